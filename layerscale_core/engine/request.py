@@ -1,0 +1,111 @@
+"""What goes into the engine and what comes out: requests and their events."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from layerscale_core.engine.sampling_params import SamplingParams
+from layerscale_core.errors import RequestError
+from layerscale_core.specs.scheduler import Priority
+
+
+class FinishReason(enum.Enum):
+    """Why generation ended, as clients are told."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One token stream asked of the engine.
+
+    Attributes:
+        request_id: unique among live requests; for cancellation and logs.
+        prompt_ids: at least one token.
+    """
+
+    request_id: str
+    prompt_ids: tuple[int, ...]
+    sampling: SamplingParams
+    priority: Priority = Priority.INTERACTIVE
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token's log-probability under the unmodified distribution, with the likeliest alternatives, best first."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of a finished request."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptScored:
+    """The prompt's log-probabilities, sent once before the first token when ``prompt_logprobs`` was asked.
+
+    Attributes:
+        logprobs: one per prompt token; the first is None: nothing predicts it.
+    """
+
+    logprobs: tuple[TokenLogprob | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokensGenerated:
+    """New output: what one step added and can be shown.
+
+    Attributes:
+        text: may be empty while bytes of a character, or a possible stop text, are held back.
+        token_ids: the tokens of this step.
+        logprobs: one per token when asked for, else empty.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Terminal: generation ended as it should.
+
+    Attributes:
+        text: what was held back and is shown after all.
+        stop_text: the stop text that was met, or None.
+    """
+
+    reason: FinishReason
+    usage: Usage
+    text: str = ""
+    stop_text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Terminal: the request ends with an error; its neighbours are not concerned."""
+
+    error: RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Terminal: the client cancelled."""
+
+
+Event = PromptScored | TokensGenerated | Finished | Failed | Cancelled
+TerminalEvent = Finished | Failed | Cancelled
+
+EventSink = Callable[[Event], None]
+"""Receives a request's events in order on the engine thread; must return at once. Exactly one event is terminal, and it is
+the last."""

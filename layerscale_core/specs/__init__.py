@@ -1,0 +1,66 @@
+"""The specs: hooks that assemble, protocols that serve. A plugin author imports from here and nowhere else in core."""
+
+from layerscale_core.specs.backend import (
+    Allocator,
+    Backend,
+    BackendOptions,
+    Capabilities,
+    Device,
+    DeviceInfo,
+    MemoryStats,
+    Probe,
+)
+from layerscale_core.specs.executor import Executor, KVLayout, StepBatch
+from layerscale_core.specs.hooks import ENTRY_POINT_GROUP, PROJECT_NAME, hookimpl, hookspec
+from layerscale_core.specs.kernels import Array, Kernels
+from layerscale_core.specs.kv_pool import KVPool, PageRange, PageTable, PoolStats
+from layerscale_core.specs.licensing import FREE_TIER, LicenseVerifier, Tier
+from layerscale_core.specs.model_format import ModelFile, ModelFormat, WeightSource
+from layerscale_core.specs.offload import OffloadPlan, OffloadPlanner
+from layerscale_core.specs.scheduler import (
+    Priority,
+    RunningSequence,
+    ScheduledTokens,
+    SchedulerPolicy,
+    TokenBudget,
+)
+from layerscale_core.specs.stream_type import StreamType
+from layerscale_core.specs.tokenizer import Tokenizer
+
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "FREE_TIER",
+    "PROJECT_NAME",
+    "Allocator",
+    "Array",
+    "Backend",
+    "BackendOptions",
+    "Capabilities",
+    "Device",
+    "DeviceInfo",
+    "Executor",
+    "KVLayout",
+    "KVPool",
+    "Kernels",
+    "LicenseVerifier",
+    "MemoryStats",
+    "ModelFile",
+    "ModelFormat",
+    "OffloadPlan",
+    "OffloadPlanner",
+    "PageRange",
+    "PageTable",
+    "PoolStats",
+    "Priority",
+    "Probe",
+    "RunningSequence",
+    "ScheduledTokens",
+    "SchedulerPolicy",
+    "StepBatch",
+    "StreamType",
+    "Tier",
+    "Tokenizer",
+    "WeightSource",
+    "hookimpl",
+    "hookspec",
+]

@@ -1,0 +1,153 @@
+"""What a vendor supplies: a backend that probes and loads a device, with its allocator, and kernels or a whole executor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from layerscale_core.models import ModelSpec
+from layerscale_core.specs.executor import Executor, KVLayout
+from layerscale_core.specs.kernels import Kernels
+from layerscale_core.specs.model_format import WeightSource
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Whether a backend can serve on this machine.
+
+    Attributes:
+        score: 0 = cannot; the highest score is chosen. The embedded CPU backend says 10, a GPU backend with a usable
+            device 100. A tie at the top is an error that names both.
+        reason: one line for a person: what was found, or what is missing.
+    """
+
+    score: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """One device as ``layerscale doctor`` and ``/v1/models`` show it; sizes in bytes."""
+
+    name: str
+    description: str
+    total_memory_bytes: int
+    free_memory_bytes: int
+    is_accelerator: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend declares, so that nothing is discovered by a crash.
+
+    Attributes:
+        page_sizes: KV page sizes in tokens its kernels accept, preferred first.
+        kv_types: KV cache precisions its kernels read.
+        max_tokens_per_step: most tokens one step may compute; None = no limit of its own.
+    """
+
+    page_sizes: tuple[int, ...] = (16,)
+    kv_types: tuple[str, ...] = ("fp16",)
+    max_tokens_per_step: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackendOptions:
+    """What the user asked of the backend.
+
+    Attributes:
+        num_threads: host threads that compute; None = the backend's choice.
+    """
+
+    num_threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryStats:
+    """Bytes of one device as its allocator counts them."""
+
+    total_bytes: int
+    used_bytes: int
+
+    @property
+    def free_bytes(self) -> int:
+        """What can still be allocated."""
+        return self.total_bytes - self.used_bytes
+
+
+class Allocator(Protocol):
+    """The device's memory. Everything a backend keeps on the device is counted here."""
+
+    def reserve(self, num_bytes: int, label: str) -> None:
+        """Count ``num_bytes`` as used by ``label``.
+
+        Raises:
+            OutOfMemoryError: it does not fit; names the label and both numbers. Nothing is reserved then.
+        """
+        ...
+
+    def release(self, num_bytes: int, label: str) -> None:
+        """Give back what was reserved under ``label``."""
+        ...
+
+    def stats(self) -> MemoryStats:
+        """The counts now."""
+        ...
+
+
+class Device(Protocol):
+    """A loaded backend. ``make_executor`` may return None: core then builds its own over ``make_kernels()``."""
+
+    @property
+    def infos(self) -> tuple[DeviceInfo, ...]:
+        """The devices in use."""
+        ...
+
+    @property
+    def allocator(self) -> Allocator:
+        """The memory of the device that holds the KV cache."""
+        ...
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Lines a user must see at start: what is slower or missing here, and the remedy."""
+        ...
+
+    def make_executor(self, spec: ModelSpec, weights: WeightSource, kv: KVLayout) -> Executor | None:
+        """Load the weights, commit the KV cache, and return an executor; or None to have core do it.
+
+        Raises:
+            OutOfMemoryError: the device cannot hold weights and cache.
+            UnsupportedModelError: the description asks for something this backend cannot compute.
+        """
+        ...
+
+    def make_kernels(self) -> Kernels:
+        """The kernels for core's own forward pass."""
+        ...
+
+
+class Backend(Protocol):
+    """One vendor's way to compute. Constructing it and ``probe`` import nothing heavy and touch no device."""
+
+    @property
+    def name(self) -> str:
+        """The name for ``--backend``: lower case, unique."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Declared, and the same before and after ``load``."""
+        ...
+
+    def probe(self) -> Probe:
+        """Whether it can serve here. Never raises."""
+        ...
+
+    def load(self, options: BackendOptions) -> Device:
+        """Import what is heavy and take the device.
+
+        Raises:
+            BackendError: with the cause in one line.
+        """
+        ...

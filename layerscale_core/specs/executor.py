@@ -1,0 +1,97 @@
+"""The forward pass: one call per step for the whole ragged batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class KVLayout:
+    """The shape of the paged KV cache, committed once.
+
+    A slot is one token's place: ``page_id * page_size + offset``.
+    """
+
+    num_pages: int
+    page_size: int
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of keys and values per token at fp16, all layers."""
+        return self.num_layers * 2 * self.num_kv_heads * self.head_dim * 2
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of the whole cache."""
+        return self.num_pages * self.page_size * self.bytes_per_token
+
+
+@dataclass(frozen=True, slots=True)
+class StepBatch:
+    """One step's ragged batch: prefill chunks and decode tokens of all scheduled sequences, one after the other.
+
+    The keys a sequence attends to are the valid slots ``[page_starts, page_stops)`` of its pages in order; its tokens of
+    this step are the last of them. A token sees itself and every key before it.
+
+    Attributes:
+        token_ids: int32 [num_tokens].
+        positions: int32 [num_tokens], RoPE positions.
+        slot_mapping: int64 [num_tokens], where each token's key and value are written; no slot twice.
+        cu_seqlens: int32 [num_seqs + 1], cumulative counts of new tokens, first 0; each sequence has at least one.
+        page_tables: int32 [num_seqs, max_pages], padded with -1.
+        page_starts: int32 [num_seqs, max_pages], first valid offset in each page; 0 where padded.
+        page_stops: int32 [num_seqs, max_pages], end (exclusive) of the valid offsets, this step's tokens included;
+            0 where padded.
+        logits_indices: int32 [num_logits], the tokens whose logits are wanted, ascending.
+    """
+
+    token_ids: NDArray[np.int32]
+    positions: NDArray[np.int32]
+    slot_mapping: NDArray[np.int64]
+    cu_seqlens: NDArray[np.int32]
+    page_tables: NDArray[np.int32]
+    page_starts: NDArray[np.int32]
+    page_stops: NDArray[np.int32]
+    logits_indices: NDArray[np.int32]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens computed in this step."""
+        return int(self.token_ids.shape[0])
+
+    @property
+    def num_seqs(self) -> int:
+        """Sequences in this step."""
+        return int(self.cu_seqlens.shape[0]) - 1
+
+
+class Executor(Protocol):
+    """Weights and KV cache on a device, and the one call that advances them. Used by the engine thread alone."""
+
+    def step(self, batch: StepBatch) -> NDArray[np.float32]:
+        """Compute a batch: write its keys and values, return the wanted logits.
+
+        A sequence's logits do not depend on its neighbours in the batch, nor on how its prompt was cut into chunks.
+
+        Returns:
+            float32 [num_logits, vocab_size], in the order of ``logits_indices``; valid until the next call.
+
+        Raises:
+            StepError: the device failed; the KV of the batch's slots is undefined, all else is intact.
+        """
+        ...
+
+    def copy_pages(self, source_ids: NDArray[np.int32], target_ids: NDArray[np.int32]) -> None:
+        """Copy whole pages, all layers: what copy-on-write needs. The two lists are of equal length and disjoint."""
+        ...
+
+    def close(self) -> None:
+        """Free what the executor holds on the device. Idempotent; nothing else may be called afterwards."""
+        ...

@@ -1,0 +1,94 @@
+"""The kernels a backend supplies when it lets core write the forward pass (``layerscale_core.forward``).
+
+Arrays are the backend's own kind (numpy, torch …); core passes them from kernel to kernel and never looks inside. The
+compute dtype is the backend's choice; ``to_host`` is float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerscale_core.models import Activation, AttentionSpec, Matrix, RopeSpec
+from layerscale_core.specs.executor import KVLayout, StepBatch
+
+Array = Any
+"""An array of the backend's own kind."""
+
+
+class Kernels(Protocol):
+    """One operation a method; [..] are shapes, T the number of tokens in the step."""
+
+    def load_matrix(self, matrix: Matrix) -> Any:
+        """Take a weight matrix onto the device in the backend's own layout; returns its handle.
+
+        Raises:
+            OutOfMemoryError: the device cannot hold it.
+        """
+        ...
+
+    def load_vector(self, vector: NDArray[np.float32]) -> Any:
+        """Take a weight vector [n] onto the device; returns its handle."""
+        ...
+
+    def allocate_kv(self, layout: KVLayout) -> Any:
+        """Commit the KV cache, zeroed; returns its handle.
+
+        Raises:
+            OutOfMemoryError: the device cannot hold it.
+        """
+        ...
+
+    def begin_step(self, batch: StepBatch) -> Any:
+        """Bring a batch's indices to the device once a step; returns what the kernels below take as ``step``."""
+        ...
+
+    def embed(self, table: Any, step: Any) -> Array:
+        """Rows of the embedding matrix for the step's tokens: [T, hidden]."""
+        ...
+
+    def rms_norm(self, x: Array, weight: Any, eps: float) -> Array:
+        """``x / sqrt(mean(x²) + eps) * weight`` over the last axis (arXiv:1910.07467); x is not modified."""
+        ...
+
+    def linear(self, x: Array, matrix: Any) -> Array:
+        """``x @ matrix.T``: [T, cols] to [T, rows]."""
+        ...
+
+    def rope(self, x: Array, step: Any, num_heads: int, head_dim: int, rope: RopeSpec) -> Array:
+        """Rotate queries or keys [T, num_heads * head_dim] to the step's positions."""
+        ...
+
+    def store_kv(self, key: Array, value: Array, kv: Any, layer: int, step: Any) -> None:
+        """Write the step's keys and values [T, num_kv_heads * head_dim] into their slots, in place."""
+        ...
+
+    def attention(self, query: Array, kv: Any, layer: int, step: Any, spec: AttentionSpec) -> Array:
+        """Causal attention over each sequence's pages: [T, num_heads * head_dim] to the same shape."""
+        ...
+
+    def gated_activation(self, gate: Array, up: Array, activation: Activation) -> Array:
+        """``activation(gate) * up``, elementwise."""
+        ...
+
+    def add(self, x: Array, y: Array) -> Array:
+        """``x + y``; may reuse the memory of x."""
+        ...
+
+    def select(self, x: Array, step: Any) -> Array:
+        """The rows of x whose logits are wanted: [num_logits, hidden]."""
+        ...
+
+    def to_host(self, x: Array) -> NDArray[np.float32]:
+        """Bring a result to the host as float32."""
+        ...
+
+    def copy_pages(self, kv: Any, source_ids: NDArray[np.int32], target_ids: NDArray[np.int32]) -> None:
+        """Copy whole pages of the KV cache, all layers."""
+        ...
+
+    def release(self) -> None:
+        """Give back all that was loaded or allocated. Idempotent."""
+        ...
