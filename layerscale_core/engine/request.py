@@ -107,5 +107,6 @@ Event = PromptScored | TokensGenerated | Finished | Failed | Cancelled
 TerminalEvent = Finished | Failed | Cancelled
 
 EventSink = Callable[[Event], None]
-"""Receives a request's events in order on the engine thread; must return at once. Exactly one event is terminal, and it is
-the last."""
+"""Receives a request's events in order on the engine thread; must return at once.
+
+Exactly one event is terminal, and it is the last."""

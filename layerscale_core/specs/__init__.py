@@ -59,6 +59,7 @@ __all__ = [
     "StepBatch",
     "StreamType",
     "Tier",
+    "TokenBudget",
     "Tokenizer",
     "WeightSource",
     "hookimpl",

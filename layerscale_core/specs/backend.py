@@ -1,4 +1,4 @@
-"""What a vendor supplies: a backend that probes and loads a device, with its allocator, and kernels or a whole executor."""
+"""What a vendor supplies: a backend that loads a device, with its allocator, and kernels or a whole executor."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ class KVLayout:
 class StepBatch:
     """One step's ragged batch: prefill chunks and decode tokens of all scheduled sequences, one after the other.
 
-    The keys a sequence attends to are the valid slots ``[page_starts, page_stops)`` of its pages in order; its tokens of
-    this step are the last of them. A token sees itself and every key before it.
+    The keys a sequence attends to are the valid slots ``[page_starts, page_stops)`` of its pages in order; its tokens
+    of this step are the last of them. A token sees itself and every key before it.
 
     Attributes:
         token_ids: int32 [num_tokens].

@@ -56,7 +56,7 @@ def layerscale_stream_types() -> Sequence[StreamType]:
 
 
 @hookspec(firstresult=True)
-def layerscale_make_kv_pool(layout: KVLayout) -> KVPool | None:
+def layerscale_make_kv_pool(layout: KVLayout) -> KVPool | None:  # noqa: ARG001 (a specification has no body)
     """Called once, after the memory plan and before the first request: build the pool's bookkeeping.
 
     Return None to pass; the first pool returned serves all sequences. Since spec version 1.

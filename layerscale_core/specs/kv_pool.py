@@ -76,8 +76,7 @@ class KVPool(Protocol):
         ...
 
     def check_integrity(self) -> None:
-        """Prove that free + referenced = total, that no page has two owners without a reference for each, and that
-        promises are covered.
+        """Prove that free + referenced = total, each owner counted, and that promises are covered.
 
         Raises:
             AssertionError: with what is wrong.

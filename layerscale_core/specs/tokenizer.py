@@ -26,7 +26,7 @@ class Tokenizer(Protocol):
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """Every id that ends generation: end of sequence, end of turn …"""
+        """Every id that ends generation: end of sequence, end of turn and their like."""
         ...
 
     def encode(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
