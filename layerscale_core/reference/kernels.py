@@ -1,0 +1,208 @@
+"""Every kernel in plain float32 numpy: the truth that other kernels are measured against.
+
+Exactness: a token's result depends on its own inputs and context alone, bit for bit, never on its neighbours in the
+batch nor on how a prompt is cut into chunks. Elementwise operations and reductions along a row have this by nature.
+Matrix products do not, because a BLAS picks its summation order by shape, so every product here has a shape that only
+the weights (``linear``) or the token's own context (``attention``) decide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from layerscale_core.errors import OutOfMemoryError
+from layerscale_core.models import Activation, AttentionSpec, Matrix, RopeSpec
+from layerscale_core.specs.backend import Allocator
+from layerscale_core.specs.executor import KVLayout, StepBatch
+
+Floats = NDArray[np.float32]
+
+ROWS_PER_TILE = 8
+"""Rows of activations in one matrix product: few enough for one pass of every BLAS micro-kernel, so that all rows go
+through the same code (measured exact on every x86 target of OpenBLAS, where 16 is not: Haswell's takes 12 and then 4).
+A lone decode token is padded to it."""
+
+_quiet = np.errstate(all="ignore")
+"""Overflow and NaN are found by the engine in the logits; numpy's warnings would say it a thousand times."""
+
+
+@dataclass(frozen=True, slots=True)
+class PagedKV:
+    """The KV cache: keys and values [num_layers, num_slots, num_kv_heads, head_dim]."""
+
+    keys: NDArray[np.floating]
+    values: NDArray[np.floating]
+    page_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A batch as these kernels read it."""
+
+    batch: StepBatch
+    page_ranges: tuple[NDArray[np.int32], ...]
+    """For each sequence its pages [num_pages, 3]: id, first valid offset, end of the valid offsets."""
+
+
+class ReferenceKernels:
+    """``layerscale_core.specs.Kernels`` in numpy. Weights are dequantised to float32 when they are loaded.
+
+    Args:
+        allocator: counts every weight and the KV cache.
+        kv_dtype: float16, as other backends store keys and values; float32 for an oracle without that rounding.
+    """
+
+    def __init__(self, allocator: Allocator, kv_dtype: DTypeLike = np.float16) -> None:
+        self._allocator = allocator
+        self._kv_dtype = np.dtype(kv_dtype)
+        self._held: list[tuple[int, str]] = []
+
+    def load_matrix(self, matrix: Matrix) -> Floats:
+        """A weight matrix as float32 [rows, cols]."""
+        rows, cols = matrix.shape
+        self._reserve(4 * rows * cols, "weights")
+        return matrix.dequantize()
+
+    def load_vector(self, vector: NDArray[np.float32]) -> Floats:
+        """A weight vector as float32 [n]."""
+        self._reserve(vector.nbytes, "weights")
+        return vector.copy()
+
+    def allocate_kv(self, layout: KVLayout) -> PagedKV:
+        """Zeroed keys and values."""
+        shape = (layout.num_layers, layout.num_pages * layout.page_size, layout.num_kv_heads, layout.head_dim)
+        num_bytes = 2 * int(np.prod(shape, dtype=object)) * self._kv_dtype.itemsize
+        self._reserve(num_bytes, "KV cache")
+        try:
+            keys, values = np.zeros(shape, self._kv_dtype), np.zeros(shape, self._kv_dtype)
+        except MemoryError:
+            raise OutOfMemoryError(f"the system refused {num_bytes:,} bytes for the KV cache") from None
+        return PagedKV(keys, values, layout.page_size)
+
+    def begin_step(self, batch: StepBatch) -> Step:
+        """Gather each sequence's pages."""
+        tables = np.stack([batch.page_tables, batch.page_starts, batch.page_stops], axis=-1)
+        return Step(batch, tuple(table[table[:, 0] >= 0] for table in tables))
+
+    def embed(self, table: Floats, step: Step) -> Floats:
+        """Rows of the embedding matrix."""
+        return table[step.batch.token_ids]
+
+    @_quiet
+    def rms_norm(self, x: Floats, weight: Floats, eps: float) -> Floats:
+        """``x / sqrt(mean(x²) + eps) * weight``."""
+        mean_square: Floats = np.square(x).mean(axis=-1, keepdims=True)
+        normed: Floats = x / np.sqrt(mean_square + np.float32(eps))
+        return normed * weight
+
+    @_quiet
+    def linear(self, x: Floats, matrix: Floats) -> Floats:
+        """``x @ matrix.T``, in tiles of a fixed number of rows, the last one padded (see the module)."""
+        num_rows, cols = x.shape
+        num_tiles = -(-num_rows // ROWS_PER_TILE)
+        tiles = np.zeros((num_tiles * ROWS_PER_TILE, cols), np.float32)
+        tiles[:num_rows] = x
+        products = tiles.reshape(num_tiles, ROWS_PER_TILE, cols) @ matrix.T
+        return products.reshape(-1, matrix.shape[0])[:num_rows]
+
+    @_quiet
+    def rope(self, x: Floats, step: Step, num_heads: int, head_dim: int, rope: RopeSpec) -> Floats:
+        """Rotate each pair of a head by its angle, position times frequency."""
+        # float64, because at position 100,000 a float32 angle is already wrong by 0.004.
+        angles = step.batch.positions[:, None].astype(np.float64) * np.asarray(rope.inv_freq)
+        cos = (np.cos(angles) * rope.magnitude).astype(np.float32)[:, None, :]
+        sin = (np.sin(angles) * rope.magnitude).astype(np.float32)[:, None, :]
+        rotated = x.reshape(-1, num_heads, head_dim).copy()
+        first, second = _rope_pairs(rope)
+        a, b = rotated[:, :, first], rotated[:, :, second]
+        rotated[:, :, first], rotated[:, :, second] = a * cos - b * sin, a * sin + b * cos
+        return rotated.reshape(x.shape)
+
+    @_quiet
+    def store_kv(self, key: Floats, value: Floats, kv: PagedKV, layer: int, step: Step) -> None:
+        """Write keys and values into their slots."""
+        heads_shape = (-1, *kv.keys.shape[2:])
+        kv.keys[layer, step.batch.slot_mapping] = key.reshape(heads_shape)
+        kv.values[layer, step.batch.slot_mapping] = value.reshape(heads_shape)
+
+    @_quiet
+    def attention(self, query: Floats, kv: PagedKV, layer: int, step: Step, spec: AttentionSpec) -> Floats:
+        """``softmax(scale · query · keyᵀ) · value`` per token over the keys up to its own."""
+        # Heads [num_kv_heads, group, head_dim]: the queries of a group share one key-value head.
+        queries = query.reshape(query.shape[0], spec.num_kv_heads, -1, spec.head_dim) * np.float32(spec.scale)
+        output = np.empty_like(queries)
+        for sequence, ranges in enumerate(step.page_ranges):
+            first, stop = step.batch.cu_seqlens[sequence : sequence + 2]
+            slots = _context_slots(ranges, kv.page_size)
+            keys, values = _gather(kv.keys[layer], slots), _gather(kv.values[layer], slots)
+            for token in range(first, stop):
+                context_len = len(slots) - (stop - 1 - token)
+                output[token] = _attend(queries[token], keys[:, :context_len], values[:, :context_len])
+        return output.reshape(query.shape)
+
+    @_quiet
+    def gated_activation(self, gate: Floats, up: Floats, activation: Activation) -> Floats:
+        """``activation(gate) * up``."""
+        match activation:
+            case Activation.SILU:
+                gated: Floats = gate / (1 + np.exp(-gate)) * up
+                return gated
+
+    @_quiet
+    def add(self, x: Floats, y: Floats) -> Floats:
+        """``x + y``."""
+        return x + y
+
+    def select(self, x: Floats, step: Step) -> Floats:
+        """The rows whose logits are wanted."""
+        return x[step.batch.logits_indices]
+
+    def to_host(self, x: Floats) -> Floats:
+        """``x``: the host is where it is."""
+        return x
+
+    def copy_pages(self, kv: PagedKV, source_ids: NDArray[np.int32], target_ids: NDArray[np.int32]) -> None:
+        """Copy whole pages, all layers."""
+        for cache in (kv.keys, kv.values):
+            pages = cache.reshape(cache.shape[0], -1, kv.page_size, *cache.shape[2:])
+            pages[:, target_ids] = pages[:, source_ids]
+
+    def release(self) -> None:
+        """Give everything back to the allocator. The arrays live as long as their handles."""
+        while self._held:
+            self._allocator.release(*self._held.pop())
+
+    def _reserve(self, num_bytes: int, label: str) -> None:
+        self._allocator.reserve(num_bytes, label)
+        self._held.append((num_bytes, label))
+
+
+def _rope_pairs(rope: RopeSpec) -> tuple[slice, slice]:
+    """Where the first and the second element of every rotated pair lie in a head."""
+    if rope.interleaved:
+        return slice(0, rope.rotary_dim, 2), slice(1, rope.rotary_dim, 2)
+    half = rope.rotary_dim // 2
+    return slice(0, half), slice(half, rope.rotary_dim)
+
+
+def _context_slots(page_ranges: NDArray[np.int32], page_size: int) -> NDArray[np.int64]:
+    """The valid slots of a sequence, in order."""
+    return np.concatenate(
+        [np.arange(start, stop, dtype=np.int64) + int(page_id) * page_size for page_id, start, stop in page_ranges]
+    )
+
+
+def _gather(cache: NDArray[np.floating], slots: NDArray[np.int64]) -> Floats:
+    """A sequence's keys or values as float32 [num_kv_heads, num_slots, head_dim]."""
+    return np.ascontiguousarray(cache[slots].astype(np.float32).transpose(1, 0, 2))
+
+
+def _attend(query: Floats, keys: Floats, values: Floats) -> Floats:
+    """One token: query [num_kv_heads, group, head_dim] over keys and values [num_kv_heads, context_len, head_dim]."""
+    scores = query @ keys.transpose(0, 2, 1)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    attended: Floats = weights @ values / weights.sum(axis=-1, keepdims=True)
+    return attended
