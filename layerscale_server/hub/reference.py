@@ -1,0 +1,48 @@
+"""How a model on the hub is named on the command line."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
+_REFERENCE = re.compile(
+    rf"(?P<repo_id>{_NAME}/{_NAME})"
+    rf"(?:@(?P<revision>{_NAME}))?"
+    r"(?::(?P<quantization>[A-Za-z0-9_]+)|/(?P<file>[^\\]+\.gguf))?"
+)
+_MAX_REPO_ID_LEN = 96
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReference:
+    """``org/name``, with what narrows it: ``org/name[@revision][:QUANTIZATION | /file.gguf]``.
+
+    Attributes:
+        revision: branch, tag or commit; None = the repository's main branch.
+        quantization: a type that a file name carries, e.g. ``Q4_K_M``; case does not matter.
+        file: path of a file inside the repository.
+    """
+
+    repo_id: str
+    revision: str | None = None
+    quantization: str | None = None
+    file: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ModelReference | None:
+        """Read a reference; None when the text is not one, as every usual spelling of a path is not."""
+        match = _REFERENCE.fullmatch(text)
+        if match is None:
+            return None
+        repo_id: str = match["repo_id"]
+        looks_like_path = repo_id.endswith((".gguf", ".git")) or ".." in repo_id or "--" in repo_id
+        if looks_like_path or len(repo_id) > _MAX_REPO_ID_LEN:
+            return None
+        return cls(repo_id, match["revision"], match["quantization"], match["file"])
+
+    def __str__(self) -> str:
+        at_revision = f"{self.repo_id}@{self.revision}" if self.revision else self.repo_id
+        if self.quantization:
+            return f"{at_revision}:{self.quantization}"
+        return f"{at_revision}/{self.file}" if self.file else at_revision

@@ -1,0 +1,285 @@
+"""A model's name to a path: local files, and a stand-in for the hub."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from huggingface_hub.constants import DOWNLOAD_CHUNK_SIZE
+
+from layerscale_core.errors import ModelNotFoundError
+from layerscale_server.hub import ResolvedModel, resolve_model
+from tests.support.stand_in_hub import StandInHub, StandInRepository, serve_hub
+
+SMALL = b"GGUF" + bytes(range(256)) * 40
+OTHER = b"GGUF" + bytes(100)
+NOBODY = "http://127.0.0.1:9"
+"""The discard port, on which nothing listens."""
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    repositories = {
+        "org/single": StandInRepository({"README.md": b"# A model", "single.gguf": SMALL}),
+        "org/several": StandInRepository({"m-Q4_K_M.gguf": SMALL, "m-Q8_0.gguf": OTHER}),
+        "org/private": StandInRepository({"private.gguf": SMALL}, token="hf_right"),
+        "org/gated": StandInRepository({"gated.gguf": SMALL}, gated_token="hf_right"),
+    }
+    with serve_hub(repositories) as hub:
+        yield hub
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def resolve(name: str, hub: StandInHub | str, cache: Path) -> ResolvedModel:
+    return resolve_model(name, endpoint=hub if isinstance(hub, str) else hub.url, cache_dir=cache)
+
+
+def stored_bytes(cache: Path) -> int:
+    return sum(path.stat().st_size for path in cache.rglob("blobs/*"))
+
+
+class TestLocalPath:
+    def test_a_file_wins_and_is_named_by_its_stem(self, tmp_path: Path) -> None:
+        path = tmp_path / "My-Model.Q4_1.gguf"
+        path.write_bytes(SMALL)
+        assert resolve_model(str(path)) == ResolvedModel(path, "My-Model.Q4_1")
+
+    def test_a_directory_wins_over_a_repository_of_that_name(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "org" / "single").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path)
+        assert resolve_model("org/single", endpoint=NOBODY) == ResolvedModel(Path("org/single"), "single")
+
+    def test_the_home_directory_is_expanded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        (tmp_path / "m.gguf").write_bytes(SMALL)
+        assert resolve_model("~/m.gguf").path == tmp_path / "m.gguf"
+
+    @pytest.mark.parametrize("name", ["", "absent.gguf", "/absent/m.gguf", "models/absent.gguf", "a b", "a/b/c/d"])
+    def test_neither_a_path_nor_a_repository_id_is_named_in_one_line(self, name: str) -> None:
+        with pytest.raises(ModelNotFoundError, match="no file or directory") as caught:
+            resolve_model(name, endpoint=NOBODY)
+        assert repr(name) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_a_name_no_file_can_have_is_an_error_of_one_line(self) -> None:
+        with pytest.raises(ModelNotFoundError, match="File name too long"):
+            resolve_model("m" * 5_000)
+
+    def test_control_characters_of_a_name_do_not_reach_the_terminal(self) -> None:
+        with pytest.raises(ModelNotFoundError) as caught:
+            resolve_model("\x1b[2J\nmodel")
+        assert str(caught.value).isprintable()
+
+    def test_a_local_path_does_not_load_the_hub_library(self, tmp_path: Path) -> None:
+        path = tmp_path / "m.gguf"
+        path.write_bytes(SMALL)
+        code = (
+            "import sys; from layerscale_server.hub import resolve_model; "
+            f"resolve_model({str(path)!r}); assert 'huggingface_hub' not in sys.modules"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class TestDownload:
+    def test_fetches_the_only_gguf_file_and_nothing_else(self, hub: StandInHub, cache: Path) -> None:
+        resolved = resolve("org/single", hub, cache)
+        assert resolved.model_id == "org/single"
+        assert resolved.path.name == "single.gguf"
+        assert resolved.path.read_bytes() == SMALL
+        assert hub.downloads() == ["/cdn/org/single/single.gguf"]
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("org/several", SMALL),
+            ("org/several:Q8_0", OTHER),
+            ("org/several/m-Q8_0.gguf", OTHER),
+            ("org/several@main:Q8_0", OTHER),
+        ],
+    )
+    def test_a_suffix_chooses_the_file(self, hub: StandInHub, cache: Path, name: str, content: bytes) -> None:
+        resolved = resolve(name, hub, cache)
+        assert resolved.path.read_bytes() == content
+        assert resolved.model_id == "org/several"
+
+    def test_the_second_time_nothing_is_downloaded(self, hub: StandInHub, cache: Path) -> None:
+        first = resolve("org/single", hub, cache)
+        second = resolve("org/single", hub, cache)
+        assert first == second
+        assert len(hub.downloads()) == 1
+
+    def test_a_changed_file_is_downloaded_again(self, hub: StandInHub, cache: Path) -> None:
+        resolve("org/single", hub, cache)
+        hub.repositories["org/single"].files["single.gguf"] = OTHER
+        for pointer in cache.rglob("snapshots/*/single.gguf"):
+            pointer.unlink()
+        assert resolve("org/single", hub, cache).path.read_bytes() == OTHER
+
+    def test_a_cut_connection_is_resumed_where_it_broke(self, hub: StandInHub, cache: Path) -> None:
+        content = os.urandom(DOWNLOAD_CHUNK_SIZE + 2_000)
+        hub.repositories["org/single"].files["single.gguf"] = content
+        hub.cut_after = DOWNLOAD_CHUNK_SIZE + 1_000
+        assert resolve("org/single", hub, cache).path.read_bytes() == content
+        assert hub.ranges == [None, f"bytes={DOWNLOAD_CHUNK_SIZE}-"]
+
+    def test_a_damaged_file_is_refused_and_not_kept(self, hub: StandInHub, cache: Path) -> None:
+        hub.corrupt = True
+        with pytest.raises(ModelNotFoundError, match=r"single\.gguf arrived damaged"):
+            resolve("org/single", hub, cache)
+        assert stored_bytes(cache) == 0
+        hub.corrupt = False
+        assert resolve("org/single", hub, cache).path.read_bytes() == SMALL
+
+    def test_a_file_larger_than_the_disk_is_refused_before_the_download(
+        self, hub: StandInHub, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=len(SMALL) - 1))
+        with pytest.raises(ModelNotFoundError, match=r"no room for single\.gguf"):
+            resolve("org/single", hub, cache)
+        assert hub.downloads() == []
+
+    def test_a_file_that_just_fits_the_disk_is_fetched(
+        self, hub: StandInHub, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=len(SMALL)))
+        assert resolve("org/single", hub, cache).path.read_bytes() == SMALL
+
+    @pytest.mark.parametrize("name", ["org/private", "org/gated"])
+    def test_the_token_of_the_environment_opens_a_closed_repository(
+        self, hub: StandInHub, cache: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        monkeypatch.setenv("HF_TOKEN", "hf_right")
+        assert resolve(name, hub, cache).path.read_bytes() == SMALL
+        assert hub.leaked_tokens == []
+
+
+class TestRefusal:
+    @pytest.mark.parametrize(
+        ("name", "token", "words"),
+        [
+            ("org/absent", None, "no repository org/absent at .*; if it is private, set HF_TOKEN"),
+            ("org/absent", "hf_other", "no repository org/absent at"),
+            ("org/private", None, "set HF_TOKEN"),
+            ("org/private", "hf_wrong", "no repository org/private"),
+            ("org/gated", None, "org/gated is gated: accept its conditions there and set HF_TOKEN"),
+            ("org/gated", "hf_wrong", "org/gated is gated: ask for access there"),
+            ("org/single@v9", None, "org/single has no revision 'v9'"),
+            ("org/single:Q2_K", None, "no Q2_K file; name one of: single.gguf"),
+            ("org/single/other.gguf", None, "has no file 'other.gguf'"),
+        ],
+    )
+    def test_is_one_line_with_the_remedy_and_without_the_token(
+        self,
+        hub: StandInHub,
+        cache: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        name: str,
+        token: str | None,
+        words: str,
+    ) -> None:
+        if token is not None:
+            monkeypatch.setenv("HF_TOKEN", token)
+        with pytest.raises(ModelNotFoundError, match=words) as caught:
+            resolve(name, hub, cache)
+        assert "\n" not in str(caught.value)
+        assert token is None or token not in str(caught.value)
+        assert hub.downloads() == []
+
+    def test_a_failing_hub_is_named_with_its_status(self, hub: StandInHub, cache: Path) -> None:
+        hub.unavailable = True
+        with pytest.raises(ModelNotFoundError, match="answered HTTP 503 for org/single"):
+            resolve("org/single", hub, cache)
+
+    def test_a_hub_that_cannot_be_reached_is_named_with_the_cause(self, cache: Path) -> None:
+        with pytest.raises(ModelNotFoundError, match=f"cannot fetch org/single from {NOBODY}: .*refused"):
+            resolve("org/single", NOBODY, cache)
+
+    def test_a_disk_that_fills_during_the_download_is_named(
+        self, hub: StandInHub, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object, **__: object) -> None:
+            raise OSError(28, os.strerror(28))
+
+        monkeypatch.setattr("huggingface_hub.file_download.http_get", full)
+        with pytest.raises(ModelNotFoundError, match="the disk is full: org/single cannot be stored"):
+            resolve("org/single", hub, cache)
+        assert stored_bytes(cache) == 0
+
+
+class TestWithoutTheHub:
+    @pytest.mark.parametrize("name", ["org/several:Q8_0", "org/several", "org/several/m-Q8_0.gguf"])
+    def test_what_was_fetched_before_is_served_with_a_warning(
+        self, hub: StandInHub, cache: Path, caplog: pytest.LogCaptureFixture, name: str
+    ) -> None:
+        fetched = resolve("org/several:Q8_0", hub, cache)
+        with caplog.at_level(logging.WARNING, logger="layerscale_server.hub"):
+            assert resolve(name, NOBODY, cache) == fetched
+        assert "serving m-Q8_0.gguf from the cache" in caplog.text
+
+    def test_another_file_than_the_cached_one_is_an_error(self, hub: StandInHub, cache: Path) -> None:
+        resolve("org/several:Q8_0", hub, cache)
+        with pytest.raises(ModelNotFoundError, match=r"no Q4_K_M file; name one of: m-Q8_0\.gguf"):
+            resolve("org/several:Q4_K_M", NOBODY, cache)
+
+    def test_a_failing_hub_does_not_stop_a_server_whose_model_is_on_disk(self, hub: StandInHub, cache: Path) -> None:
+        fetched = resolve("org/single", hub, cache)
+        hub.unavailable = True
+        assert resolve("org/single", hub, cache) == fetched
+
+    def test_a_repository_that_was_deleted_is_served_from_the_cache(self, hub: StandInHub, cache: Path) -> None:
+        fetched = resolve("org/single", hub, cache)
+        del hub.repositories["org/single"]
+        assert resolve("org/single", hub, cache) == fetched
+
+
+class TestPull:
+    """The command, in a process of its own, configured by the environment as users configure it."""
+
+    def run(self, name: str, hub: StandInHub, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        code = "from layerscale_server.hub.pull import pull; pull()"
+        return subprocess.run(
+            [sys.executable, "-c", code, name],
+            env={**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def test_prints_the_path_and_nothing_else(self, hub: StandInHub, tmp_path: Path) -> None:
+        result = self.run("org/single", hub, tmp_path)
+        assert result.returncode == 0, result.stderr
+        path = Path(result.stdout.removesuffix("\n"))
+        assert path.is_relative_to(tmp_path)
+        assert path.read_bytes() == SMALL
+        assert result.stderr == ""
+
+    def test_offline_it_finds_what_was_pulled_and_asks_nobody(self, hub: StandInHub, tmp_path: Path) -> None:
+        online = self.run("org/single", hub, tmp_path)
+        hub.requests.clear()
+        offline = self.run("org/single", hub, tmp_path, HF_HUB_OFFLINE="1")
+        assert (offline.stdout, offline.stderr) == (online.stdout, "")
+        assert hub.requests == []
+
+    def test_offline_what_was_never_pulled_is_one_line_and_exit_1(self, hub: StandInHub, tmp_path: Path) -> None:
+        result = self.run("org/single", hub, tmp_path, HF_HUB_OFFLINE="1")
+        assert result.returncode == 1
+        assert result.stdout == ""
+        assert result.stderr.splitlines() == [
+            f"error: org/single is not in the cache, and HF_HUB_OFFLINE forbids asking {hub.url}"
+        ]
+        assert hub.requests == []
