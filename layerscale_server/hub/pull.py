@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
-from layerscale_core.errors import ModelNotFoundError
 from layerscale_server.hub.resolve import resolve_model
 
 
 @click.command()
 @click.argument("model")
 def pull(model: str) -> None:
-    """Fetch MODEL (org/name, org/name:Q4_K_M or org/name/file.gguf) into the local cache and print its path."""
-    try:
-        resolved = resolve_model(model)
-    except ModelNotFoundError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
-    click.echo(resolved.path)
+    """Fetch MODEL into the local cache and print its path.
+
+    MODEL is a Hugging Face repository id, alone or with what narrows it: org/name, org/name:Q4_K_M,
+    org/name/file.gguf, org/name@revision.
+    """
+    click.echo(resolve_model(model).path)

@@ -251,9 +251,8 @@ class TestPull:
     """The command, in a process of its own, configured by the environment as users configure it."""
 
     def run(self, name: str, hub: StandInHub, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        code = "from layerscale_server.hub.pull import pull; pull()"
         return subprocess.run(
-            [sys.executable, "-c", code, name],
+            [sys.executable, "-m", "layerscale_server", "pull", name],
             env={**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), **environment},
             capture_output=True,
             text=True,
@@ -280,6 +279,6 @@ class TestPull:
         assert result.returncode == 1
         assert result.stdout == ""
         assert result.stderr.splitlines() == [
-            f"error: org/single is not in the cache, and HF_HUB_OFFLINE forbids asking {hub.url}"
+            f"layerscale: org/single is not in the cache, and HF_HUB_OFFLINE forbids asking {hub.url}"
         ]
         assert hub.requests == []

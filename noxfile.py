@@ -1,0 +1,97 @@
+"""The project's commands. A fresh machine needs Python and ``python -m pip install nox``, nothing more.
+
+``nox -s demo`` shows the server at work, ``nox -s tests`` is what CI runs, ``nox -s fast`` is the loop while editing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["tests"]
+nox.options.reuse_venv = "yes"
+nox.options.default_venv_backend = "virtualenv"
+
+MODEL = Path(".cache", "models", "SmolLM2-135M-Instruct.Q4_1.gguf").absolute()
+DRAIN_LIMIT_S = 30
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Serve the small real model, ask it something, and keep serving until Ctrl-C (``-- --once``: only ask)."""
+    session.install(".[demo]")
+    fetch_model(session)
+    session.run(
+        "python", "examples/demo/demo.py", "--model", str(MODEL), *session.posargs, interrupt_timeout=DRAIN_LIMIT_S
+    )
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Everything: lint, types, documentation, and the whole suite with the real model (``-- ARGS``: only pytest)."""
+    session.install("-e", ".[test,lint,types,docs]")
+    if not session.posargs:
+        check_lint(session)
+        check_types(session)
+        build_docs(session)
+    fetch_model(session)
+    session.run("pytest", "-n", "2", *session.posargs, env={"LAYERSCALE_TEST_MODEL": str(MODEL)})
+
+
+@nox.session
+def fast(session: nox.Session) -> None:
+    """The loop while editing: no real model, nothing slow, stop at the first failure (``-- ARGS`` go to pytest)."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-x", "-m", "not slow and not model", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and formatting."""
+    session.install(*nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]["lint"])
+    check_lint(session)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types, strictly."""
+    session.install("-e", ".[test,types]")
+    check_types(session)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, into docs/_build/html; a warning is an error."""
+    session.install("-e", ".[docs]")
+    build_docs(session)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """LayerScale and llama.cpp side by side on the small real model (``-- ARGS`` go to the script)."""
+    session.install(".[bench]")
+    fetch_model(session)
+    session.run("python", "benchmarks/compare_llama_cpp.py", "--model", str(MODEL), *session.posargs)
+
+
+def fetch_model(session: nox.Session) -> None:
+    """Bring the small real model into the cache, once."""
+    session.run("python", "examples/demo/fetch_model.py", str(MODEL))
+
+
+def check_lint(session: nox.Session) -> None:
+    """Run the linter and compare the formatting."""
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+def check_types(session: nox.Session) -> None:
+    """Run the type checker on the packages that pyproject.toml names."""
+    session.run("mypy")
+
+
+def build_docs(session: nox.Session) -> None:
+    """Build the documentation, reporting every problem before failing."""
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", "docs/_build/html")
