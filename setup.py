@@ -11,7 +11,7 @@ import platform
 import sys
 from pathlib import Path
 
-from pybind11.setup_helpers import Pybind11Extension, build_ext
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import setup
 
 PACKAGE = "layerscale_backend_cpu"
@@ -37,7 +37,7 @@ def extensions() -> list[Pybind11Extension]:
             depends=HEADERS,
             cxx_std=17,
             define_macros=[("LAYERSCALE_MODULE", f"_native_{level}"), ("NDEBUG", None)],
-            extra_compile_args=["-O3", "-fno-math-errno", "-fno-trapping-math", "-pthread", *flags],
+            extra_compile_args=["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-pthread", *flags],
             extra_link_args=["-pthread"],
             optional=True,
         )
@@ -45,4 +45,5 @@ def extensions() -> list[Pybind11Extension]:
     ]
 
 
+ParallelCompile().install()
 setup(ext_modules=extensions(), cmdclass={"build_ext": build_ext})

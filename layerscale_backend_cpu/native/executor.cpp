@@ -1,0 +1,258 @@
+#include "executor.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+namespace layerscale {
+
+namespace {
+
+// Tokens whose activations stay in a core's own cache while it runs over the panels.
+constexpr int kTokenBlock = 128;
+// Panels one thread takes at once: few, so that threads end together; not one by one when a panel is quick.
+constexpr int kPanelsPerIndex = 4;
+
+template <typename T>
+void grow(std::vector<T>& buffer, size_t size) {
+    if (buffer.size() < size) buffer.resize(size);
+}
+
+// Root-mean-square normalisation (arXiv:1910.07467): x / sqrt(mean(x^2) + eps) * weight.
+void rms_norm(const float* x, const float* weight, int size, float eps, float* out) {
+    Vf squares = zero();
+    int i = 0;
+    for (; i + kLanes <= size; i += kLanes) squares = fma(load(x + i), load(x + i), squares);
+    float sum = reduce_add(squares);
+    for (; i < size; ++i) sum += x[i] * x[i];
+    const float scale = 1.0f / std::sqrt(sum / static_cast<float>(size) + eps);
+    for (i = 0; i + kLanes <= size; i += kLanes)
+        store(out + i, mul(mul(load(x + i), set1(scale)), load(weight + i)));
+    for (; i < size; ++i) out[i] = x[i] * scale * weight[i];
+}
+
+// gate = silu(gate) * up, with silu(x) = x / (1 + e^-x).
+void gated_silu(float* gate, const float* up, int size) {
+    int i = 0;
+    for (; i + kLanes <= size; i += kLanes) {
+        const Vf x = load(gate + i);
+        // Below -88 the true value is smaller than 1e-36: capping the exponent keeps e^-x finite.
+        const Vf exponent = exp(max(set1(-88.0f), sub(zero(), max(set1(-88.0f), x))));
+        store(gate + i, mul(div(x, add(set1(1.0f), exponent)), load(up + i)));
+    }
+    for (; i < size; ++i) gate[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
+}
+
+int num_tiles(int num_tokens) { return (num_tokens + kTokenTile - 1) / kTokenTile; }
+
+}  // namespace
+
+Executor::Executor(ModelShape shape, int num_threads)
+    : shape_(std::move(shape)), pool_(num_threads), attention_(pool_), rotations_(shape_.ropes.size()) {}
+
+Matrix& Executor::add_matrix(const std::string& name, Matrix matrix) {
+    matrix.data = arena_.allocate(matrix.total_bytes());
+    return matrices_.emplace(name, matrix).first->second;
+}
+
+Matrix& Executor::matrix(const std::string& name) { return const_cast<Matrix&>(*find_matrix(name)); }
+
+void Executor::add_vector(const std::string& name, const float* values, int size) {
+    vectors_[name].assign(values, values + size);
+}
+
+const Matrix* Executor::find_matrix(const std::string& name) const {
+    const auto found = matrices_.find(name);
+    if (found == matrices_.end()) throw std::invalid_argument("no weight matrix named " + name);
+    return &found->second;
+}
+
+const float* Executor::find_vector(const std::string& name) const {
+    const auto found = vectors_.find(name);
+    if (found == vectors_.end()) throw std::invalid_argument("no weight vector named " + name);
+    return found->second.data();
+}
+
+void Executor::commit(int num_pages) {
+    for (size_t i = 0; i < shape_.layers.size(); ++i) {
+        const std::string prefix = "layers." + std::to_string(i) + ".";
+        layers_.push_back({shape_.layers[i], find_vector(prefix + "attention_norm"), find_vector(prefix + "mlp_norm"),
+                           find_matrix(prefix + "query"), find_matrix(prefix + "key"), find_matrix(prefix + "value"),
+                           find_matrix(prefix + "attention_output"), find_matrix(prefix + "gate"),
+                           find_matrix(prefix + "up"), find_matrix(prefix + "down")});
+    }
+    embedding_ = find_matrix("embedding");
+    output_ = shape_.tied_output ? embedding_ : find_matrix("output");
+    output_norm_ = find_vector("output_norm");
+    const AttentionShape& attention = shape_.layers.front().attention;
+    kv_ = std::make_unique<KvCache>(arena_, static_cast<int>(layers_.size()), num_pages, attention.num_kv_heads,
+                                    attention.head_dim);
+}
+
+const float* Executor::step(const Batch& batch) {
+    reserve(batch);
+    embed(batch);
+    compute_rotations(batch);
+    for (size_t i = 0; i < layers_.size(); ++i) {
+        attention_block(static_cast<int>(i), batch);
+        mlp_block(layers_[i], batch.num_tokens);
+    }
+    const int hidden = shape_.hidden_size;
+    for (int i = 0; i < batch.num_logits; ++i)
+        std::copy_n(residual_.data() + static_cast<size_t>(batch.logits_indices[i]) * hidden, hidden,
+                    selected_.data() + static_cast<size_t>(i) * hidden);
+    normalize(selected_.data(), output_norm_, batch.num_logits);
+    multiply({{output_, logits_.data()}}, normed_.data(), batch.num_logits, Store::kReplace);
+    return logits_.data();
+}
+
+void Executor::reserve(const Batch& batch) {
+    const size_t tokens = batch.num_tokens, logits = batch.num_logits;
+    size_t query = 0, kv = 0, intermediate = 0;
+    for (const LayerShape& layer : shape_.layers) {
+        const AttentionShape& attention = layer.attention;
+        query = std::max<size_t>(query, static_cast<size_t>(attention.num_heads) * attention.head_dim);
+        kv = std::max<size_t>(kv, static_cast<size_t>(attention.num_kv_heads) * attention.head_dim);
+        intermediate = std::max<size_t>(intermediate, layer.intermediate_size);
+    }
+    grow(residual_, tokens * shape_.hidden_size);
+    grow(normed_, std::max(tokens, logits) * shape_.hidden_size);
+    grow(query_, tokens * query);
+    grow(attended_, tokens * query);
+    grow(key_, tokens * kv);
+    grow(value_, tokens * kv);
+    grow(gate_, tokens * intermediate);
+    grow(up_, tokens * intermediate);
+    grow(selected_, logits * shape_.hidden_size);
+    grow(logits_, logits * shape_.vocab_size);
+    for (size_t i = 0; i < shape_.ropes.size(); ++i) grow(rotations_[i], 2 * tokens * shape_.ropes[i].inv_freq.size());
+}
+
+void Executor::embed(const Batch& batch) {
+    pool_.parallel_for(num_tiles(batch.num_tokens), [&](int tile, int) {
+        const int end = std::min(batch.num_tokens, (tile + 1) * kTokenTile);
+        for (int token = tile * kTokenTile; token < end; ++token)
+            unpack_row(*embedding_, batch.token_ids[token],
+                       residual_.data() + static_cast<size_t>(token) * shape_.hidden_size);
+    });
+}
+
+// Angles are taken in double precision: at a position of a million, float would be off by a twentieth of a radian.
+void Executor::compute_rotations(const Batch& batch) {
+    for (size_t r = 0; r < shape_.ropes.size(); ++r) {
+        const Rope& rope = shape_.ropes[r];
+        float* out = rotations_[r].data();
+        for (int token = 0; token < batch.num_tokens; ++token)
+            for (const double inv_freq : rope.inv_freq) {
+                const double angle = batch.positions[token] * inv_freq;
+                *out++ = static_cast<float>(std::cos(angle)) * rope.magnitude;
+                *out++ = static_cast<float>(std::sin(angle)) * rope.magnitude;
+            }
+    }
+}
+
+void Executor::rotate(const Rope& rope, int rope_index, int token, float* heads, int num_heads, int head_dim) const {
+    const int half = static_cast<int>(rope.inv_freq.size());
+    const float* rotation = rotations_[rope_index].data() + 2 * static_cast<size_t>(token) * half;
+    const int step = rope.interleaved ? 2 : 1, distance = rope.interleaved ? 1 : half;
+    for (int head = 0; head < num_heads; ++head, heads += head_dim)
+        for (int i = 0; i < half; ++i) {
+            float& first = heads[i * step];
+            float& second = heads[i * step + distance];
+            const float cosine = rotation[2 * i], sine = rotation[2 * i + 1], x = first, y = second;
+            first = x * cosine - y * sine;
+            second = x * sine + y * cosine;
+        }
+}
+
+void Executor::attention_block(int index, const Batch& batch) {
+    const Layer& layer = layers_[index];
+    const AttentionShape& attention = layer.shape.attention;
+    const Rope& rope = shape_.ropes[layer.shape.rope];
+    const int query_size = attention.num_heads * attention.head_dim;
+    const int kv_size = attention.num_kv_heads * attention.head_dim;
+
+    normalize(residual_.data(), layer.attention_norm, batch.num_tokens);
+    multiply({{layer.query, query_.data()}, {layer.key, key_.data()}, {layer.value, value_.data()}}, normed_.data(),
+             batch.num_tokens, Store::kReplace);
+    pool_.parallel_for(num_tiles(batch.num_tokens), [&](int tile, int) {
+        const int end = std::min(batch.num_tokens, (tile + 1) * kTokenTile);
+        for (int token = tile * kTokenTile; token < end; ++token) {
+            float* query = query_.data() + static_cast<size_t>(token) * query_size;
+            float* key = key_.data() + static_cast<size_t>(token) * kv_size;
+            rotate(rope, layer.shape.rope, token, query, attention.num_heads, attention.head_dim);
+            rotate(rope, layer.shape.rope, token, key, attention.num_kv_heads, attention.head_dim);
+            kv_->store(index, batch.slot_mapping[token], key, value_.data() + static_cast<size_t>(token) * kv_size);
+        }
+    });
+    attention_.run(*kv_, index, batch, attention, query_.data(), attended_.data());
+    quantize(attended_.data(), batch.num_tokens, query_size);
+    multiply({{layer.attention_output, residual_.data()}}, attended_.data(), batch.num_tokens, Store::kAdd);
+}
+
+void Executor::mlp_block(const Layer& layer, int num_tokens) {
+    const int intermediate = layer.shape.intermediate_size;
+    normalize(residual_.data(), layer.mlp_norm, num_tokens);
+    multiply({{layer.gate, gate_.data()}, {layer.up, up_.data()}}, normed_.data(), num_tokens, Store::kReplace);
+    pool_.parallel_for(num_tiles(num_tokens), [&](int tile, int) {
+        const int end = std::min(num_tokens, (tile + 1) * kTokenTile);
+        for (int token = tile * kTokenTile; token < end; ++token) {
+            const size_t offset = static_cast<size_t>(token) * intermediate;
+            gated_silu(gate_.data() + offset, up_.data() + offset, intermediate);
+        }
+    });
+    quantize(gate_.data(), num_tokens, intermediate);
+    multiply({{layer.down, residual_.data()}}, gate_.data(), num_tokens, Store::kAdd);
+}
+
+// Fills normed_ and, for quantised matrices, codes_.
+void Executor::normalize(const float* x, const float* weight, int num_tokens) {
+    const int hidden = shape_.hidden_size;
+    pool_.parallel_for(num_tiles(num_tokens), [&](int tile, int) {
+        const int end = std::min(num_tokens, (tile + 1) * kTokenTile);
+        for (int token = tile * kTokenTile; token < end; ++token) {
+            const size_t offset = static_cast<size_t>(token) * hidden;
+            rms_norm(x + offset, weight, hidden, shape_.norm_eps, normed_.data() + offset);
+        }
+    });
+    quantize(normed_.data(), num_tokens, hidden);
+}
+
+// Fills codes_. A width that is no multiple of 32 occurs only with float matrices, which do not read them.
+void Executor::quantize(const float* x, int num_tokens, int cols) {
+    if (cols % kGroup != 0) return;
+    codes_.resize(num_tokens, cols);
+    pool_.parallel_for(num_tiles(num_tokens), [&](int tile, int) {
+        const int end = std::min(num_tokens, (tile + 1) * kTokenTile);
+        for (int token = tile * kTokenTile; token < end; ++token)
+            codes_.quantize(token, x + static_cast<size_t>(token) * cols);
+    });
+}
+
+// Several matrices over the same input in one parallel loop. Token blocks are the outer loop: their activations stay in
+// the cache while the weights stream by.
+void Executor::multiply(std::initializer_list<Product> products, const float* floats, int num_tokens, Store mode) {
+    const int panels_per_index = num_tokens < kTokenTile ? kPanelsPerIndex : 1;
+    int per_block = 0;
+    for (const Product& product : products)
+        per_block += (product.matrix->num_panels() + panels_per_index - 1) / panels_per_index;
+    const int num_blocks = (num_tokens + kTokenBlock - 1) / kTokenBlock;
+    pool_.parallel_for(num_blocks * per_block, [&](int index, int) {
+        const int begin = index / per_block * kTokenBlock, end = std::min(num_tokens, begin + kTokenBlock);
+        int rest = index % per_block;
+        for (const Product& product : products) {
+            const int panels = product.matrix->num_panels();
+            const int indices = (panels + panels_per_index - 1) / panels_per_index;
+            if (rest >= indices) {
+                rest -= indices;
+                continue;
+            }
+            const int last = std::min(panels, (rest + 1) * panels_per_index);
+            for (int panel = rest * panels_per_index; panel < last; ++panel)
+                multiply_panel(*product.matrix, panel, codes_, floats, begin, end, product.out, mode);
+            return;
+        }
+    });
+}
+
+}  // namespace layerscale

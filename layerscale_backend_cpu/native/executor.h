@@ -1,0 +1,101 @@
+// The forward pass of a decoder-only transformer on the CPU, one call per step.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "activations.h"
+#include "arena.h"
+#include "attention.h"
+#include "batch.h"
+#include "matrix.h"
+#include "thread_pool.h"
+
+namespace layerscale {
+
+struct Rope {
+    std::vector<double> inv_freq;  // [rotary_dim / 2]
+    float magnitude;
+    bool interleaved;
+};
+
+struct LayerShape {
+    AttentionShape attention;
+    int rope;  // index into ModelShape::ropes
+    int intermediate_size;
+};
+
+struct ModelShape {
+    int vocab_size;
+    int hidden_size;
+    float norm_eps;
+    bool tied_output;
+    std::vector<Rope> ropes;
+    std::vector<LayerShape> layers;
+};
+
+// Weights are loaded by name, then `commit` resolves the names and allocates the KV cache, then `step` may be called.
+// Names and shapes are those of layerscale_core.models.spec. Used by one thread at a time.
+class Executor {
+public:
+    Executor(ModelShape shape, int num_threads);
+
+    // Creates a matrix; its rows are packed afterwards, from any multiple of 16.
+    Matrix& add_matrix(const std::string& name, Matrix matrix);
+    Matrix& matrix(const std::string& name);
+    void add_vector(const std::string& name, const float* values, int size);
+    void commit(int num_pages);
+
+    // Returns [num_logits, vocab_size], valid until the next call.
+    const float* step(const Batch& batch);
+
+    KvCache& kv() { return *kv_; }
+    ThreadPool& pool() { return pool_; }
+    const ModelShape& shape() const { return shape_; }
+    size_t allocated_bytes() const { return arena_.allocated_bytes(); }
+
+private:
+    struct Layer {
+        LayerShape shape;
+        const float* attention_norm;
+        const float* mlp_norm;
+        const Matrix *query, *key, *value, *attention_output, *gate, *up, *down;
+    };
+    struct Product {
+        const Matrix* matrix;
+        float* out;
+    };
+
+    const Matrix* find_matrix(const std::string& name) const;
+    const float* find_vector(const std::string& name) const;
+    void reserve(const Batch& batch);
+    void embed(const Batch& batch);
+    void compute_rotations(const Batch& batch);
+    void attention_block(int index, const Batch& batch);
+    void mlp_block(const Layer& layer, int num_tokens);
+    void rotate(const Rope& rope, int rope_index, int token, float* heads, int num_heads, int head_dim) const;
+    void normalize(const float* x, const float* weight, int num_tokens);
+    void quantize(const float* x, int num_tokens, int cols);
+    void multiply(std::initializer_list<Product> products, const float* floats, int num_tokens, Store mode);
+
+    ModelShape shape_;
+    ThreadPool pool_;
+    Arena arena_;
+    std::unordered_map<std::string, Matrix> matrices_;
+    std::unordered_map<std::string, std::vector<float>> vectors_;
+    std::vector<Layer> layers_;
+    const Matrix* embedding_ = nullptr;
+    const Matrix* output_ = nullptr;
+    const float* output_norm_ = nullptr;
+    std::unique_ptr<KvCache> kv_;
+    Attention attention_;
+
+    // One step's intermediate values, each [num_tokens, width]; they grow to the largest step and stay.
+    std::vector<float> residual_, normed_, query_, key_, value_, attended_, gate_, up_, selected_, logits_;
+    std::vector<std::vector<float>> rotations_;  // for each Rope: [num_tokens, rotary_dim / 2] cosine and sine pairs
+    Activations codes_;
+};
+
+}  // namespace layerscale

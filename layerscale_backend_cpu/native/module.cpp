@@ -1,0 +1,206 @@
+// The Python face of the native executor. Arrays are checked here, once; behind this file sizes are trusted.
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "executor.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using layerscale::Batch;
+using layerscale::Executor;
+using layerscale::kLanes;
+using layerscale::kPageSize;
+using layerscale::Matrix;
+using layerscale::Storage;
+
+template <typename T>
+using Array = py::array_t<T, py::array::c_style>;
+
+void require(bool condition, const char* message) {
+    if (!condition) throw std::invalid_argument(message);
+}
+
+// The instruction-set levels this processor runs, best first; known without executing any of them.
+std::vector<std::string> supported_levels() {
+    std::vector<std::string> levels;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma"))
+        levels.push_back("avx512");
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
+        levels.push_back("avx2");
+#endif
+    levels.push_back("baseline");
+    return levels;
+}
+
+template <typename Pack>
+void pack_panels(Executor& executor, Matrix& matrix, int first_row, int num_rows, const Pack& pack) {
+    require(first_row % kLanes == 0 && first_row >= 0 && first_row + num_rows <= matrix.rows, "rows out of range");
+    py::gil_scoped_release release;
+    executor.pool().parallel_for((num_rows + kLanes - 1) / kLanes, [&](int index, int) {
+        pack(first_row / kLanes + index, index * kLanes, std::min(kLanes, num_rows - index * kLanes));
+    });
+}
+
+void add_codes(Executor& executor, const std::string& name, int rows, int cols, int bits, int group_size,
+               bool has_minima, float zero_point, const std::vector<uint8_t>& codebook) {
+    require(bits == 4 || bits == 6 || bits == 8, "bits must be 4, 6 or 8");
+    require(group_size == 16 || group_size == 32, "group_size must be 16 or 32");
+    require(rows > 0 && cols > 0 && cols % layerscale::kGroup == 0, "cols must be a multiple of 32");
+    require(codebook.empty() || (codebook.size() == 16 && bits == 4 && group_size == 32), "codebook is for 4 bits");
+    Matrix matrix{bits == 4 ? Storage::kCodes4 : bits == 6 ? Storage::kCodes6 : Storage::kCodes8, rows, cols};
+    matrix.group_size = group_size;
+    matrix.has_minima = has_minima;
+    matrix.zero_point = zero_point;
+    matrix.has_codebook = !codebook.empty();
+    std::copy(codebook.begin(), codebook.end(), matrix.codebook.begin());
+    executor.add_matrix(name, matrix);
+}
+
+void pack_codes(Executor& executor, const std::string& name, int first_row, const Array<uint8_t>& codes,
+                const Array<float>& scales, const std::optional<Array<float>>& minima) {
+    Matrix& matrix = executor.matrix(name);
+    require(matrix.is_quantized(), "not a matrix of codes");
+    const int num_rows = static_cast<int>(codes.shape(0)), scale_cols = matrix.cols / matrix.group_size;
+    require(codes.ndim() == 2 && codes.shape(1) == matrix.cols, "codes have the wrong shape");
+    require(scales.ndim() == 2 && scales.shape(0) == num_rows && scales.shape(1) == scale_cols, "scales: wrong shape");
+    require(minima.has_value() == matrix.has_minima, "minima are missing or not expected");
+    require(!minima || (minima->ndim() == 2 && minima->shape(0) == num_rows && minima->shape(1) == scale_cols),
+            "minima: wrong shape");
+    const uint8_t* code_data = codes.data();
+    const float* scale_data = scales.data();
+    const float* minimum_data = minima ? minima->data() : nullptr;
+    pack_panels(executor, matrix, first_row, num_rows, [&](int panel, int row, int count) {
+        const size_t scale_offset = static_cast<size_t>(row) * scale_cols;
+        layerscale::pack_codes(matrix, panel, count, code_data + static_cast<size_t>(row) * matrix.cols,
+                               scale_data + scale_offset, minimum_data ? minimum_data + scale_offset : nullptr);
+    });
+}
+
+void add_floats(Executor& executor, const std::string& name, int rows, int cols, const std::string& type) {
+    require(rows > 0 && cols > 0, "a matrix has rows and columns");
+    require(type == "float32" || type == "float16" || type == "bfloat16", "type must be float32, float16 or bfloat16");
+    const Storage storage = type == "float32" ? Storage::kFloat : type == "float16" ? Storage::kHalf : Storage::kBfloat;
+    executor.add_matrix(name, Matrix{storage, rows, cols});
+}
+
+void pack_floats(Executor& executor, const std::string& name, int first_row, const py::array& values) {
+    Matrix& matrix = executor.matrix(name);
+    require(!matrix.is_quantized(), "not a matrix of floats");
+    const py::ssize_t size = matrix.storage == Storage::kFloat ? 4 : 2;
+    require(values.ndim() == 2 && values.shape(1) == matrix.cols && values.itemsize() == size, "values: wrong shape");
+    require(values.flags() & py::array::c_style, "values must be contiguous");
+    const uint8_t* data = static_cast<const uint8_t*>(values.data());
+    const int num_rows = static_cast<int>(values.shape(0));
+    pack_panels(executor, matrix, first_row, num_rows, [&](int panel, int row, int count) {
+        layerscale::pack_floats(matrix, panel, count, data + static_cast<size_t>(row) * matrix.cols * size);
+    });
+}
+
+void check_batch(const Batch& batch, int vocab_size, const layerscale::KvCache& kv) {
+    require(batch.cu_seqlens[0] == 0 && batch.cu_seqlens[batch.num_seqs] == batch.num_tokens,
+            "cu_seqlens must run from 0 to num_tokens");
+    for (int i = 0; i < batch.num_tokens; ++i) {
+        require(batch.token_ids[i] >= 0 && batch.token_ids[i] < vocab_size, "token id out of range");
+        require(batch.slot_mapping[i] >= 0 && batch.slot_mapping[i] < kv.num_slots(), "slot out of range");
+        require(batch.positions[i] >= 0, "position out of range");
+    }
+    for (int i = 0; i < batch.num_logits; ++i)
+        require(batch.logits_indices[i] >= 0 && batch.logits_indices[i] < batch.num_tokens, "logits index out of range");
+    for (int seq = 0; seq < batch.num_seqs; ++seq) {
+        int context_len = 0;
+        for (int p = 0; p < batch.max_pages; ++p) {
+            const size_t i = static_cast<size_t>(seq) * batch.max_pages + p;
+            if (batch.page_tables[i] < 0) break;
+            require(batch.page_tables[i] < kv.num_pages(), "page id out of range");
+            require(0 <= batch.page_starts[i] && batch.page_starts[i] <= batch.page_stops[i] &&
+                        batch.page_stops[i] <= kPageSize,
+                    "valid range outside its page");
+            context_len += batch.page_stops[i] - batch.page_starts[i];
+        }
+        const int new_tokens = batch.cu_seqlens[seq + 1] - batch.cu_seqlens[seq];
+        require(0 < new_tokens && new_tokens <= context_len, "a sequence has more new tokens than slots, or none");
+    }
+}
+
+py::array_t<float> step(Executor& executor, const Array<int32_t>& token_ids, const Array<int32_t>& positions,
+                        const Array<int64_t>& slot_mapping, const Array<int32_t>& cu_seqlens,
+                        const Array<int32_t>& page_tables, const Array<int32_t>& page_starts,
+                        const Array<int32_t>& page_stops, const Array<int32_t>& logits_indices) {
+    require(cu_seqlens.ndim() == 1 && cu_seqlens.size() >= 2 && page_tables.ndim() == 2, "wrong number of dimensions");
+    Batch batch;
+    batch.num_tokens = static_cast<int>(token_ids.size());
+    batch.num_seqs = static_cast<int>(cu_seqlens.size()) - 1;
+    batch.max_pages = static_cast<int>(page_tables.shape(1));
+    batch.num_logits = static_cast<int>(logits_indices.size());
+    require(positions.size() == token_ids.size() && slot_mapping.size() == token_ids.size(), "token arrays differ");
+    require(page_tables.shape(0) == batch.num_seqs && page_starts.size() == page_tables.size() &&
+                page_stops.size() == page_tables.size(),
+            "page arrays differ");
+    batch.token_ids = token_ids.data();
+    batch.positions = positions.data();
+    batch.slot_mapping = slot_mapping.data();
+    batch.cu_seqlens = cu_seqlens.data();
+    batch.page_tables = page_tables.data();
+    batch.page_starts = page_starts.data();
+    batch.page_stops = page_stops.data();
+    batch.logits_indices = logits_indices.data();
+    const float* logits;
+    {
+        py::gil_scoped_release release;
+        check_batch(batch, executor.shape().vocab_size, executor.kv());
+        logits = executor.step(batch);
+    }
+    // A view of the executor's own buffer; the executor is kept alive by it.
+    return py::array_t<float>({static_cast<py::ssize_t>(batch.num_logits),
+                               static_cast<py::ssize_t>(executor.shape().vocab_size)},
+                              logits, py::cast(&executor));
+}
+
+void copy_pages(Executor& executor, const Array<int32_t>& sources, const Array<int32_t>& targets) {
+    require(sources.size() == targets.size(), "as many sources as targets");
+    for (py::ssize_t i = 0; i < sources.size(); ++i) {
+        const int source = sources.data()[i], target = targets.data()[i], count = executor.kv().num_pages();
+        require(0 <= source && source < count && 0 <= target && target < count, "page id out of range");
+        executor.kv().copy_page(source, target);
+    }
+}
+
+}  // namespace
+
+PYBIND11_MODULE(LAYERSCALE_MODULE, module) {
+    module.doc() = "Native kernels of the CPU backend, compiled for one instruction-set level.";
+    module.def("supported_levels", &supported_levels, "Instruction-set levels this processor runs, best first.");
+
+    py::class_<layerscale::Rope>(module, "Rope").def(py::init<std::vector<double>, float, bool>());
+    py::class_<layerscale::AttentionShape>(module, "AttentionShape").def(py::init<int, int, int, float>());
+    py::class_<layerscale::LayerShape>(module, "LayerShape").def(py::init<layerscale::AttentionShape, int, int>());
+    py::class_<layerscale::ModelShape>(module, "ModelShape")
+        .def(py::init<int, int, float, bool, std::vector<layerscale::Rope>, std::vector<layerscale::LayerShape>>());
+    py::class_<Executor>(module, "Executor")
+        .def(py::init<layerscale::ModelShape, int>())
+        .def("add_codes", &add_codes)
+        .def("pack_codes", &pack_codes)
+        .def("add_floats", &add_floats)
+        .def("pack_floats", &pack_floats)
+        .def("add_vector",
+             [](Executor& executor, const std::string& name, const Array<float>& values) {
+                 executor.add_vector(name, values.data(), static_cast<int>(values.size()));
+             })
+        .def("commit", &Executor::commit)
+        .def("step", &step)
+        .def("copy_pages", &copy_pages)
+        .def_property_readonly("allocated_bytes", &Executor::allocated_bytes);
+}

@@ -1,0 +1,180 @@
+"""The executor in C++: one native call per step, compiled once per instruction set and chosen here at run time."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerscale_core.errors import BackendError, OutOfMemoryError, StepError
+from layerscale_core.models import DenseMatrix, Matrix, ModelSpec, QuantizedMatrix
+from layerscale_core.models.spec import weight_shapes
+from layerscale_core.specs import KVLayout, StepBatch, WeightSource
+
+PAGE_SIZE = 16
+"""Tokens per page: a vector's 16 lanes are a page's keys."""
+
+ISA_VARIABLE = "LAYERSCALE_CPU_ISA"
+"""Environment variable that forces a level: ``avx512``, ``avx2``, ``baseline``, or ``numpy`` for no native code."""
+
+_CODES_PER_CHUNK = 1 << 23
+"""Weights unpacked at once while loading: bounds the memory between the file and the packed layout to some 10 MB."""
+
+
+def _import_level(level: str) -> ModuleType | None:
+    try:
+        return importlib.import_module(f"layerscale_backend_cpu._native_{level}")
+    except ImportError:
+        return None
+
+
+def _load_native() -> tuple[str, Any] | None:
+    wanted = os.environ.get(ISA_VARIABLE, "")
+    baseline = _import_level("baseline")
+    if wanted == "numpy" or baseline is None:
+        return None
+    supported: list[str] = baseline.supported_levels()
+    if wanted and wanted not in supported:
+        raise BackendError(f"{ISA_VARIABLE}={wanted} is not available here; choose one of {', '.join(supported)}, numpy")
+    for level in [wanted] if wanted else supported:
+        module = baseline if level == "baseline" else _import_level(level)
+        if module is not None:
+            return level, module
+    raise BackendError(f"{ISA_VARIABLE}={wanted} was not compiled into this installation; unset it")
+
+
+def native_isa() -> str | None:
+    """The instruction-set level the native kernels run with here; None when they are not compiled or switched off.
+
+    Raises:
+        BackendError: ``LAYERSCALE_CPU_ISA`` names a level this machine or installation does not have.
+    """
+    native = _load_native()
+    return native[0] if native is not None else None
+
+
+class NativeExecutor:
+    """``layerscale_core.specs.Executor`` over the native kernels.
+
+    Args:
+        spec: what the model is.
+        weights: read once, chunk by chunk, into the packed layout.
+        kv: must have pages of 16 tokens.
+        num_threads: threads that compute, the caller's included.
+
+    Raises:
+        BackendError: the native kernels are not compiled.
+        OutOfMemoryError: weights or cache do not fit the host's memory.
+    """
+
+    def __init__(self, spec: ModelSpec, weights: WeightSource, kv: KVLayout, num_threads: int) -> None:
+        native = _load_native()
+        if native is None:
+            raise BackendError("the native kernels are not compiled into this installation")
+        if kv.page_size != PAGE_SIZE:
+            raise BackendError(f"the native kernels use KV pages of {PAGE_SIZE} tokens, not {kv.page_size}")
+        self._module = native[1]
+        try:
+            self._executor: Any = self._module.Executor(self._model_shape(spec), num_threads)
+            self._load_weights(spec, weights)
+            self._executor.commit(kv.num_pages)
+        except MemoryError:
+            raise OutOfMemoryError(
+                f"the model and a KV cache of {kv.total_bytes / 2**30:.2f} GiB do not fit this machine's memory; "
+                "lower --context or --sessions"
+            ) from None
+
+    def _model_shape(self, spec: ModelSpec) -> Any:
+        native = self._module
+        ropes = list(dict.fromkeys(layer.attention.rope for layer in spec.layers))
+        layers = [
+            native.LayerShape(
+                native.AttentionShape(
+                    layer.attention.num_heads,
+                    layer.attention.num_kv_heads,
+                    layer.attention.head_dim,
+                    layer.attention.scale,
+                ),
+                ropes.index(layer.attention.rope),
+                layer.mlp.intermediate_size,
+            )
+            for layer in spec.layers
+        ]
+        return native.ModelShape(
+            spec.vocab_size,
+            spec.hidden_size,
+            spec.norm_eps,
+            spec.tied_output,
+            [native.Rope(list(rope.inv_freq), rope.magnitude, rope.interleaved) for rope in ropes],
+            layers,
+        )
+
+    def _load_weights(self, spec: ModelSpec, weights: WeightSource) -> None:
+        for name, shape in weight_shapes(spec).items():
+            if len(shape) == 1:
+                self._executor.add_vector(name, weights.vector(name))
+            else:
+                self._load_matrix(name, weights)
+        weights.drop_cache()
+
+    def _load_matrix(self, name: str, weights: WeightSource) -> None:
+        rows, cols = weights.shape(name)
+        for start, part in _row_chunks(weights, name, rows, cols):
+            if start == 0:
+                self._add_matrix(name, rows, cols, part)
+            if isinstance(part, QuantizedMatrix):
+                self._executor.pack_codes(name, start, part.codes, part.scales, part.mins)
+            else:
+                self._executor.pack_floats(name, start, np.ascontiguousarray(part.data))
+
+    def _add_matrix(self, name: str, rows: int, cols: int, part: Matrix) -> None:
+        if isinstance(part, DenseMatrix):
+            kind = "bfloat16" if part.data.dtype == np.uint16 else part.data.dtype.name
+            self._executor.add_floats(name, rows, cols, kind)
+            return
+        codebook = [] if part.codebook is None else part.codebook.tolist()
+        self._executor.add_codes(
+            name, rows, cols, part.bits, part.group_size, part.mins is not None, float(part.zero), codebook
+        )
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Bytes of packed weights and KV cache."""
+        return int(self._executor.allocated_bytes)
+
+    def step(self, batch: StepBatch) -> NDArray[np.float32]:
+        """See ``layerscale_core.specs.Executor.step``."""
+        try:
+            logits: NDArray[np.float32] = self._executor.step(
+                batch.token_ids,
+                batch.positions,
+                batch.slot_mapping,
+                batch.cu_seqlens,
+                batch.page_tables,
+                batch.page_starts,
+                batch.page_stops,
+                batch.logits_indices,
+            )
+        except (ValueError, MemoryError) as error:
+            raise StepError(f"the CPU executor refused a step: {error}") from error
+        return logits
+
+    def copy_pages(self, source_ids: NDArray[np.int32], target_ids: NDArray[np.int32]) -> None:
+        """See ``layerscale_core.specs.Executor.copy_pages``."""
+        self._executor.copy_pages(source_ids, target_ids)
+
+    def close(self) -> None:
+        """Free weights and cache and end the threads."""
+        self._executor = None
+
+
+def _row_chunks(weights: WeightSource, name: str, rows: int, cols: int) -> Iterator[tuple[int, Matrix]]:
+    """The matrix in pieces of whole panels of 16 rows."""
+    step = max(16, _CODES_PER_CHUNK // cols // 16 * 16)
+    for start in range(0, rows, step):
+        yield start, weights.matrix(name, start, min(rows, start + step))
