@@ -37,6 +37,7 @@ _RANDOM_BLOCKS: dict[str, tuple[int, int | None, float]] = {
     "Q5_K": (0, 2, 15.5),
     "Q6_K": (208, None, 0.0),
     "IQ4_NL": (0, None, 0.0),
+    "IQ4_XS": (0, None, 0.0),
 }
 
 
