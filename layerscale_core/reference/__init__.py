@@ -1,6 +1,5 @@
 """The reference: every kernel in plain numpy, slow and obvious; what all other kernels are measured against."""
 
-from layerscale_core.reference.allocator import CountingAllocator
 from layerscale_core.reference.kernels import ReferenceKernels
 
-__all__ = ["CountingAllocator", "ReferenceKernels"]
+__all__ = ["ReferenceKernels"]

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from layerscale_core.allocator import CountingAllocator
 from layerscale_core.conformance import LAYOUTS, PageBook, RandomWeights, Span, tiny_spec
 from layerscale_core.errors import OutOfMemoryError
 from layerscale_core.forward import KernelExecutor
 from layerscale_core.models import ModelSpec
 from layerscale_core.models.spec import layer_weight
-from layerscale_core.reference import CountingAllocator, ReferenceKernels
+from layerscale_core.reference import ReferenceKernels
 from layerscale_core.reference.kernels import ROWS_PER_TILE
 from layerscale_core.specs import KVLayout
 

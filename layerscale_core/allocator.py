@@ -1,4 +1,4 @@
-"""An allocator that keeps count."""
+"""An allocator that keeps count, for backends that take their memory from elsewhere."""
 
 from __future__ import annotations
 

@@ -1,0 +1,133 @@
+"""The embedded CPU backend: native kernels where they were compiled, numpy everywhere."""
+
+from __future__ import annotations
+
+import os
+
+from layerscale_backend_cpu.native_executor import ISA_VARIABLE, PAGE_SIZE, NativeExecutor, native_isa
+from layerscale_core.allocator import CountingAllocator
+from layerscale_core.errors import BackendError
+from layerscale_core.host import inspect_host
+from layerscale_core.models import ModelSpec
+from layerscale_core.specs import (
+    Allocator,
+    BackendOptions,
+    Capabilities,
+    DeviceInfo,
+    Executor,
+    Kernels,
+    KVLayout,
+    Probe,
+    WeightSource,
+)
+
+PROBE_SCORE = 10
+"""Above "cannot", below every accelerator."""
+
+_NOT_COMPILED = (
+    "the native CPU kernels are not compiled: answers come many times slower, and each weight takes 4 bytes; "
+    "install a C++ compiler and reinstall layerscale-engine"
+)
+_SWITCHED_OFF = (
+    f"{ISA_VARIABLE}=numpy switches the native CPU kernels off: answers come many times slower, and each weight takes "
+    "4 bytes; unset it"
+)
+_THREADS_IGNORED = "numpy takes no number of threads from here; set OPENBLAS_NUM_THREADS or its like"
+
+
+class CpuBackend:
+    """``layerscale_core.specs.Backend`` for the host's processor."""
+
+    name = "cpu"
+    capabilities = Capabilities(page_sizes=(PAGE_SIZE,))
+
+    def probe(self) -> Probe:
+        """Serves everywhere, unless the environment forces an instruction set that is not there."""
+        try:
+            isa = native_isa()
+        except BackendError as error:
+            return Probe(score=0, reason=str(error))
+        return Probe(PROBE_SCORE, f"{isa} kernels" if isa else "numpy, no compiled kernels")
+
+    def load(self, options: BackendOptions) -> CpuDevice:
+        """Look at the machine and choose the number of threads."""
+        return CpuDevice(native_isa(), options)
+
+
+class CpuDevice:
+    """``layerscale_core.specs.Device``: the host's processor and memory.
+
+    Args:
+        isa: the native kernels' level; None to compute with numpy.
+    """
+
+    def __init__(self, isa: str | None, options: BackendOptions) -> None:
+        host = inspect_host()
+        self._isa = isa
+        self._options = options
+        self._num_threads = options.num_threads or host.num_usable_cpus
+        self._allocator = CountingAllocator(host.total_memory_bytes, "host memory")
+        self._info = DeviceInfo(
+            name="cpu",
+            description=f"{host.cpu_name} ({host.architecture}), {self._num_threads} threads, {isa or 'numpy'}",
+            total_memory_bytes=host.total_memory_bytes,
+            free_memory_bytes=host.available_memory_bytes,
+            is_accelerator=False,
+        )
+
+    @property
+    def infos(self) -> tuple[DeviceInfo, ...]:
+        """The processor; memory as it was at ``load``."""
+        return (self._info,)
+
+    @property
+    def allocator(self) -> Allocator:
+        """Host memory."""
+        return self._allocator
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What is slow here, and the remedy."""
+        if self._isa is not None:
+            return ()
+        slow = _SWITCHED_OFF if os.environ.get(ISA_VARIABLE) == "numpy" else _NOT_COMPILED
+        return (slow,) if self._options.num_threads is None else (slow, _THREADS_IGNORED)
+
+    def make_executor(self, spec: ModelSpec, weights: WeightSource, kv: KVLayout) -> Executor | None:
+        """The native executor; None without native kernels."""
+        if self._isa is None:
+            return None
+        return _CountedExecutor(self._allocator, spec, weights, kv, self._num_threads)
+
+    def make_kernels(self) -> Kernels:
+        """Numpy's kernels."""
+        from layerscale_core.reference import ReferenceKernels  # noqa: PLC0415
+
+        return ReferenceKernels(self._allocator)
+
+
+class _CountedExecutor(NativeExecutor):
+    """The native executor, with its memory counted from loading to closing."""
+
+    def __init__(
+        self, allocator: Allocator, spec: ModelSpec, weights: WeightSource, kv: KVLayout, num_threads: int
+    ) -> None:
+        self._allocator = allocator
+        self._counted: list[tuple[int, str]] = []
+        self._count(kv.total_bytes, "KV cache")
+        try:
+            super().__init__(spec, weights, kv, num_threads)
+            self._count(self.allocated_bytes - kv.total_bytes, "weights")
+        except BaseException:
+            self.close()
+            raise
+
+    def _count(self, num_bytes: int, label: str) -> None:
+        self._allocator.reserve(num_bytes, label)
+        self._counted.append((num_bytes, label))
+
+    def close(self) -> None:
+        """Free weights and cache, and end the threads. Idempotent."""
+        super().close()
+        while self._counted:
+            self._allocator.release(*self._counted.pop())

@@ -1,0 +1,62 @@
+"""The built-in plugin: core's own defaults, registered as an outsider's would be.
+
+``trylast`` lets every other plugin answer first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from layerscale_core.specs import (
+    KVLayout,
+    KVPool,
+    ModelFormat,
+    OffloadPlanner,
+    SchedulerPolicy,
+    StreamType,
+    hookimpl,
+)
+
+LAYERSCALE_SPEC_VERSION = 1
+
+# Imports stand inside the hooks: listing plugins loads none of what they bring.
+
+
+@hookimpl(trylast=True)
+def layerscale_model_formats() -> Sequence[ModelFormat]:
+    """GGUF."""
+    from layerscale_core.formats import GgufFormat  # noqa: PLC0415
+
+    return (GgufFormat(),)
+
+
+@hookimpl(trylast=True)
+def layerscale_stream_types() -> Sequence[StreamType]:
+    """Market bars."""
+    from layerscale_core.streams import OhlcvStream  # noqa: PLC0415
+
+    return (OhlcvStream(),)
+
+
+@hookimpl(trylast=True)
+def layerscale_make_kv_pool(layout: KVLayout) -> KVPool:
+    """Reference-counted pages."""
+    from layerscale_core.engine.kv_pool import PagedKVPool  # noqa: PLC0415
+
+    return PagedKVPool(layout.num_pages, layout.page_size)
+
+
+@hookimpl(trylast=True)
+def layerscale_make_scheduler_policy() -> SchedulerPolicy:
+    """Decode first, prompts share the rest."""
+    from layerscale_core.engine.scheduler import FairPolicy  # noqa: PLC0415
+
+    return FairPolicy()
+
+
+@hookimpl(trylast=True)
+def layerscale_make_offload_planner() -> OffloadPlanner:
+    """Whole layers, spread evenly."""
+    from layerscale_core.offload import EvenPlanner  # noqa: PLC0415
+
+    return EvenPlanner()

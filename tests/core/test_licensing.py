@@ -1,0 +1,45 @@
+"""From a key to a tier."""
+
+from __future__ import annotations
+
+import pytest
+
+from layerscale_core.errors import LicenseError
+from layerscale_core.licensing import tier_for_key
+from layerscale_core.specs import FREE_TIER, Tier
+
+PRO = Tier("pro", max_sessions=64, max_burst_slots=32, requires_auth=True)
+
+
+class PrefixVerifier:
+    """Knows keys by their first characters."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+
+    def verify(self, key: str) -> Tier | None:
+        if not key.startswith(self.prefix):
+            return None
+        if key.endswith("expired"):
+            raise LicenseError("the licence has expired")
+        return PRO
+
+
+def test_without_a_key_the_tier_is_free() -> None:
+    assert tier_for_key(None, [PrefixVerifier("a-")]) is FREE_TIER
+
+
+def test_the_first_verifier_that_knows_the_key_decides() -> None:
+    assert tier_for_key("b-secret", [PrefixVerifier("a-"), PrefixVerifier("b-")]) is PRO
+
+
+@pytest.mark.parametrize("key", ["b-secret", ""])
+def test_a_key_that_nobody_knows_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(LicenseError, match="no installed plugin recognises it") as refusal:
+        tier_for_key(key, [PrefixVerifier("a-")])
+    assert "secret" not in str(refusal.value)
+
+
+def test_a_verifier_refusing_its_own_key_is_final() -> None:
+    with pytest.raises(LicenseError, match="expired"):
+        tier_for_key("a-expired", [PrefixVerifier("a-"), PrefixVerifier("")])
