@@ -1,0 +1,122 @@
+"""Picks tokens from logits.
+
+A row of logits passes, in this order:
+
+1. penalties on what was seen (repetition, then frequency and presence), logit bias, stop tokens ruled out until
+   ``min_tokens``: the logits processors;
+2. temperature 0: the likeliest token. Otherwise the logits are divided by the temperature and
+3. cut to the ``top_k`` likeliest tokens, then
+4. to the nucleus: the fewest tokens that hold ``top_p`` of what is left, then
+5. to those at least ``min_p`` times as likely as the likeliest;
+6. one is drawn, with one number of the request's own random stream.
+
+Bias comes after penalties so that -100 bans and +100 forces whatever was seen before. Others differ: vLLM adds the bias
+and rules out stop tokens before the penalties, and applies min-p before top-k and top-p; llama.cpp cuts first (top-k,
+top-p, min-p) and applies the temperature last. Where only one of these parameters is set, all three agree.
+
+Among equal values the lower token id comes first, everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerscale_core.engine.logits_processors import make_logits_processors
+from layerscale_core.engine.request import TokenLogprob
+from layerscale_core.engine.sampling_params import SamplingParams
+from layerscale_core.engine.vocabulary import draw, largest, log_sum_exp, nucleus
+from layerscale_core.errors import NumericalError
+
+_MIN_TEMPERATURE = 1e-5
+"""Below it the division overflows float32 and the distribution is one token anyway: greedy, as in vLLM."""
+
+
+def find_likeliest(logits: NDArray[np.float32]) -> list[int | None]:
+    """Each row's likeliest token, for the whole batch at once; None where a row holds NaN or infinity.
+
+    Args:
+        logits: [num_logits, vocab_size].
+    """
+    likeliest = logits.argmax(axis=1)
+    # NaN wins an argmax and infinity a maximum; what is left to find is minus infinity.
+    finite = np.isfinite(logits[np.arange(len(logits)), likeliest]) & np.isfinite(logits.min(axis=1))
+    return [
+        token_id if is_finite else None for token_id, is_finite in zip(likeliest.tolist(), finite.tolist(), strict=True)
+    ]
+
+
+class Sampler:
+    """Picks one sequence's tokens. Its random stream depends on nothing outside the sequence.
+
+    Args:
+        stop_ids: the ids that end this sequence.
+    """
+
+    def __init__(
+        self, params: SamplingParams, prompt_ids: tuple[int, ...], max_new_tokens: int, stop_ids: Collection[int]
+    ) -> None:
+        self._params = params
+        self._processors = make_logits_processors(params, prompt_ids, max_new_tokens, stop_ids)
+        self._is_greedy = params.temperature < _MIN_TEMPERATURE
+        self._random = None if self._is_greedy else np.random.Generator(np.random.PCG64(_seed_bits(params.seed)))
+
+    def sample(self, logits: NDArray[np.float32], likeliest: int) -> int:
+        """Pick the next token and remember it.
+
+        Args:
+            logits: [vocab_size], finite; not modified.
+            likeliest: its argmax.
+
+        Raises:
+            NumericalError: the request rules out every token.
+        """
+        if self._processors:
+            logits = logits.copy()
+            for processor in self._processors:
+                processor.apply(logits)
+            likeliest = int(logits.argmax())
+            if not np.isfinite(logits[likeliest]):
+                raise NumericalError("the sampling parameters leave no token to sample")
+        token_id = likeliest if self._random is None else self._draw(logits, likeliest, self._random)
+        for processor in self._processors:
+            processor.observe(token_id)
+        return token_id
+
+    def _draw(self, logits: NDArray[np.float32], likeliest: int, random: np.random.Generator) -> int:
+        params = self._params
+        token_ids: NDArray[np.int64] | None = None  # None: the whole vocabulary, in order
+        if 0 < params.top_k < logits.size:
+            token_ids = largest(logits, params.top_k)
+        scores = logits if token_ids is None else logits[token_ids]
+        weights = np.exp((scores - logits[likeliest]) / np.float32(params.temperature))
+        if params.top_p < 1.0:
+            kept = nucleus(weights, params.top_p)
+            token_ids = kept if token_ids is None else token_ids[kept]
+            weights = weights[kept]
+        if params.min_p > 0.0:  # the likeliest token weighs 1
+            weights = np.where(weights >= params.min_p, weights, np.float32(0))
+        index = draw(weights, random.random())
+        return index if token_ids is None else int(token_ids[index])
+
+
+def token_logprob(logits: NDArray[np.float32], token_id: int, num_top: int) -> TokenLogprob:
+    """A token's log-probability and the ``num_top`` likeliest alternatives, under the distribution of the model itself.
+
+    Args:
+        logits: [vocab_size], as the model gave them.
+    """
+    normalizer = log_sum_exp(logits)
+    top = largest(logits, num_top) if num_top else np.empty(0, np.int64)
+    return TokenLogprob(
+        token_id,
+        float(logits[token_id]) - normalizer,
+        tuple((top_id, logit - normalizer) for top_id, logit in zip(top.tolist(), logits[top].tolist(), strict=True)),
+    )
+
+
+def _seed_bits(seed: int | None) -> int | None:
+    """A seed of any sign as the 64 bits that the generator takes."""
+    return None if seed is None else seed % 2**64

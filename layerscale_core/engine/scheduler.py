@@ -1,0 +1,111 @@
+"""The default scheduler policy: decode first, prompts share what is left, nobody waits for long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from layerscale_core.specs.scheduler import RunningSequence, ScheduledTokens, TokenBudget
+
+
+class FairPolicy:
+    """Chunked prefill under a token budget (arXiv:2403.02310); implements ``specs.SchedulerPolicy``. Stateless.
+
+    1. Whoever decodes, or has waited ``max_steps_waited`` steps, gets one token, the longest waiting first.
+    2. Prompts share the rest of the budget: a class of priority leaves each lower class that has work at least one
+       ``1 / lower_class_divisor`` of it, and within a class short prompts finish while long ones get equal parts.
+
+    A sequence advances at least every ``max_steps_waited + ceil(num_running / min(max_tokens, max_logits))`` steps,
+    whatever arrives: once it is overdue, only those that wait longer come before it, and each of them comes once.
+    """
+
+    def __init__(self, max_steps_waited: int = 8, lower_class_divisor: int = 8) -> None:
+        self._max_steps_waited = max_steps_waited
+        self._lower_class_divisor = lower_class_divisor
+
+    def plan(self, running: Sequence[RunningSequence], budget: TokenBudget) -> list[ScheduledTokens]:
+        """Choose the next step's work, in the order of ``running``."""
+        ledger = _Ledger(budget)
+        longest_waiting_first = sorted(running, key=lambda sequence: (-sequence.steps_waited, sequence.sequence_id))
+        for sequence in longest_waiting_first:
+            if sequence.is_decoding or sequence.steps_waited >= self._max_steps_waited:
+                ledger.grant_one(sequence)
+        prefilling = [sequence for sequence in longest_waiting_first if not sequence.is_decoding]
+        if prefilling and ledger.tokens_left:
+            self._share_among_prompts(prefilling, ledger)
+        return [
+            ScheduledTokens(sequence.sequence_id, ledger.granted[sequence.sequence_id])
+            for sequence in running
+            if sequence.sequence_id in ledger.granted
+        ]
+
+    def _share_among_prompts(self, prefilling: list[RunningSequence], ledger: _Ledger) -> None:
+        wanted = ledger.affordable(prefilling)
+        guaranteed = ledger.tokens_left // self._lower_class_divisor
+        classes = sorted({sequence.priority for sequence in prefilling})
+        demand = dict.fromkeys(classes, 0)
+        for sequence, num_tokens in zip(prefilling, wanted, strict=True):
+            demand[sequence.priority] += num_tokens
+        for rank, priority in enumerate(classes):
+            kept_for_lower = sum(min(demand[lower], guaranteed) for lower in classes[rank + 1 :])
+            members = [index for index, sequence in enumerate(prefilling) if sequence.priority == priority]
+            shares = water_fill(ledger.tokens_left - kept_for_lower, [wanted[index] for index in members])
+            for index, share in zip(members, shares, strict=True):
+                ledger.grant(prefilling[index], share)
+
+
+class _Ledger:
+    """What is left of a step's budget, and who got what."""
+
+    def __init__(self, budget: TokenBudget) -> None:
+        self.tokens_left = budget.max_tokens
+        self.logits_left = budget.max_logits
+        self.granted: dict[int, int] = {}
+
+    def grant_one(self, sequence: RunningSequence) -> None:
+        """Grant a sequence its next token, if the budget allows."""
+        needs_logits = sequence.wants_prompt_logits or sequence.num_uncomputed == 1
+        if self.tokens_left and (self.logits_left or not needs_logits):
+            self.grant(sequence, 1)
+
+    def grant(self, sequence: RunningSequence, num_tokens: int) -> None:
+        """Grant further tokens that the budget is known to allow."""
+        if num_tokens == 0:
+            return
+        total = self.granted.get(sequence.sequence_id, 0) + num_tokens
+        self.granted[sequence.sequence_id] = total
+        self.tokens_left -= num_tokens
+        if sequence.wants_prompt_logits:
+            self.logits_left -= num_tokens
+        elif total == sequence.num_uncomputed:
+            self.logits_left -= 1
+
+    def affordable(self, prefilling: list[RunningSequence]) -> list[int]:
+        """How many further tokens each prompt can be granted so that all together stay within the logits.
+
+        A prompt that is scored costs a row for every token, any other one row for its last token; without that row it
+        stops one token short.
+        """
+        rest = [sequence.num_uncomputed - self.granted.get(sequence.sequence_id, 0) for sequence in prefilling]
+        needed = [
+            num_tokens if sequence.wants_prompt_logits else int(0 < num_tokens <= self.tokens_left)
+            for sequence, num_tokens in zip(prefilling, rest, strict=True)
+        ]
+        rows = water_fill(self.logits_left, needed)
+        return [
+            num_rows if sequence.wants_prompt_logits else num_tokens - (num_needed - num_rows)
+            for sequence, num_tokens, num_needed, num_rows in zip(prefilling, rest, needed, rows, strict=True)
+        ]
+
+
+def water_fill(amount: int, needs: Sequence[int]) -> list[int]:
+    """Divide ``amount`` max-min fairly: small needs are met, the others get equal parts of what is left.
+
+    Parts differ by at most one; the odd ones go to smaller needs first, then to earlier ones.
+    """
+    shares = [0] * len(needs)
+    smallest_first = sorted(range(len(needs)), key=needs.__getitem__)
+    for num_served, index in enumerate(smallest_first):
+        equal_part = -(-amount // (len(needs) - num_served))
+        shares[index] = min(needs[index], equal_part)
+        amount -= shares[index]
+    return shares

@@ -1,0 +1,206 @@
+"""A live request's token stream, from submission to its terminal event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerscale_core.engine.detokenizer import IncrementalDetokenizer
+from layerscale_core.engine.observer import RequestMetrics
+from layerscale_core.engine.page_arrays import PageArrays
+from layerscale_core.engine.request import (
+    Event,
+    EventSink,
+    Finished,
+    FinishReason,
+    PromptScored,
+    Request,
+    TerminalEvent,
+    TokenLogprob,
+    TokensGenerated,
+    Usage,
+)
+from layerscale_core.engine.sampler import Sampler, token_logprob
+from layerscale_core.errors import NumericalError
+from layerscale_core.specs.kv_pool import PageTable
+from layerscale_core.specs.scheduler import RunningSequence
+from layerscale_core.specs.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What a sequence holds from its admission on.
+
+    Attributes:
+        sequence_id: ascending in the order of admission.
+        admitted_at: clock reading.
+    """
+
+    sequence_id: int
+    table: PageTable
+    admitted_at: float
+    page_arrays: PageArrays = field(default_factory=PageArrays)
+
+
+class LiveSequence:
+    """A sequence and what a request wants of it.
+
+    ``tokens`` are the prompt's, then the generated ones. ``[0, num_computed)`` are in the KV pool,
+    ``[num_computed, len(tokens))`` are not: the rest of the prompt in prefill, then the last sampled token. The very
+    last token of an answer is never computed.
+
+    Thread: made by whoever submits, from then on the engine's.
+
+    Attributes:
+        max_new_tokens: what was asked for, clipped to the context window.
+        max_computed: most tokens that will ever be in the pool.
+        admission: None while it waits.
+        submitted_at, first_token_at, last_token_at: clock readings, None until then.
+    """
+
+    def __init__(
+        self, request: Request, sink: EventSink, tokenizer: Tokenizer, max_context_len: int, submitted_at: float
+    ) -> None:
+        params = request.sampling
+        self.request = request
+        self.sink = sink
+        self.tokens = list(request.prompt_ids)
+        self.prompt_len = len(self.tokens)
+        self.max_new_tokens = min(params.max_tokens, max_context_len - self.prompt_len)
+        self.max_computed = self.prompt_len + max(self.max_new_tokens - 1, 0)
+        self.num_computed = 0
+        self.steps_waited = 0
+
+        self.admission: Admission | None = None
+        self.submitted_at = submitted_at
+        self.first_token_at: float | None = None
+        self.last_token_at: float | None = None
+
+        model_stops = frozenset() if params.ignore_eos else tokenizer.stop_ids
+        self._stop_ids = model_stops | params.stop_token_ids
+        self._sampler = Sampler(params, request.prompt_ids, self.max_new_tokens, self._stop_ids)
+        self._detokenizer = IncrementalDetokenizer(tokenizer, params.stop)
+        self._prompt_logprobs: list[TokenLogprob | None] = [None]
+
+    @property
+    def admitted(self) -> Admission:
+        """The admission of a sequence that is known to run."""
+        assert self.admission is not None
+        return self.admission
+
+    @property
+    def num_generated(self) -> int:
+        """Sampled tokens, the one that stopped the answer included."""
+        return len(self.tokens) - self.prompt_len
+
+    @property
+    def num_uncomputed(self) -> int:
+        """Tokens known and not yet in the pool."""
+        return len(self.tokens) - self.num_computed
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether the prompt is in the pool."""
+        return self.num_computed >= self.prompt_len
+
+    @property
+    def usage(self) -> Usage:
+        """Token counts so far; a stop token counts, as it was generated, though it is never shown."""
+        return Usage(self.prompt_len, self.num_generated)
+
+    def num_logits(self, num_tokens: int) -> int:
+        """Of how many of the next ``num_tokens`` tokens the logits are wanted; always the last ones."""
+        if self._scores_prompt:
+            return num_tokens
+        return 1 if num_tokens == self.num_uncomputed else 0
+
+    def view(self) -> RunningSequence:
+        """What the scheduler policy sees."""
+        return RunningSequence(
+            sequence_id=self.admitted.sequence_id,
+            priority=self.request.priority,
+            num_uncomputed=self.num_uncomputed,
+            is_decoding=self.is_decoding,
+            wants_prompt_logits=self._scores_prompt,
+            steps_waited=self.steps_waited,
+        )
+
+    def advance(
+        self, num_tokens: int, logits: NDArray[np.float32], likeliest: list[int | None], now: float
+    ) -> list[Event]:
+        """Take the result of a step in which the next ``num_tokens`` tokens were computed.
+
+        Args:
+            logits: [num_logits(num_tokens), vocab_size]
+            likeliest: each row's argmax; None where it is not finite.
+            now: clock reading.
+
+        Returns:
+            What the client is to be told; a terminal event, which is then the last, if the sequence ended.
+
+        Raises:
+            NumericalError: a row is not finite.
+        """
+        if None in likeliest:
+            raise NumericalError("the model produced logits that are not finite")
+        events: list[Event] = []
+        self.steps_waited = 0
+        if self._scores_prompt:
+            self._score_prompt(num_tokens, logits)
+        self.num_computed += num_tokens
+        if self.num_computed == self.prompt_len and self.request.sampling.prompt_logprobs is not None:
+            events.append(PromptScored(tuple(self._prompt_logprobs)))
+        if self.num_uncomputed == 0:
+            events += self._generate(logits[-1], likeliest[-1], now)
+        return events
+
+    def metrics(self, end: TerminalEvent) -> RequestMetrics:
+        """What the request's life measured, once it has ended."""
+        tpot_s = None
+        if self.first_token_at is not None and self.last_token_at is not None and self.num_generated > 1:
+            tpot_s = (self.last_token_at - self.first_token_at) / (self.num_generated - 1)
+        return RequestMetrics(
+            prompt_tokens=self.prompt_len,
+            completion_tokens=self.num_generated,
+            queue_s=None if self.admission is None else self.admission.admitted_at - self.submitted_at,
+            ttft_s=None if self.first_token_at is None else self.first_token_at - self.submitted_at,
+            tpot_s=tpot_s,
+            end=end,
+        )
+
+    @property
+    def _scores_prompt(self) -> bool:
+        return self.request.sampling.prompt_logprobs is not None and not self.is_decoding
+
+    def _score_prompt(self, num_tokens: int, logits: NDArray[np.float32]) -> None:
+        num_top = self.request.sampling.prompt_logprobs
+        assert num_top is not None
+        predicted = self.tokens[self.num_computed + 1 : self.num_computed + 1 + num_tokens]
+        for row, token_id in zip(logits, predicted, strict=False):  # the last row predicts the first new token
+            self._prompt_logprobs.append(token_logprob(row, token_id, num_top))
+
+    def _generate(self, logits: NDArray[np.float32], likeliest: int | None, now: float) -> list[Event]:
+        if self.max_new_tokens == 0:
+            return [self._finished(FinishReason.LENGTH)]
+        assert likeliest is not None
+        token_id = self._sampler.sample(logits, likeliest)
+        self.tokens.append(token_id)
+        self.first_token_at = now if self.first_token_at is None else self.first_token_at
+        self.last_token_at = now
+        if token_id in self._stop_ids:
+            return [self._finished(FinishReason.STOP)]
+        text = self._detokenizer.push(token_id)
+        num_top = self.request.sampling.logprobs
+        logprobs = () if num_top is None else (token_logprob(logits, token_id, num_top),)
+        generated = TokensGenerated(text, (token_id,), logprobs)
+        if self._detokenizer.stop_text is not None:
+            return [generated, self._finished(FinishReason.STOP)]
+        if self.num_generated == self.max_new_tokens:
+            return [generated, self._finished(FinishReason.LENGTH)]
+        return [generated]
+
+    def _finished(self, reason: FinishReason) -> Finished:
+        held_back = self._detokenizer.flush()
+        return Finished(reason, self.usage, held_back, self._detokenizer.stop_text)
