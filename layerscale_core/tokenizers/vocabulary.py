@@ -1,0 +1,109 @@
+"""A model's tokens, what each is, and which of them end generation."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+class TokenKind(enum.IntEnum):
+    """What a token is; the numbers are GGUF's ``tokenizer.ggml.token_type``."""
+
+    UNDEFINED = 0
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Everything about the tokens that does not depend on how text is cut.
+
+    Attributes:
+        tokens: text by id, as the file spells it; an empty text is a hole in the vocabulary.
+        kinds: one per token.
+        add_bos, add_eos: whether ``encode`` adds them; the id is then not None.
+    """
+
+    tokens: tuple[str, ...]
+    kinds: tuple[TokenKind, ...]
+    bos_id: int | None
+    eos_id: int | None
+    stop_ids: frozenset[int]
+    add_bos: bool
+    add_eos: bool
+
+    def ids_by_text(self) -> dict[str, int]:
+        """Token text to id, holes left out."""
+        return {text: token_id for token_id, text in enumerate(self.tokens) if text}
+
+    def texts_of(self, *kinds: TokenKind) -> list[str]:
+        """Texts of the tokens of some kinds, holes left out."""
+        return [text for text, kind in zip(self.tokens, self.kinds, strict=True) if kind in kinds and text]
+
+
+def _texts(spaced: str) -> frozenset[str]:
+    return frozenset(spaced.split())
+
+
+# Files do not mark the tokens that end a turn; every engine knows them by their text. The texts, and the rules below,
+# are those of llama.cpp, so that generation ends where it does there.
+_STOP_TEXTS = _texts(
+    "<|endoftext|> <|end_of_text|> <|eot_id|> <|eom_id|> <|im_end|> <|end|> <|return|> <|call|> <|calls|> <|flush|>"
+    " <end_of_turn> <end_of_utterance> <turn|> <|tool_response> </s> <eos> [EOS] <EOT> _<EOT> [EOT] [e~["
+    " <｜end▁of▁sentence｜>"
+)
+
+# Tokens of fill-in-the-middle training, by the role the metadata may name them for; without that, by text.
+_FIM_STOP_TEXTS = {
+    "fim_pad": _texts("<|fim_pad|> <fim-pad> <fim_pad> <PAD> [PAD]"),
+    "fim_rep": _texts("<|fim_repo|> <|repo_name|> <fim-repo> <REPO> <reponame>"),
+    "fim_sep": _texts("<|file_sep|>"),
+}
+_FIM_TEXTS = _FIM_STOP_TEXTS | {
+    "fim_pre": _texts(
+        "<|fim_prefix|> <fim-prefix> <fim_prefix> <｜fim▁begin｜> <PRE> ▁<PRE> <|code_prefix|> <|prefix|>"
+    ),
+    "fim_suf": _texts(
+        "<|fim_suffix|> <fim-suffix> <fim_suffix> <｜fim▁hole｜> <SUF> ▁<SUF> <|code_suffix|> <|suffix|>"
+    ),
+    "fim_mid": _texts("<|fim_middle|> <fim-middle> <fim_middle> <｜fim▁end｜> <MID> ▁<MID> <|code_middle|> <|middle|>"),
+}
+
+STOP_ROLES = ("eos", "eot", "eom", *_FIM_STOP_TEXTS)
+"""Roles whose token, where the metadata names it (``tokenizer.ggml.<role>_token_id``), ends generation."""
+ROLES = ("bos", "eos", "eot", "eom", *_FIM_TEXTS)
+"""Every role read from the metadata."""
+
+
+def mark_control_tokens(
+    tokens: Sequence[str], kinds: Sequence[TokenKind], roles: Mapping[str, int]
+) -> tuple[TokenKind, ...]:
+    """The kinds, with every token that has a control token's text made one: files mistype many of them."""
+    texts = _known_texts(_FIM_TEXTS, roles)
+    return tuple(TokenKind.CONTROL if text in texts else kind for text, kind in zip(tokens, kinds, strict=True))
+
+
+def find_stop_ids(tokens: Sequence[str], roles: Mapping[str, int]) -> frozenset[int]:
+    """Every id that ends generation: those of the stop roles, and those known by text."""
+    texts = _known_texts(_FIM_STOP_TEXTS, roles)
+    by_text = {text: token_id for token_id, text in enumerate(tokens) if text in texts}
+    ids = {roles[role] for role in STOP_ROLES if role in roles} | set(by_text.values())
+    if "<|end|>" in by_text and _has_messages_within_a_turn(by_text):
+        ids.discard(by_text["<|end|>"])
+    return frozenset(ids)
+
+
+def _known_texts(fim_texts: Mapping[str, frozenset[str]], roles: Mapping[str, int]) -> frozenset[str]:
+    """The texts of tokens that end a turn, and of the fill-in-the-middle tokens that the metadata does not name."""
+    return _STOP_TEXTS.union(*(texts for role, texts in fim_texts.items() if role not in roles))
+
+
+def _has_messages_within_a_turn(by_text: Mapping[str, int]) -> bool:
+    """Whether ``<|end|>`` ends only a message (harmony and its like), and a call or a return ends the turn."""
+    has_call = "<|call|>" in by_text or "<|calls|>" in by_text
+    return has_call and ("<|return|>" in by_text or "<|flush|>" in by_text)
