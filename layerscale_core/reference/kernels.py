@@ -53,11 +53,15 @@ class ReferenceKernels:
     Args:
         allocator: counts every weight and the KV cache.
         kv_dtype: float16, as other backends store keys and values; float32 for an oracle without that rounding.
+        rows_per_tile: more than the default makes long prompts faster, for an oracle that gives up exactness.
     """
 
-    def __init__(self, allocator: Allocator, kv_dtype: DTypeLike = np.float16) -> None:
+    def __init__(
+        self, allocator: Allocator, kv_dtype: DTypeLike = np.float16, rows_per_tile: int = ROWS_PER_TILE
+    ) -> None:
         self._allocator = allocator
         self._kv_dtype = np.dtype(kv_dtype)
+        self._rows_per_tile = rows_per_tile
         self._held: list[tuple[int, str]] = []
 
     def load_matrix(self, matrix: Matrix) -> Floats:
@@ -102,10 +106,10 @@ class ReferenceKernels:
     def linear(self, x: Floats, matrix: Floats) -> Floats:
         """``x @ matrix.T``, in tiles of a fixed number of rows, the last one padded (see the module)."""
         num_rows, cols = x.shape
-        num_tiles = -(-num_rows // ROWS_PER_TILE)
-        tiles = np.zeros((num_tiles * ROWS_PER_TILE, cols), np.float32)
+        num_tiles = -(-num_rows // self._rows_per_tile)
+        tiles = np.zeros((num_tiles * self._rows_per_tile, cols), np.float32)
         tiles[:num_rows] = x
-        products = tiles.reshape(num_tiles, ROWS_PER_TILE, cols) @ matrix.T
+        products = tiles.reshape(num_tiles, self._rows_per_tile, cols) @ matrix.T
         return products.reshape(-1, matrix.shape[0])[:num_rows]
 
     @_quiet

@@ -131,6 +131,14 @@ def test_a_row_of_a_product_does_not_depend_on_its_neighbours(rows: int, cols: i
         np.testing.assert_array_equal(kernels.linear(x[row : row + 1], matrix)[0], together[row])
 
 
+def test_larger_tiles_compute_the_same_up_to_rounding() -> None:
+    spec = tiny_spec()
+    book = PageBook(kv_layout(spec))
+    exact = make_executor(spec).step(book.batch([Span(book.sequence(), PROMPT, True)]))
+    fast = make_executor(spec, rows_per_tile=512).step(book.batch([Span(book.sequence(), PROMPT, True)]))
+    np.testing.assert_allclose(fast, exact, rtol=0, atol=1e-4)
+
+
 def test_saturated_activations_are_quiet() -> None:
     kernels = ReferenceKernels(CountingAllocator(2**30, "the test's memory"))
     gate = np.array([[-1e6, 0, 1e6]], np.float32)
