@@ -37,7 +37,7 @@ def tests(session: nox.Session) -> None:
         check_types(session)
         build_docs(session)
     fetch_model(session)
-    session.run("pytest", "-n", "2", *session.posargs, env={"LAYERSCALE_TEST_MODEL": str(MODEL)})
+    session.run("pytest", "-n", "2", "--dist", "loadgroup", *session.posargs, env={"LAYERSCALE_TEST_MODEL": str(MODEL)})
 
 
 @nox.session

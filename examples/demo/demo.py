@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from ask import Timing, ask
+from openai import OpenAIError
 from rich.console import Console
 from rich.panel import Panel
 from server_process import ServerFailedError, ServerProcess
 
+LOG_TAIL_LINES = 30
 QUESTION = "In two sentences: why is the sky blue?"
 
 HOW_TO_ASK = """\
@@ -39,12 +41,21 @@ def main() -> int:
     console = Console(highlight=False)
     signal.signal(signal.SIGTERM, interrupt)
     with tempfile.TemporaryDirectory(prefix="layerscale-demo-") as folder:
-        server = ServerProcess(["--model", str(options.model), "--port", str(options.port)], Path(folder, "server.log"))
+        command = [
+            sys.executable,
+            "-m",
+            "layerscale_server",
+            "--model",
+            str(options.model),
+            "--port",
+            str(options.port),
+        ]
+        server = ServerProcess(command, Path(folder, "server.log"))
         try:
             serve(console, server, options)
-        except ServerFailedError as error:
-            console.print(f"[red]the server failed[/]: {error}; the end of its log:")
-            console.print(server.log_tail(), markup=False)
+        except (ServerFailedError, OpenAIError) as error:
+            console.print(f"[red]the server failed[/]: {error}; the end of its log:", soft_wrap=True)
+            console.print("".join(server.log().splitlines(keepends=True)[-LOG_TAIL_LINES:]), markup=False)
             return 1
         except KeyboardInterrupt:
             console.print("\nstopping …")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -14,7 +13,6 @@ from pathlib import Path
 READY_LIMIT_S = 120.0
 STOP_LIMIT_S = 30.0
 POLL_INTERVAL_S = 0.02
-LOG_TAIL_LINES = 30
 
 _ADDRESS = re.compile(r"http://\S+?:(\d+)")
 
@@ -24,10 +22,10 @@ class ServerFailedError(Exception):
 
 
 class ServerProcess:
-    """``layerscale`` with the given arguments; its log goes to a file, so that it never waits for a reader."""
+    """A ``layerscale`` command; its log goes to a file, so that it never waits for a reader."""
 
-    def __init__(self, arguments: Sequence[str], log_path: Path) -> None:
-        self._arguments = list(arguments)
+    def __init__(self, command: Sequence[str], log_path: Path) -> None:
+        self._command = list(command)
         self._log_path = log_path
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
@@ -39,10 +37,11 @@ class ServerProcess:
             ServerFailedError: it ended, or is not ready within ``READY_LIMIT_S``.
         """
         started = time.monotonic()
-        command = [sys.executable, "-m", "layerscale_server", *self._arguments]
         with self._log_path.open("wb") as log:
             # A session of its own: Ctrl-C reaches the parent alone, which then stops the server in order.
-            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
         while not self._is_ready():
             if self._process.poll() is not None:
                 raise ServerFailedError(f"it ended with exit code {self._process.returncode}")
@@ -60,25 +59,29 @@ class ServerProcess:
         assert self._process is not None
         raise ServerFailedError(f"it ended with exit code {self._process.wait()}")
 
-    def stop(self) -> None:
-        """Let it finish what runs, then end it; kill it only if that takes too long. Idempotent."""
-        if self._process is None or self._process.poll() is not None:
-            return
-        self._process.terminate()
+    def stop(self) -> int | None:
+        """Let it finish what runs, then end it; kill it only if that takes too long. Idempotent.
+
+        Returns:
+            Its exit code; None if it was never started.
+        """
+        if self._process is None:
+            return None
+        if self._process.poll() is None:
+            self._process.terminate()
         try:
-            self._process.wait(STOP_LIMIT_S)
+            return self._process.wait(STOP_LIMIT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            return self._process.wait()
 
-    def log_tail(self) -> str:
-        """The last lines of its log."""
-        lines = self._log_path.read_text(errors="replace").splitlines()
-        return "\n".join(lines[-LOG_TAIL_LINES:])
+    def log(self) -> str:
+        """All that it has printed so far."""
+        return self._log_path.read_text(errors="replace")
 
     def _is_ready(self) -> bool:
         """Whether the log names the address it chose, and health answers there."""
-        address = _ADDRESS.search(self._log_path.read_text(errors="replace"))
+        address = _ADDRESS.search(self.log())
         if address is None:
             return False
         self.url = f"http://127.0.0.1:{address[1]}"

@@ -1,0 +1,62 @@
+"""Imports point one way, and importing core is light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.documentation import ROOT
+
+FORBIDDEN = {
+    "layerscale_core": {
+        "layerscale_server",
+        "layerscale_backend_cpu",
+        "torch",
+        "triton",
+        "fastapi",
+        "starlette",
+        "uvicorn",
+    },
+    "layerscale_backend_cpu": {"layerscale_server", "torch", "fastapi", "starlette", "uvicorn"},
+    "layerscale_server": {"layerscale_backend_cpu", "torch"},
+}
+"""What no module of a package names in an import, wherever the import stands."""
+
+
+def imported_packages(module: Path) -> set[str]:
+    """The top-level packages that a module's source imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_no_module_imports_what_its_package_must_not_know(package: str) -> None:
+    wrong = {
+        str(module.relative_to(ROOT)): names
+        for module in (ROOT / package).rglob("*.py")
+        if (names := imported_packages(module) & FORBIDDEN[package])
+    }
+    assert wrong == {}
+
+
+def test_importing_core_loads_neither_a_vendor_package_nor_a_web_framework_nor_torch() -> None:
+    code = f"""
+import importlib, pkgutil, sys
+import layerscale_core
+for module in pkgutil.walk_packages(layerscale_core.__path__, "layerscale_core."):
+    if not module.name.startswith("layerscale_core.conformance"):
+        importlib.import_module(module.name)
+loaded = {{name.split(".")[0] for name in sys.modules}}
+print(*sorted(loaded & {FORBIDDEN["layerscale_core"]!r}))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""
