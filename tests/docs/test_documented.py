@@ -9,16 +9,13 @@ from types import FunctionType
 import click
 import pytest
 
+from docs.module_lines import module_lines, page_with
 from layerscale_core.specs import hooks
 from layerscale_server.cli import cli
 from layerscale_server.settings import LIMIT_ROWS, SETTING_ROWS
 from tests.support.documentation import ROOT, inline_code, read
 
 HOOKS = [value for name, value in vars(hooks).items() if name.startswith("layerscale_")]
-PACKAGES = ["layerscale_core", "layerscale_backend_cpu", "layerscale_server"]
-
-_PACKAGE_HEADING = re.compile(r"^### `(layerscale_[a-z_/]+)/`$", re.MULTILINE)
-_MODULE_ROW = re.compile(r"^\| `([a-z_]+\.(?:py|cpp|h))` \| .{10,}\|$", re.MULTILINE)
 
 
 def test_every_flag_of_the_command_line_is_in_the_configuration_page() -> None:
@@ -55,17 +52,17 @@ def test_a_hook_says_when_it_is_called_and_since_when_and_is_in_the_guide(hook: 
     assert hook.__name__ in inline_code(read("docs/plugins.md"))
 
 
-def test_every_module_has_a_line_in_the_architecture_page_and_every_line_a_module() -> None:
-    page = read("docs/architecture.md")
-    described = set()
-    sections = _PACKAGE_HEADING.split(page)
-    for folder, section in zip(sections[1::2], sections[2::2], strict=True):
-        described |= {f"{folder}/{name}" for name in _MODULE_ROW.findall(section)}
-    existing = {
-        path.relative_to(ROOT).as_posix()
-        for package in PACKAGES
-        for path in (ROOT / package).rglob("*")
-        if path.suffix in {".py", ".cpp", ".h"} and path.name not in {"__init__.py", "__main__.py"}
-    }
-    assert sorted(existing - described) == []
-    assert sorted(described - existing) == []
+def test_the_architecture_page_has_the_line_of_every_module() -> None:
+    lines = module_lines()
+    assert all(line.endswith(". |") for line in lines.splitlines() if line.startswith("| `")), lines
+    assert page_with(lines) == read("docs/architecture.md"), "python docs/module_lines.py brings the page up to date"
+
+
+def test_every_file_that_the_architecture_page_names_exists() -> None:
+    prose = read("docs/architecture.md").partition("## Modules")[0]
+    for name in inline_code(prose):
+        if name.endswith((".py", "/")):
+            assert (
+                any(path.as_posix().endswith("/" + name.rstrip("/")) for path in ROOT.glob("layerscale_*/**/*"))
+                or (ROOT / name).exists()
+            ), name
