@@ -47,8 +47,12 @@ class PageBook:
         """A page that no sequence has."""
         return int(self._free.pop())
 
-    def batch(self, spans: Sequence[Span]) -> StepBatch:
-        """Extend each span's sequence by its tokens, in one ragged batch."""
+    def batch(self, spans: Sequence[Span], wanted: Sequence[int] | None = None) -> StepBatch:
+        """Extend each span's sequence by its tokens, in one ragged batch.
+
+        Args:
+            wanted: the tokens of the batch whose logits are wanted, instead of what the spans say.
+        """
         slots = [self._extend(span.sequence, len(span.token_ids)) for span in spans]
         lengths = [len(span.token_ids) for span in spans]
         cu_seqlens = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
@@ -56,10 +60,12 @@ class PageBook:
             np.arange(span.sequence.next_position - length, span.sequence.next_position)
             for span, length in zip(spans, lengths, strict=True)
         ]
-        wanted = [
-            np.arange(start if span.all_logits else stop - 1, stop)
-            for span, start, stop in zip(spans, cu_seqlens, cu_seqlens[1:], strict=False)
-        ]
+        if wanted is None:
+            wanted = [
+                token
+                for span, start, stop in zip(spans, cu_seqlens, cu_seqlens[1:], strict=False)
+                for token in range(start if span.all_logits else stop - 1, stop)
+            ]
         return StepBatch(
             token_ids=np.concatenate([span.token_ids for span in spans]).astype(np.int32),
             positions=np.concatenate(positions).astype(np.int32),
@@ -68,7 +74,7 @@ class PageBook:
             page_tables=_table([[page.page_id for page in span.sequence.pages] for span in spans], padding=-1),
             page_starts=_table([[page.start for page in span.sequence.pages] for span in spans], padding=0),
             page_stops=_table([[page.stop for page in span.sequence.pages] for span in spans], padding=0),
-            logits_indices=np.concatenate(wanted).astype(np.int32),
+            logits_indices=np.array(wanted, np.int32),
         )
 
     def _extend(self, sequence: PagedSequence, num_tokens: int) -> list[int]:

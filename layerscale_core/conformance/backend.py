@@ -1,0 +1,145 @@
+"""The contract of a backend: probe, load, memory, numerics, batching and paging."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import ClassVar
+
+import pytest
+
+from layerscale_core.conformance.executors import kv_layout, logits_in_chunks, open_executor, random_tokens
+from layerscale_core.conformance.numerics import NumericsContract
+from layerscale_core.conformance.paging import PagingContract
+from layerscale_core.conformance.random_model import RandomWeights, tiny_spec
+from layerscale_core.errors import OutOfMemoryError
+from layerscale_core.forward import make_executor
+from layerscale_core.specs import Backend, BackendOptions, Device
+
+HEAVY_MODULES = ("torch", "triton", "jax", "tensorflow", "cupy", "onnxruntime", "numba")
+
+_PROBE_ALL = """
+import importlib, sys
+for backend in importlib.import_module({module!r}).layerscale_backends():
+    backend.probe()
+print(*sys.modules)
+"""
+
+
+class BackendContract(NumericsContract, PagingContract):
+    """Every promise of ``Backend``, ``Device``, ``Allocator`` and ``Executor``. To run where the device is present.
+
+    Attributes:
+        plugin_module: the plugin's module; its first backend is tested, unless ``backend`` is overridden.
+    """
+
+    plugin_module: ClassVar[str]
+
+    @pytest.fixture
+    def backend(self) -> Backend:
+        """The backend under test."""
+        backends: tuple[Backend, ...] = tuple(importlib.import_module(self.plugin_module).layerscale_backends())
+        return backends[0]
+
+    @pytest.fixture
+    def device(self, backend: Backend) -> Iterator[Device]:
+        """The loaded device; every test must leave its memory as it was."""
+        device = backend.load(BackendOptions(num_threads=2))
+        used_before = device.allocator.stats().used_bytes
+        yield device
+        assert device.allocator.stats().used_bytes == used_before, "memory was not given back"
+
+    # Backend
+
+    def test_is_named_for_a_command_line(self, backend: Backend) -> None:
+        """``name``: lower case, one word."""
+        assert backend.name == backend.name.lower()
+        assert len(backend.name.split()) == 1
+
+    def test_declares_capabilities_that_loading_does_not_change(self, backend: Backend) -> None:
+        """``capabilities``: the same before and after ``load``; there is a page size, and half precision."""
+        declared = backend.capabilities
+        assert declared.page_sizes
+        assert min(declared.page_sizes) >= 1
+        assert "fp16" in declared.kv_types
+        backend.load(BackendOptions())
+        assert backend.capabilities == declared
+
+    def test_probe_finds_the_device_and_says_so_in_one_line(self, backend: Backend) -> None:
+        """``probe``: a score and a reason."""
+        probe = backend.probe()
+        assert probe.score > 0, f"the suite needs the device: {probe.reason}"
+        assert probe.reason
+        assert len(probe.reason.splitlines()) == 1
+
+    def test_probe_is_light(self) -> None:
+        """Listing, constructing and probing backends imports nothing heavy: shown in a process of its own."""
+        command = [sys.executable, "-c", _PROBE_ALL.format(module=self.plugin_module)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own words)
+        assert result.returncode == 0, result.stderr
+        assert not set(HEAVY_MODULES) & set(result.stdout.split())
+
+    # Device
+
+    def test_describes_its_devices(self, device: Device) -> None:
+        """``infos``: at least one, with memory that adds up."""
+        assert device.infos
+        for info in device.infos:
+            assert info.name
+            assert info.description
+            assert 0 <= info.free_memory_bytes <= info.total_memory_bytes
+
+    def test_notices_are_lines(self, device: Device) -> None:
+        """``notices``: each one line for a person."""
+        assert all(notice and len(notice.splitlines()) == 1 for notice in device.notices)
+
+    # Memory
+
+    def test_allocator_counts_what_is_reserved_and_released(self, device: Device) -> None:
+        """``reserve`` and ``release`` are a pair."""
+        before = device.allocator.stats()
+        device.allocator.reserve(4096, "test")
+        during = device.allocator.stats()
+        assert during.used_bytes == before.used_bytes + 4096
+        assert during.free_bytes == before.free_bytes - 4096
+        device.allocator.release(4096, "test")
+        assert device.allocator.stats() == before
+
+    def test_allocator_refuses_what_does_not_fit(self, device: Device) -> None:
+        """``reserve``: the error names the label and both numbers, and nothing is reserved."""
+        before = device.allocator.stats()
+        wanted = before.free_bytes + 1
+        with pytest.raises(OutOfMemoryError) as refusal:
+            device.allocator.reserve(wanted, "the last straw")
+        message = str(refusal.value).replace(",", "")
+        assert "the last straw" in message
+        assert str(wanted) in message
+        assert str(before.free_bytes) in message
+        assert device.allocator.stats() == before
+
+    def test_an_executor_is_counted_and_gives_everything_back(self, backend: Backend, device: Device) -> None:
+        """What is kept on the device is counted; ``close`` frees it, and again does nothing."""
+        spec = tiny_spec()
+        kv = kv_layout(spec, backend.capabilities.page_sizes[0])
+        before = device.allocator.stats().used_bytes
+        executor = make_executor(device, spec, RandomWeights(spec), kv)
+        assert device.allocator.stats().used_bytes >= before + kv.total_bytes + spec.num_parameters
+        executor.close()
+        executor.close()
+        assert device.allocator.stats().used_bytes == before
+
+    def test_a_cache_that_does_not_fit_is_refused_and_nothing_stays(self, backend: Backend, device: Device) -> None:
+        """``make_executor``: out of memory is ``OutOfMemoryError``, and the device is as before."""
+        spec = tiny_spec()
+        page_size = backend.capabilities.page_sizes[0]
+        one_page = kv_layout(spec, page_size, num_pages=1).total_bytes
+        too_many = device.allocator.stats().total_bytes // one_page + 1
+        before = device.allocator.stats()
+        with pytest.raises(OutOfMemoryError):
+            make_executor(device, spec, RandomWeights(spec), kv_layout(spec, page_size, too_many))
+        assert device.allocator.stats() == before
+        kv = kv_layout(spec, page_size)
+        with open_executor(device, spec, kv) as executor:
+            assert logits_in_chunks(executor, kv, [random_tokens(spec, 3)]).shape == (3, spec.vocab_size)

@@ -1,0 +1,120 @@
+"""Numerics: what a backend computes, against the reference."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from layerscale_core.conformance.executors import (
+    kv_layout,
+    logits_in_chunks,
+    open_executor,
+    random_tokens,
+    reference_executor,
+    relative_error,
+)
+from layerscale_core.conformance.random_model import LAYOUTS, RandomWeights, tiny_spec
+from layerscale_core.conformance.step_batches import PageBook, Span
+from layerscale_core.errors import UnsupportedModelError
+from layerscale_core.forward import KernelExecutor
+from layerscale_core.models import ModelSpec
+from layerscale_core.specs import Backend, Device
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "multi-head": {"num_heads": 4, "num_kv_heads": 4},
+    "multi-query": {"num_heads": 4, "num_kv_heads": 1},
+    "groups of three": {"num_heads": 6, "num_kv_heads": 2},
+    "wide heads": {"num_heads": 2, "num_kv_heads": 1, "head_dim": 128},
+    "heads of odd width": {"num_heads": 3, "num_kv_heads": 1, "head_dim": 20},
+    "interleaved RoPE": {"interleaved": True},
+    "partial RoPE": {"rotary_dim": 6},
+    "partial interleaved RoPE": {"rotary_dim": 6, "interleaved": True},
+    "RoPE with magnitude": {"rope_magnitude": 1.2},
+    "untied head": {"tied_output": False},
+    "one layer": {"num_layers": 1},
+    "odd vocabulary": {"vocab_size": 61},
+    "odd widths": {"hidden_size": 40, "intermediate_size": 56},
+}
+"""Shapes beside the ordinary one, as arguments of ``tiny_spec``."""
+
+
+class NumericsContract:
+    """The logits are right, for every weight layout and shape."""
+
+    max_relative_error: ClassVar[float] = 0.01
+    """Root mean square of the logits' deviation from float32 arithmetic, in units of their spread. Half-precision
+    arithmetic stays below this on the suite's models; a kernel that needs more is worth a question."""
+
+    PROMPT_LEN: ClassVar[int] = 37
+    """Two full pages of the usual size and a part of the third."""
+
+    def test_equals_the_reference_on_every_weight_layout(self, backend: Backend, device: Device, layout: str) -> None:
+        """``step`` computes on the dequantised weights."""
+        self._compare(backend, device, tiny_spec(), layout)
+
+    @pytest.mark.parametrize("shape", SHAPES)
+    def test_equals_the_reference_on_every_shape(self, backend: Backend, device: Device, shape: str) -> None:
+        """A shape is computed right or refused with ``UnsupportedModelError``, never computed wrong."""
+        try:
+            self._compare(backend, device, tiny_spec(**SHAPES[shape]), "f32")
+        except UnsupportedModelError as refusal:
+            pytest.skip(f"refused, as it may be: {refusal}")
+
+    def test_kernels_equal_the_reference_too(self, backend: Backend, device: Device, layout: str) -> None:
+        """Core's forward pass over ``make_kernels`` computes the same, whether or not it is what serves."""
+        spec = tiny_spec()
+        kv = kv_layout(spec, backend.capabilities.page_sizes[0])
+        executor = KernelExecutor(device.make_kernels(), spec, RandomWeights(spec, layout), kv)
+        prompt = random_tokens(spec, self.PROMPT_LEN)
+        truth = logits_in_chunks(reference_executor(spec, kv, layout), kv, [prompt])
+        assert relative_error(logits_in_chunks(executor, kv, [prompt]), truth) <= self.max_relative_error
+        executor.close()
+
+    def test_rotates_to_the_positions_of_the_batch(self, backend: Backend, device: Device) -> None:
+        """``positions`` need not start at 0."""
+        spec = tiny_spec()
+        kv = kv_layout(spec, backend.capabilities.page_sizes[0])
+        prompt = random_tokens(spec, self.PROMPT_LEN)
+        truth = logits_in_chunks(reference_executor(spec, kv), kv, [prompt], first_position=10_000)
+        with open_executor(device, spec, kv) as executor:
+            actual = logits_in_chunks(executor, kv, [prompt], first_position=10_000)
+        assert relative_error(actual, truth) <= self.max_relative_error
+
+    def test_a_context_of_many_pages_is_attended_to_as_a_whole(self, backend: Backend, device: Device) -> None:
+        """Softmax over hundreds of keys, across page and tile boundaries."""
+        spec = tiny_spec(num_layers=1)
+        page_size = backend.capabilities.page_sizes[0]
+        kv = kv_layout(spec, page_size, num_pages=-(-700 // page_size))
+        prompt = random_tokens(spec, 700)
+        truth = logits_in_chunks(reference_executor(spec, kv), kv, [prompt])
+        with open_executor(device, spec, kv) as executor:
+            assert relative_error(logits_in_chunks(executor, kv, [prompt]), truth) <= self.max_relative_error
+
+    def test_returns_the_wanted_rows_in_order(self, backend: Backend, device: Device) -> None:
+        """``logits_indices`` selects rows of the batch; where none is wanted, keys are written all the same."""
+        spec = tiny_spec()
+        kv = kv_layout(spec, backend.capabilities.page_sizes[0])
+        prompt = random_tokens(spec, 12)
+        with open_executor(device, spec, kv) as executor:
+            every_row = logits_in_chunks(executor, kv, [prompt])
+            book = PageBook(kv)
+            sequence = book.sequence()
+            start = book.batch([Span(sequence, prompt[:8])], wanted=[])
+            assert executor.step(start).shape == (0, spec.vocab_size)
+            rest = executor.step(book.batch([Span(sequence, prompt[8:])], wanted=[0, 2]))
+            np.testing.assert_array_equal(rest, every_row[[8, 10]])
+
+    def _compare(self, backend: Backend, device: Device, spec: ModelSpec, layout: str) -> None:
+        kv = kv_layout(spec, backend.capabilities.page_sizes[0])
+        prompt = random_tokens(spec, self.PROMPT_LEN)
+        truth = logits_in_chunks(reference_executor(spec, kv, layout), kv, [prompt])
+        with open_executor(device, spec, kv, layout) as executor:
+            assert relative_error(logits_in_chunks(executor, kv, [prompt]), truth) <= self.max_relative_error
+
+    @pytest.fixture(params=LAYOUTS)
+    def layout(self, request: pytest.FixtureRequest) -> str:
+        """Each kind of weight matrix."""
+        layout: str = request.param
+        return layout

@@ -1,0 +1,158 @@
+"""Batching and paging: what must not change a sequence's logits, bit for bit."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from layerscale_core.conformance.executors import (
+    Logits,
+    kv_layout,
+    logits_in_chunks,
+    open_executor,
+    random_tokens,
+    reference_executor,
+    relative_error,
+)
+from layerscale_core.conformance.random_model import tiny_spec
+from layerscale_core.conformance.step_batches import PageBook, PagedSequence, Span
+from layerscale_core.specs import Backend, Device, Executor, KVLayout, PageRange
+
+SPEC = tiny_spec()
+PROMPT = random_tokens(SPEC, 37)
+LAYOUTS = ("f32", "4-bit, groups of 32, mins", "8-bit, groups of 32")
+
+
+def cut(tokens: list[int], *sizes: int) -> list[list[int]]:
+    """The tokens in chunks of the given sizes, the rest in a last one."""
+    bounds = [0, *np.cumsum(sizes).tolist(), len(tokens)]
+    return [tokens[start:stop] for start, stop in itertools.pairwise(bounds) if stop > start]
+
+
+class PagingContract:
+    """A sequence's logits depend on its own tokens alone; its pages may lie anywhere."""
+
+    max_relative_error: float
+
+    @pytest.fixture
+    def kv(self, backend: Backend) -> KVLayout:
+        """A cache for the suite's model."""
+        return kv_layout(SPEC, backend.capabilities.page_sizes[0])
+
+    @pytest.fixture(params=LAYOUTS)
+    def executor(self, request: pytest.FixtureRequest, device: Device, kv: KVLayout) -> Iterator[Executor]:
+        """The backend's executor, on dense and on quantised weights."""
+        with open_executor(device, SPEC, kv, request.param) as executor:
+            yield executor
+
+    @pytest.mark.parametrize(
+        "chunks",
+        [
+            pytest.param(cut(PROMPT, *[1] * 36), id="one by one"),
+            pytest.param(cut(PROMPT, 36), id="all but one"),
+            pytest.param(cut(PROMPT, 1), id="one first"),
+            pytest.param(cut(PROMPT, 15, 1, 1), id="around a page's end"),
+            pytest.param(cut(PROMPT, 16, 16), id="at a page's end"),
+            pytest.param(cut(PROMPT, 3, 7, 11, 2, 9), id="odd"),
+        ],
+    )
+    def test_does_not_depend_on_how_a_prompt_is_cut(
+        self, executor: Executor, kv: KVLayout, chunks: list[list[int]]
+    ) -> None:
+        """``step``: nor on how its prompt was cut into chunks."""
+        whole = logits_in_chunks(executor, kv, [PROMPT])
+        np.testing.assert_array_equal(logits_in_chunks(executor, kv, chunks), whole)
+
+    def test_does_not_depend_on_neighbours(self, executor: Executor, kv: KVLayout) -> None:
+        """``step``: a sequence's logits do not depend on its neighbours, be they in prefill or decoding."""
+        alone = logits_in_chunks(executor, kv, cut(PROMPT, 20, 1, 1, 1))
+        book = PageBook(kv, seed=1)
+        sequence = book.sequence()
+        neighbours = [book.sequence() for _ in range(8)]
+        rows = []
+        for step, chunk in enumerate(cut(PROMPT, 20, 1, 1, 1)):
+            spans = [
+                Span(neighbour, random_tokens(SPEC, 1 if (step + index) % 3 else 5 + index, seed=index))
+                for index, neighbour in enumerate(neighbours)
+            ]
+            spans.insert(step * 2, Span(sequence, chunk, all_logits=True))
+            logits = executor.step(book.batch(spans))
+            rows.append(logits[step * 2 : step * 2 + len(chunk)].copy())
+        np.testing.assert_array_equal(np.concatenate(rows), alone)
+
+    def test_every_sequence_of_a_ragged_batch_is_right(self, executor: Executor, kv: KVLayout) -> None:
+        """Prefill chunks and decode tokens mixed: each row belongs to the sequence that asked for it."""
+        prompts = [random_tokens(SPEC, length, seed=length) for length in (1, 2, 16, 17, 30)]
+        book = PageBook(kv)
+        sequences = [book.sequence() for _ in prompts]
+        first = [Span(sequence, prompt[:-1]) for sequence, prompt in zip(sequences[1:], prompts[1:], strict=True)]
+        executor.step(book.batch(first))
+        last = [Span(sequence, prompt[-1:]) for sequence, prompt in zip(sequences, prompts, strict=True)]
+        logits = executor.step(book.batch(last)).copy()
+        for row, prompt in zip(logits, prompts, strict=True):
+            np.testing.assert_array_equal(row, logits_in_chunks(executor, kv, [prompt])[-1])
+
+    def test_does_not_depend_on_where_pages_lie(self, executor: Executor, kv: KVLayout) -> None:
+        """A page is a page; and one that held another sequence's keys carries nothing over."""
+        fresh = logits_in_chunks(executor, kv, [PROMPT], seed=0)
+        logits_in_chunks(executor, kv, [random_tokens(SPEC, 48, seed=9)], seed=1)
+        np.testing.assert_array_equal(logits_in_chunks(executor, kv, [PROMPT], seed=1), fresh)
+        np.testing.assert_array_equal(logits_in_chunks(executor, kv, [PROMPT], seed=2), fresh)
+
+    @pytest.mark.parametrize(
+        "drop",
+        [
+            pytest.param(lambda pages: pages[1:], id="whole page"),
+            pytest.param(
+                lambda pages: [PageRange(pages[0].page_id, 5, pages[0].stop), *pages[1:]], id="part of the first"
+            ),
+            pytest.param(lambda pages: [pages[0], PageRange(pages[1].page_id, 3, 9), *pages[2:]], id="in the middle"),
+            pytest.param(
+                lambda pages: [PageRange(pages[-1].page_id, pages[-1].stop - 1, pages[-1].stop)], id="all but one"
+            ),
+        ],
+    )
+    def test_attends_to_valid_slots_only(
+        self, device: Device, kv: KVLayout, drop: Callable[[list[PageRange]], list[PageRange]]
+    ) -> None:
+        """Tokens dropped from a page's valid range are not attended to; the others keep their place and order."""
+        with open_executor(device, SPEC, kv) as executor:
+            actual = _logits_after_dropping(executor, kv, drop)
+        truth = _logits_after_dropping(reference_executor(SPEC, kv), kv, drop)
+        whole = _logits_after_dropping(reference_executor(SPEC, kv), kv, lambda pages: pages)
+        assert relative_error(truth, whole) > 10 * self.max_relative_error, (
+            "dropping must matter, or this shows nothing"
+        )
+        assert relative_error(actual, truth) <= self.max_relative_error
+
+    def test_a_copied_page_holds_the_same_and_is_its_own(self, executor: Executor, kv: KVLayout) -> None:
+        """``copy_pages`` copies all layers; writing to a copy leaves the original as it was."""
+        alone = logits_in_chunks(executor, kv, [PROMPT])[-1]
+        book = PageBook(kv)
+        original = book.sequence()
+        executor.step(book.batch([Span(original, PROMPT[:-1])]))
+        fork = PagedSequence(
+            [PageRange(book.take_page(), page.start, page.stop) for page in original.pages], original.next_position
+        )
+        executor.copy_pages(_page_ids(original), _page_ids(fork))
+        other_token = (PROMPT[-1] + 1) % SPEC.vocab_size
+        diverged = executor.step(book.batch([Span(fork, [other_token])])).copy()
+        np.testing.assert_array_equal(executor.step(book.batch([Span(original, PROMPT[-1:])]))[0], alone)
+        np.testing.assert_array_equal(diverged, logits_in_chunks(executor, kv, [[*PROMPT[:-1], other_token]])[-1:])
+
+
+def _logits_after_dropping(
+    executor: Executor, kv: KVLayout, drop: Callable[[list[PageRange]], list[PageRange]]
+) -> Logits:
+    book = PageBook(kv)
+    sequence = book.sequence()
+    executor.step(book.batch([Span(sequence, PROMPT)]))
+    sequence.pages = drop(sequence.pages)
+    return executor.step(book.batch([Span(sequence, random_tokens(SPEC, 9, seed=7), True)])).copy()
+
+
+def _page_ids(sequence: PagedSequence) -> np.typing.NDArray[np.int32]:
+    return np.array([page.page_id for page in sequence.pages], np.int32)

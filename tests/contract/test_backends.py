@@ -1,0 +1,47 @@
+"""The CPU backend keeps the backend contract, at every level of native kernels and with numpy."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+
+from layerscale_backend_cpu.native_executor import ISA_VARIABLE, native_isa
+from layerscale_core.conformance import BackendContract
+from layerscale_core.errors import BackendError
+
+
+class CpuContract(BackendContract):
+    """The contract with the level forced."""
+
+    plugin_module = "layerscale_backend_cpu.plugin"
+    max_relative_error = 5e-3  # activations are rounded to integers before they meet integer weights
+
+    isa: ClassVar[str]
+
+    @pytest.fixture(autouse=True)
+    def force_level(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        if native_isa() is None and self.isa != "numpy":
+            pytest.skip("the native kernels are not compiled")
+        monkeypatch.setenv(ISA_VARIABLE, self.isa)
+        try:
+            native_isa()
+        except BackendError as error:
+            pytest.skip(str(error))
+
+
+class TestNumpy(CpuContract):
+    isa = "numpy"
+    max_relative_error = 1e-5  # the same kernels as the reference
+
+
+class TestBaseline(CpuContract):
+    isa = "baseline"
+
+
+class TestAvx2(CpuContract):
+    isa = "avx2"
+
+
+class TestAvx512(CpuContract):
+    isa = "avx512"
