@@ -48,13 +48,14 @@ def write_tiny_llama(
     hidden: int = 64,
     heads: int = 4,
     kv_heads: int = 2,
+    head_dim: int | None = None,
     intermediate: int = 96,
     context: int = 512,
     encoding: str = "F32",
     tied: bool = True,
     seed: int = 0,
     rope_scaling: Mapping[str, str | int | float] | None = None,
-    rope_factors: Sequence[float] | None = None,
+    vectors: Mapping[str, Sequence[float]] | None = None,
     chat_template: str | None = CHATML_TEMPLATE,
     metadata: Mapping[str, object] | None = None,
 ) -> Path:
@@ -62,13 +63,15 @@ def write_tiny_llama(
 
     Args:
         hidden, intermediate: multiples of the encoding's block: 32, or 256 for the K types.
+        head_dim: hidden / heads, unless the model's heads are wider or narrower.
         encoding: ggml type of every matrix, the embedding included; vectors are F32.
         rope_scaling: keys below ``llama.rope.scaling.``, e.g. ``{"type": "linear", "factor": 2.0}``.
-        rope_factors: [head_dim / 2], written as ``rope_freqs.weight`` (how GGUF carries Llama 3's scaling).
+        vectors: further tensors, by full name, e.g. ``rope_freqs.weight`` [head_dim / 2] as in Llama 3.
         metadata: keys to add or replace, by full name; None removes one.
     """
     rng = np.random.default_rng(seed)
     tokens = _vocabulary()
+    head_dim = head_dim or hidden // heads
     writer = gguf.GGUFWriter(path, "llama")
     fields: dict[str, object] = {
         "general.name": "tiny llama",
@@ -79,9 +82,11 @@ def write_tiny_llama(
         "llama.feed_forward_length": intermediate,
         "llama.attention.head_count": heads,
         "llama.attention.head_count_kv": kv_heads,
+        "llama.attention.key_length": head_dim,
+        "llama.attention.value_length": head_dim,
         "llama.attention.layer_norm_rms_epsilon": 1e-5,
         "llama.rope.freq_base": 10000.0,
-        "llama.rope.dimension_count": hidden // heads,
+        "llama.rope.dimension_count": head_dim,
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "smollm",
         "tokenizer.ggml.tokens": tokens,
@@ -104,18 +109,19 @@ def write_tiny_llama(
     def add_norm(name: str) -> None:
         writer.add_tensor(f"{name}.weight", rng.uniform(0.8, 1.2, hidden).astype(np.float32))
 
-    kv_size = hidden // heads * kv_heads
+    query_size, kv_size = heads * head_dim, kv_heads * head_dim
     add_matrix("token_embd", len(tokens), hidden, std=0.3)
     add_norm("output_norm")
     if not tied:
         add_matrix("output", len(tokens), hidden, std=0.3)
-    if rope_factors is not None:
-        writer.add_tensor("rope_freqs.weight", np.asarray(rope_factors, dtype=np.float32))
+    for name, values in (vectors or {}).items():
+        writer.add_tensor(name, np.asarray(values, dtype=np.float32))
     for layer in range(layers):
         block = f"blk.{layer}"
         add_norm(f"{block}.attn_norm")
-        for name, rows in ("attn_q", hidden), ("attn_k", kv_size), ("attn_v", kv_size), ("attn_output", hidden):
+        for name, rows in ("attn_q", query_size), ("attn_k", kv_size), ("attn_v", kv_size):
             add_matrix(f"{block}.{name}", rows, hidden, std=1.5 * hidden**-0.5)
+        add_matrix(f"{block}.attn_output", hidden, query_size, std=1.5 * query_size**-0.5)
         add_norm(f"{block}.ffn_norm")
         for name in "ffn_gate", "ffn_up":
             add_matrix(f"{block}.{name}", intermediate, hidden, std=1.5 * hidden**-0.5)

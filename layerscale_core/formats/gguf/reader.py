@@ -124,37 +124,43 @@ def _read_metadata(cursor: Cursor, num_keys: int, path: str) -> Metadata:
         if key in values:
             cursor.fail("the key appears twice", key, start)
         offsets[key] = cursor.offset
-        value_type = cursor.u32(key)
+        value_type = _read_type(cursor, key)
         if value_type == _ARRAY:
             array = _read_array(cursor, key, entries_left)
             entries_left -= len(array)
             values[key] = array
+        elif value_type == _STRING:
+            values[key] = cursor.string(key)
         else:
-            values[key] = _read_values(cursor, value_type, 1, key)[0]
+            values[key] = _read_scalars(cursor, value_type, 1, key)[0]
     return Metadata(values, offsets, path)
+
+
+def _read_type(cursor: Cursor, key: str) -> int:
+    start = cursor.offset
+    value_type = cursor.u32(key)
+    if value_type not in _SCALAR_CODES and value_type not in {_STRING, _ARRAY}:
+        cursor.fail(f"value type {value_type} is unknown", key, start)
+    return value_type
 
 
 def _read_array(cursor: Cursor, key: str, entries_left: int) -> Sequence[object]:
     start = cursor.offset
-    item_type = cursor.u32(key)
+    item_type = _read_type(cursor, key)
     if item_type == _ARRAY:
         cursor.fail("arrays of arrays are not read", key, start)
     start = cursor.offset
     count = cursor.u64(key)
     if count > entries_left:
         cursor.fail(f"arrays have at most {MAX_ARRAY_ENTRIES} entries together, this one claims {count}", key, start)
-    return _read_values(cursor, item_type, count, key)
-
-
-def _read_values(cursor: Cursor, value_type: int, count: int, key: str) -> Sequence[object]:
-    """``count`` values of one type that is not an array."""
-    start = cursor.offset
-    if value_type == _STRING:
+    if item_type == _STRING:
         return cursor.strings(count, key)
-    code = _SCALAR_CODES.get(value_type)
-    if code is None:
-        cursor.fail(f"value type {value_type} is unknown", key, start - 4)
-    values = cursor.scalars(code, count, key)
+    return _read_scalars(cursor, item_type, count, key)
+
+
+def _read_scalars(cursor: Cursor, value_type: int, count: int, key: str) -> Sequence[object]:
+    start = cursor.offset
+    values = cursor.scalars(_SCALAR_CODES[value_type], count, key)
     if value_type != _BOOL:
         return values
     if any(value > 1 for value in values):
