@@ -181,15 +181,16 @@ void copy_pages(Executor& executor, const Array<int32_t>& sources, const Array<i
 }  // namespace
 
 PYBIND11_MODULE(LAYERSCALE_MODULE, module) {
+    // module_local: two levels are loaded at once, the baseline to ask the processor and the one that computes.
     module.doc() = "Native kernels of the CPU backend, compiled for one instruction-set level.";
     module.def("supported_levels", &supported_levels, "Instruction-set levels this processor runs, best first.");
 
-    py::class_<layerscale::Rope>(module, "Rope").def(py::init<std::vector<double>, float, bool>());
-    py::class_<layerscale::AttentionShape>(module, "AttentionShape").def(py::init<int, int, int, float>());
-    py::class_<layerscale::LayerShape>(module, "LayerShape").def(py::init<layerscale::AttentionShape, int, int>());
-    py::class_<layerscale::ModelShape>(module, "ModelShape")
+    py::class_<layerscale::Rope>(module, "Rope", py::module_local()).def(py::init<std::vector<double>, float, bool>());
+    py::class_<layerscale::AttentionShape>(module, "AttentionShape", py::module_local()).def(py::init<int, int, int, float>());
+    py::class_<layerscale::LayerShape>(module, "LayerShape", py::module_local()).def(py::init<layerscale::AttentionShape, int, int>());
+    py::class_<layerscale::ModelShape>(module, "ModelShape", py::module_local())
         .def(py::init<int, int, float, bool, std::vector<layerscale::Rope>, std::vector<layerscale::LayerShape>>());
-    py::class_<Executor>(module, "Executor")
+    py::class_<Executor>(module, "Executor", py::module_local())
         .def(py::init<layerscale::ModelShape, int>())
         .def("add_codes", &add_codes)
         .def("pack_codes", &pack_codes)
