@@ -1,0 +1,84 @@
+"""The page on the HTTP API says what the server does."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from fastapi.routing import APIRoute, APIRouter
+from pydantic import BaseModel
+
+from layerscale_server.http.routes import chat, completions, health, models, tokenize
+from layerscale_server.http.schemas.chat import ChatRequest
+from layerscale_server.http.schemas.completions import CompletionRequest
+from layerscale_server.http.schemas.sampling import SamplingFields
+from layerscale_server.http.schemas.tokenize import DetokenizeRequest, TokenizeRequest
+from tests.support.documentation import inline_code, read
+
+PAGE = read("docs/http-api.md")
+ROUTERS = (health.router, models.router, chat.router, completions.router, tokenize.router)
+
+_SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
+
+
+def table(heading: str, header: str) -> list[list[str]]:
+    """The rows of all tables with this first column under a heading."""
+    parts = _SECTION.split(PAGE)
+    section = dict(zip(parts[1::2], parts[2::2], strict=True))[heading]
+    rows: list[list[str]] = []
+    for block in section.split("\n\n"):
+        lines = [line.strip("| ").split(" | ") for line in block.strip().splitlines() if line.startswith("|")]
+        if lines and lines[0][0] == header:
+            rows += lines[2:]
+    return rows
+
+
+def documented_fields(heading: str) -> dict[str, str]:
+    """Field to default, as a section's tables of fields say."""
+    return {name: cells[1] for cells in table(heading, "field") for name in inline_code(cells[0])}
+
+
+def actual_fields(schema: type[BaseModel], without: type[BaseModel] | None = None) -> dict[str, str]:
+    """Field to default, as a schema says; fields that ``without`` has in the same way are left out."""
+    inherited = set(without.model_fields) if without is not None else set()
+    return {
+        name: "required" if field.is_required() else f"`{_as_json(field.get_default(call_default_factory=True))}`"
+        for name, field in schema.model_fields.items()
+        if name not in inherited
+    }
+
+
+def _as_json(value: object) -> str:
+    return "{}" if isinstance(value, BaseModel) else json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    ("heading", "expected"),
+    [
+        ("Sampling", actual_fields(SamplingFields)),
+        ("Chat completions", actual_fields(ChatRequest, without=SamplingFields)),
+        ("Completions", actual_fields(CompletionRequest, without=SamplingFields)),
+        ("Tokenize and detokenize", actual_fields(TokenizeRequest) | actual_fields(DetokenizeRequest)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_tables_of_fields_have_every_field_with_its_default(heading: str, expected: dict[str, str]) -> None:
+    assert documented_fields(heading) == expected
+
+
+def routes_of(router: APIRouter) -> set[str]:
+    """``METHOD path`` of a router's routes, without HEAD, which every GET route also answers."""
+    return {
+        f"{method} {re.sub(r':path}', '}', route.path)}"
+        for route in router.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods - {"HEAD"}
+    }
+
+
+def test_the_index_has_every_endpoint_and_no_other() -> None:
+    parts = PAGE.split("## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in parts.splitlines() if line.startswith("| ")]
+    documented = {f"{cells[0]} {path}" for cells in rows for path in inline_code(cells[1])}
+    assert documented == set().union(*map(routes_of, ROUTERS))
