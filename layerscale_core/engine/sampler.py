@@ -80,26 +80,36 @@ class Sampler:
             likeliest = int(logits.argmax())
             if not np.isfinite(logits[likeliest]):
                 raise NumericalError("the sampling parameters leave no token to sample")
-        token_id = likeliest if self._random is None else self._draw(logits, likeliest, self._random)
+        token_id = likeliest
+        if self._random is not None:
+            token_id = pick(logits, likeliest, self._params, self._random.random())
         for processor in self._processors:
             processor.observe(token_id)
         return token_id
 
-    def _draw(self, logits: NDArray[np.float32], likeliest: int, random: np.random.Generator) -> int:
-        params = self._params
-        token_ids: NDArray[np.int64] | None = None  # None: the whole vocabulary, in order
-        if 0 < params.top_k < logits.size:
-            token_ids = largest(logits, params.top_k)
-        scores = logits if token_ids is None else logits[token_ids]
-        weights = np.exp((scores - logits[likeliest]) / np.float32(params.temperature))
-        if params.top_p < 1.0:
-            kept = nucleus(weights, params.top_p)
-            token_ids = kept if token_ids is None else token_ids[kept]
-            weights = weights[kept]
-        if params.min_p > 0.0:  # the likeliest token weighs 1
-            weights = np.where(weights >= params.min_p, weights, np.float32(0))
-        index = draw(weights, random.random())
-        return index if token_ids is None else int(token_ids[index])
+
+def pick(logits: NDArray[np.float32], likeliest: int, params: SamplingParams, point: float) -> int:
+    """Temperature, top-k, top-p and min-p, then the token at ``point`` of the cumulative distribution.
+
+    Args:
+        logits: [vocab_size], not modified.
+        likeliest: its argmax.
+        point: uniform in [0, 1).
+    """
+    token_ids: NDArray[np.int64] | None = None  # None: the whole vocabulary, in order
+    if 0 < params.top_k < logits.size:
+        token_ids = largest(logits, params.top_k)
+    weights = (logits if token_ids is None else logits[token_ids]) - logits[likeliest]
+    weights /= np.float32(params.temperature)
+    np.exp(weights, out=weights)
+    if params.top_p < 1.0:
+        kept = nucleus(weights, params.top_p)
+        token_ids = kept if token_ids is None else token_ids[kept]
+        weights = weights[kept]
+    if params.min_p > 0.0:  # the likeliest token weighs 1
+        weights = np.where(weights >= params.min_p, weights, np.float32(0))
+    index = draw(weights, point)
+    return index if token_ids is None else int(token_ids[index])
 
 
 def token_logprob(logits: NDArray[np.float32], token_id: int, num_top: int) -> TokenLogprob:

@@ -8,28 +8,30 @@ from layerscale_core.specs.scheduler import RunningSequence, ScheduledTokens, To
 
 
 class FairPolicy:
-    """Chunked prefill under a token budget (arXiv:2403.02310); implements ``specs.SchedulerPolicy``. Stateless.
+    """Chunked prefill under a token budget (arXiv:2403.02310); implements ``specs.SchedulerPolicy``.
 
-    1. Whoever decodes, or has waited ``max_steps_waited`` steps, gets one token, the longest waiting first.
+    1. Whoever decodes, or has waited ``max_steps_waited`` steps, gets one token: the longest waiting first, those that
+       waited equally long in turn.
     2. Prompts share the rest of the budget: a class of priority leaves each lower class that has work at least one
        ``1 / lower_class_divisor`` of it, and within a class short prompts finish while long ones get equal parts.
 
     A sequence advances at least every ``max_steps_waited + ceil(num_running / min(max_tokens, max_logits))`` steps,
-    whatever arrives: once it is overdue, only those that wait longer come before it, and each of them comes once.
+    whatever arrives: once it is overdue, only those that waited as long come before it, and each of them comes once.
     """
 
     def __init__(self, max_steps_waited: int = 8, lower_class_divisor: int = 8) -> None:
         self._max_steps_waited = max_steps_waited
         self._lower_class_divisor = lower_class_divisor
+        self._last_in_turn = -1
 
     def plan(self, running: Sequence[RunningSequence], budget: TokenBudget) -> list[ScheduledTokens]:
         """Choose the next step's work, in the order of ``running``."""
         ledger = _Ledger(budget)
-        longest_waiting_first = sorted(running, key=lambda sequence: (-sequence.steps_waited, sequence.sequence_id))
-        for sequence in longest_waiting_first:
-            if sequence.is_decoding or sequence.steps_waited >= self._max_steps_waited:
-                ledger.grant_one(sequence)
-        prefilling = [sequence for sequence in longest_waiting_first if not sequence.is_decoding]
+        urgent = [each for each in running if each.is_decoding or each.steps_waited >= self._max_steps_waited]
+        for sequence in sorted(urgent, key=self._turn):
+            if ledger.grant_one(sequence):
+                self._last_in_turn = sequence.sequence_id
+        prefilling = [sequence for sequence in running if not sequence.is_decoding]
         if prefilling and ledger.tokens_left:
             self._share_among_prompts(prefilling, ledger)
         return [
@@ -37,6 +39,11 @@ class FairPolicy:
             for sequence in running
             if sequence.sequence_id in ledger.granted
         ]
+
+    def _turn(self, sequence: RunningSequence) -> tuple[int, bool, int]:
+        """Sorts by waiting time, then cyclically from the one after the last that was served."""
+        had_its_turn = sequence.sequence_id <= self._last_in_turn
+        return -sequence.steps_waited, had_its_turn, sequence.sequence_id
 
     def _share_among_prompts(self, prefilling: list[RunningSequence], ledger: _Ledger) -> None:
         wanted = ledger.affordable(prefilling)
@@ -61,11 +68,13 @@ class _Ledger:
         self.logits_left = budget.max_logits
         self.granted: dict[int, int] = {}
 
-    def grant_one(self, sequence: RunningSequence) -> None:
-        """Grant a sequence its next token, if the budget allows."""
+    def grant_one(self, sequence: RunningSequence) -> bool:
+        """Grant a sequence its next token if the budget allows; returns whether it did."""
         needs_logits = sequence.wants_prompt_logits or sequence.num_uncomputed == 1
-        if self.tokens_left and (self.logits_left or not needs_logits):
+        allowed = self.tokens_left > 0 and (self.logits_left > 0 or not needs_logits)
+        if allowed:
             self.grant(sequence, 1)
+        return allowed
 
     def grant(self, sequence: RunningSequence, num_tokens: int) -> None:
         """Grant further tokens that the budget is known to allow."""

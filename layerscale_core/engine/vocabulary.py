@@ -6,6 +6,8 @@ larger one), and only those are sorted. Equal values rank by token id, the lower
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -58,7 +60,9 @@ def draw(weights: NDArray[np.float32], point: float) -> int:
 def log_sum_exp(values: NDArray[np.float32]) -> float:
     """``log(sum(exp(values)))``: what turns logits into log-probabilities."""
     peak = values.max()
-    return float(peak) + float(np.log(np.exp(values - peak).sum(dtype=np.float64)))
+    weights = values - peak
+    np.exp(weights, out=weights)
+    return float(peak) + math.log(weights.sum(dtype=np.float64))
 
 
 def _floor_of_largest(values: NDArray[np.float32], count: int) -> np.float32:
