@@ -26,8 +26,10 @@ class Timing:
     output_tokens: int
 
     @property
-    def per_output_token_s(self) -> float:
-        """TPOT: the mean time of each token after the first."""
+    def per_output_token_s(self) -> float | None:
+        """TPOT: the mean time of each token after the first; None if there is none."""
+        if self.output_tokens < 2:
+            return None
         return (self.last_token_s - self.first_token_s) / (self.output_tokens - 1)
 
 
@@ -49,6 +51,7 @@ def ask(url: str, question: str, show: Callable[[str], None]) -> Answer:
         model=model,
         messages=[{"role": "user", "content": question}],
         max_tokens=MAX_TOKENS,
+        temperature=0,
         stream=True,
         stream_options={"include_usage": True},
     )
@@ -63,5 +66,6 @@ def ask(url: str, question: str, show: Callable[[str], None]) -> Answer:
             show(piece)
         usage = chunk.usage or usage
     assert usage is not None, "stream_options asked for it"
+    arrivals = arrivals or [time.perf_counter() - started]  # an answer without text
     timing = Timing(arrivals[0], arrivals[-1], usage.prompt_tokens, usage.completion_tokens)
     return Answer(model, "".join(pieces), timing)

@@ -101,12 +101,16 @@ def serve(console: Console, server: ServerProcess, options: argparse.Namespace) 
 
 def show_timing(console: Console, timing: Timing) -> None:
     """What the answer took, with the formulas: tools disagree about them."""
-    for name, value, meaning in [
-        ("TTFT", f"{timing.first_token_s * 1e3:.0f} ms", "request sent → first output token received"),
-        ("TPOT", f"{timing.per_output_token_s * 1e3:.1f} ms", "(last token − first token) ÷ (output tokens − 1)"),
-        ("speed", f"{1 / timing.per_output_token_s:.0f} tokens/s", "1 ÷ TPOT"),
+    rows = [
         ("tokens", f"{timing.prompt_tokens} + {timing.output_tokens}", "prompt + output"),
-    ]:
+        ("TTFT", f"{timing.first_token_s * 1e3:.0f} ms", "request sent → first output token received"),
+    ]
+    if per_token_s := timing.per_output_token_s:
+        rows += [
+            ("TPOT", f"{per_token_s * 1e3:.1f} ms", "(last token − first token) ÷ (output tokens − 1)"),
+            ("speed", f"{1 / per_token_s:.0f} tokens/s", "1 ÷ TPOT"),
+        ]
+    for name, value, meaning in rows:
         console.print(f"  {name:<7}{value:>12}   [dim]{meaning}[/]")
     console.print()
 

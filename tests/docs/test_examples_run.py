@@ -1,0 +1,72 @@
+"""The documented examples do what they say, against a server with a tiny random model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from examples.demo.server_process import ServerProcess
+from layerscale_core.engine.scheduler import FairPolicy
+from layerscale_core.plugins import PluginRegistry
+from layerscale_core.specs import Priority, RunningSequence, TokenBudget
+from tests.support.documentation import PAGES, code_blocks
+
+pytestmark = pytest.mark.xdist_group("documented examples")  # one server for all of them
+
+DOCUMENTED_URL = "http://localhost:8080"
+
+
+@pytest.fixture(scope="module")
+def url(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server."""
+    command = [sys.executable, "-m", "layerscale_server", "--model", str(tiny_model_path), "--port", "0"]
+    server = ServerProcess(command, tmp_path_factory.mktemp("examples") / "server.log")
+    try:
+        server.start()
+        yield server.url
+    finally:
+        server.stop()
+
+
+def pages_with(language: str, words: str) -> list[Path]:
+    """The pages that have a block of this language with these words in it."""
+    return [page for page in PAGES if any(words in block for block in code_blocks(page, language))]
+
+
+@pytest.mark.parametrize("page", pages_with("python", "from openai import"), ids=str)
+def test_the_examples_with_the_openai_sdk_run(page: Path, url: str) -> None:
+    code = "\n".join(block for block in code_blocks(page, "python")).replace(DOCUMENTED_URL, url)
+    result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize("page", pages_with("sh", "curl "), ids=str)
+def test_the_examples_with_curl_run(page: Path, url: str) -> None:
+    for block in code_blocks(page, "sh"):
+        if "curl " in block:
+            command = block.replace("curl ", "curl --silent --fail-with-body ").replace(DOCUMENTED_URL, url)
+            result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+            assert result.returncode == 0, result.stdout + result.stderr
+            assert json.loads(result.stdout)["choices"]
+
+
+def test_the_complete_plugin_of_the_guide_is_accepted_and_serves() -> None:
+    (code,) = code_blocks("docs/plugins.md", "python")
+    plugin = ModuleType("one_token_each")
+    exec(code, vars(plugin))
+    registry = PluginRegistry()
+    assert registry.register(plugin, "one-token-each", "documentation").cause is None
+    policy = registry.make_scheduler_policy()
+    assert not isinstance(policy, FairPolicy)
+    running = [RunningSequence(index, Priority.INTERACTIVE, 5, False, True, steps_waited=index) for index in range(3)]
+    served = policy.plan(running, TokenBudget(max_tokens=8, max_logits=2))
+    assert [(each.sequence_id, each.num_tokens) for each in served] == [(2, 1), (1, 1)]
