@@ -1,0 +1,135 @@
+"""The ``layerscale`` command: without a subcommand it serves a model."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from layerscale_core.errors import StartupError
+from layerscale_core.version import __version__
+from layerscale_server.rows import Row
+from layerscale_server.settings import LICENSE_KEY_VARIABLE, SETTING_ROWS, Settings, parse_limits
+from layerscale_server.text import printable
+
+_COMMANDS = {
+    "doctor": "layerscale_server.commands.doctor:doctor",
+    "plugins": "layerscale_server.commands.plugins:plugins",
+    "pull": "layerscale_server.hub.pull:pull",
+}
+"""Subcommands by name; each is imported when it is asked for, so that serving loads none of them."""
+
+
+class _ServeGroup(click.Group):
+    """A group that serves when no subcommand is named, and imports its subcommands on demand."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 (likewise)
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute = _COMMANDS[cmd_name].split(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+class _RowType(click.ParamType[Any]):
+    """Parses an option as its row says."""
+
+    def __init__(self, described: Row) -> None:
+        self.name = described.kind.__name__
+        self._row = described
+
+    def convert(self, value: Any, _param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._row.parse(value)
+        except ValueError as error:
+            raise click.UsageError(f"{self._row.flag} {error}", ctx) from None
+
+
+def _option(described: Row) -> click.Option:
+    return click.Option(
+        [described.flag],
+        type=_RowType(described),
+        default=described.default,
+        metavar=described.metavar,
+        help=described.help,
+        show_default=described.default not in (None, ""),
+    )
+
+
+def _refuse_license_key(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        raise click.UsageError(
+            f"a licence key is never a flag: set the environment variable {LICENSE_KEY_VARIABLE} instead", ctx
+        )
+
+
+_LIMIT_OPTION = click.Option(
+    ["--limit", "assignments"],
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="change one of the limits in the documentation, e.g. body_bytes=33554432; may be given several times",
+)
+_LICENSE_KEY_OPTION = click.Option(
+    ["--license-key"],
+    is_flag=False,
+    flag_value="",
+    hidden=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_refuse_license_key,
+)
+"""There to be refused with a better message than "no such option"."""
+
+
+@click.pass_context
+def _serve(ctx: click.Context, /, assignments: Sequence[str], **values: Any) -> None:
+    if ctx.invoked_subcommand is not None:
+        return
+    if not values["model"]:
+        raise click.UsageError("--model is missing: name a model file, a directory or a repository id", ctx)
+    try:
+        limits = parse_limits(assignments)
+    except ValueError as error:
+        raise click.UsageError(f"--limit {error}", ctx) from None
+    from layerscale_server.serve import serve  # noqa: PLC0415 (the other commands need no server)
+
+    serve(Settings(limits=limits, **values))
+
+
+cli = _ServeGroup(
+    "layerscale",
+    callback=_serve,
+    invoke_without_command=True,
+    params=[*(_option(each) for each in SETTING_ROWS), _LIMIT_OPTION, _LICENSE_KEY_OPTION],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    help="Serve a language model over HTTP: layerscale --model FILE.",
+    epilog=f"A licence key is read from the environment variable {LICENSE_KEY_VARIABLE}.",
+)
+click.version_option(__version__, prog_name="layerscale", message="%(prog)s %(version)s")(cli)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exits 0, 1 when the server cannot start, or 2 when the command is wrong."""
+    try:
+        sys.exit(cli.main(args=arguments, prog_name="layerscale", standalone_mode=False))
+    except click.ClickException as error:
+        _fail(f"{error.format_message()} (layerscale --help lists the options)", error.exit_code)
+    except StartupError as error:
+        _fail(str(error), 1)
+    except click.Abort:
+        sys.exit(130)
+
+
+def _fail(message: str, code: int) -> None:
+    """End with one line for a person."""
+    click.echo(f"layerscale: {printable(message)}", err=True)
+    sys.exit(code)

@@ -1,0 +1,59 @@
+"""What the server adds to core's exceptions.
+
+::
+
+    RequestError
+    ├── InvalidRequestError
+    │   └── RequestTooLargeError     the body is larger than allowed
+    ├── ShuttingDownError
+    │   └── ModelLoadingError        the model is not loaded yet
+    ├── AuthenticationError          no valid key came with the request
+    ├── NotFoundError                the request names something that does not exist
+    └── SlowReaderError              the client leaves its events unread
+    ClientGoneError                  nobody is there to be answered
+"""
+
+from __future__ import annotations
+
+from layerscale_core.errors import InvalidRequestError, RequestError, ShuttingDownError
+
+
+class AuthenticationError(RequestError):
+    """No valid key came with the request."""
+
+
+class NotFoundError(RequestError):
+    """The request names something that does not exist.
+
+    Args:
+        code: a stable machine-readable code, or None.
+    """
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class RequestTooLargeError(InvalidRequestError):
+    """The body is larger than allowed."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"the request body is larger than {max_bytes} bytes", code="request_too_large")
+
+
+class ModelLoadingError(ShuttingDownError):
+    """The model is not loaded yet."""
+
+    def __init__(self) -> None:
+        super().__init__("the model is still loading; try again shortly")
+
+
+class SlowReaderError(RequestError):
+    """The client leaves its events unread."""
+
+    def __init__(self) -> None:
+        super().__init__("the events of this stream were not read in time")
+
+
+class ClientGoneError(Exception):
+    """The client has left: there is nobody to answer."""

@@ -1,0 +1,1 @@
+"""The HTTP API: edge, errors, schemas, routes and wire formats."""

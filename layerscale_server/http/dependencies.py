@@ -1,0 +1,129 @@
+"""What routes ask for: the server, its model, and a validated body."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import cache
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Request
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
+
+from layerscale_core.errors import InvalidRequestError
+from layerscale_server.errors import ClientGoneError, RequestTooLargeError
+from layerscale_server.http.strict_json import parse_object
+from layerscale_server.limits import Limits
+from layerscale_server.state import LoadedModel, ServerState
+
+_INLINE_BYTES = 1 << 16
+"""Bodies up to this size are parsed on the event loop: sooner done than handed over."""
+
+_MAX_DETAILS = 10
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def get_server(request: Request) -> ServerState:
+    """The server that the application was made for."""
+    server = request.app.state.server
+    assert isinstance(server, ServerState)
+    return server
+
+
+Server = Annotated[ServerState, Depends(get_server)]
+
+
+def get_model(server: Server) -> LoadedModel:
+    """The loaded model, whether or not it takes new work.
+
+    Raises:
+        ModelLoadingError: there is none yet.
+    """
+    return server.loaded_model()
+
+
+def get_accepting_model(server: Server) -> LoadedModel:
+    """The loaded model, if it takes new work; asked before a body is read.
+
+    Raises:
+        ModelLoadingError, ShuttingDownError: it does not.
+        QueueFullError: its queue is full.
+    """
+    return server.model_for_new_work()
+
+
+Model = Annotated[LoadedModel, Depends(get_model)]
+AcceptingModel = Annotated[LoadedModel, Depends(get_accepting_model)]
+
+
+def json_body(schema: type[Body]) -> Callable[[Request, Server], Awaitable[Body]]:
+    """A dependency that reads, parses and validates the body."""
+
+    async def read(request: Request, server: Server) -> Body:
+        limits = server.settings.limits
+        body = await _read_body(request, limits.body_bytes)
+        if len(body) <= _INLINE_BYTES:
+            return _parse(body, schema, limits)
+        return await asyncio.to_thread(_parse, body, schema, limits)
+
+    return read
+
+
+async def _read_body(request: Request, max_bytes: int) -> bytes:
+    """The body, as long as it stays within the limit.
+
+    Raises:
+        RequestTooLargeError: it does not; known before the body is read where the client says its size.
+        ClientGoneError: the client left before its end.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise RequestTooLargeError(max_bytes)
+    body = bytearray()
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > max_bytes:
+                raise RequestTooLargeError(max_bytes)
+    except ClientDisconnect:
+        raise ClientGoneError from None
+    return bytes(body)
+
+
+def _parse(body: bytes, schema: type[Body], limits: Limits) -> Body:
+    raw = parse_object(body, limits)
+    try:
+        return schema.model_validate(raw, context=limits)
+    except ValidationError as error:
+        raise _invalid(error, schema) from None
+
+
+def _invalid(error: ValidationError, schema: type[BaseModel]) -> InvalidRequestError:
+    """The first errors in words: fields and rules, never what the client sent."""
+    names = _field_names(schema)
+    details = error.errors(include_url=False, include_input=False, include_context=False)
+    fields = [_path(detail["loc"], names) for detail in details]
+    rules = [detail["msg"].removeprefix("Value error, ").replace("Input should", "should") for detail in details]
+    lines = dict.fromkeys(f"{field}: {rule}" if field else rule for field, rule in zip(fields, rules, strict=True))
+    return InvalidRequestError("; ".join(list(lines)[:_MAX_DETAILS]), param=fields[0].split(".")[0] or None)
+
+
+def _path(location: tuple[int | str, ...], names: frozenset[str]) -> str:
+    """A field's path, e.g. ``messages.0.role``, without what is not ours: keys of mappings, members of unions."""
+    return ".".join(str(part) for part in location if isinstance(part, int) or part in names)
+
+
+@cache
+def _field_names(schema: type[BaseModel]) -> frozenset[str]:
+    return frozenset(_properties(schema.model_json_schema()))
+
+
+def _properties(schema: Any) -> list[str]:
+    if isinstance(schema, list):
+        return [name for each in schema for name in _properties(each)]
+    if not isinstance(schema, dict):
+        return []
+    own = list(schema.get("properties", ()))
+    return own + [name for each in schema.values() for name in _properties(each)]

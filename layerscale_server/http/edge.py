@@ -1,0 +1,170 @@
+"""The edge: uvicorn's HTTP protocol with the limits and deadlines that it has not.
+
+A client may send a head of bounded size, and must send head and body in time and take its answer in time. Other servers
+put a proxy in front for that; here a slow or huge client costs one connection and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from http import HTTPStatus
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from layerscale_server.http.errors import error_body
+from layerscale_server.limits import Limits
+
+_FEED_BYTES = 4096
+"""Bytes given to the parser at a time, which holds back an unfinished header line of any length."""
+
+_LINGER_S = 1.0
+"""How long a refused client may go on sending."""
+
+
+class _RefusedHeadError(Exception):
+    """Leaves the parser's callback; the parser then reports the request as invalid."""
+
+
+class EdgeProtocol(HttpToolsProtocol):
+    """One connection. Event loop only."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        limits: Limits,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._limits = limits
+        self._head_bytes = 0
+        self._is_in_head = True
+        self._is_refused = False
+        self._read_deadline: asyncio.TimerHandle | None = None
+        self._write_deadline: asyncio.TimerHandle | None = None
+        self._refusal = (HTTPStatus.BAD_REQUEST, "this is not a valid HTTP request")
+
+    # Reading
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Begin to wait for a head."""
+        super().connection_made(transport)
+        self._expect_within(self._limits.header_deadline_s)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, never much more than it may hold back."""
+        if self._is_refused:
+            return
+        for start in range(0, len(data), _FEED_BYTES):
+            piece = data[start : start + _FEED_BYTES]
+            super().data_received(piece)
+            if self._is_refused or self.transport.is_closing():
+                return
+            if self._is_in_head:
+                self._head_bytes += len(piece)
+                if self._head_bytes > self._limits.head_bytes + _FEED_BYTES:
+                    self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's head is too large")
+                    return
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._is_in_head = True
+        self._head_bytes = 0
+        if not self._is_answering():
+            self._expect_within(self._limits.header_deadline_s)
+
+    def on_headers_complete(self) -> None:
+        """A head is there: check its size, then let uvicorn start the application and expect the body."""
+        self._is_in_head = False
+        head_bytes = len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
+        if head_bytes > self._limits.head_bytes or len(self.headers) > self._limits.head_fields:
+            self._refusal = (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's head is too large")
+            raise _RefusedHeadError
+        if not self._is_answering():
+            self._expect_within(self._limits.body_deadline_s)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """A body is complete."""
+        self._disarm_read_deadline()
+        super().on_message_complete()
+
+    def _is_answering(self) -> bool:
+        """Whether an earlier request of this connection is at work, during which nothing is read in time."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _expect_within(self, seconds: float) -> None:
+        self._disarm_read_deadline()
+        self._read_deadline = self.loop.call_later(seconds, self._on_slow_request)
+
+    def _disarm_read_deadline(self) -> None:
+        if self._read_deadline is not None:
+            self._read_deadline.cancel()
+            self._read_deadline = None
+
+    def _on_slow_request(self) -> None:
+        """Give up on a request; where nobody waits for an answer, without a word."""
+        is_owed = self._head_bytes > 0 if self._is_in_head else not self.cycle.response_started
+        if is_owed:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
+        else:
+            self.transport.close()
+
+    # Refusing
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's text for what ``_refusal`` says better)
+        """Refuse what the parser could not read, or what was refused inside it."""
+        self._refuse(*self._refusal)
+
+    def _refuse(self, status: HTTPStatus, message: str) -> None:
+        """Answer with an error and close; in the middle of an answer only close."""
+        if self._is_answering():
+            if self.cycle.response_started:
+                self.transport.close()
+                return
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        body = json.dumps(error_body(message, "invalid_request_error")).encode()
+        head = (
+            f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close for writing, and soon for reading: closed at once, what the client still sends could erase the answer."""
+        self._is_refused = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(_LINGER_S, self.transport.close)
+
+    # Writing
+
+    def pause_writing(self) -> None:
+        """The client does not read: give it a while."""
+        super().pause_writing()
+        self._write_deadline = self.loop.call_later(self._limits.write_deadline_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        super().resume_writing()
+        self._disarm_write_deadline()
+
+    def _disarm_write_deadline(self) -> None:
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
+            self._write_deadline = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the deadlines."""
+        self._disarm_read_deadline()
+        self._disarm_write_deadline()
+        super().connection_lost(exc)

@@ -1,0 +1,85 @@
+"""Every error's way to the client: one table from exceptions to status, type and code, and one envelope."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from layerscale_core.errors import (
+    InvalidRequestError,
+    NumericalError,
+    QueueFullError,
+    RequestError,
+    ShuttingDownError,
+)
+from layerscale_server.errors import AuthenticationError, ModelLoadingError, NotFoundError, RequestTooLargeError
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorKind:
+    """What a client sees of an error; ``code`` None = the exception's own, if it has one."""
+
+    status: int
+    type: str
+    code: str | None = None
+
+
+_KINDS: dict[type[Exception], ErrorKind] = {
+    RequestTooLargeError: ErrorKind(413, "invalid_request_error"),
+    InvalidRequestError: ErrorKind(400, "invalid_request_error"),
+    AuthenticationError: ErrorKind(401, "authentication_error", "invalid_api_key"),
+    NotFoundError: ErrorKind(404, "not_found_error"),
+    QueueFullError: ErrorKind(429, "rate_limit_error", "queue_full"),
+    ModelLoadingError: ErrorKind(503, "server_error", "model_loading"),
+    ShuttingDownError: ErrorKind(503, "server_error", "shutting_down"),
+    NumericalError: ErrorKind(500, "server_error", "numerical_error"),
+    Exception: ErrorKind(500, "server_error"),
+}
+
+_HTTP_TYPES = {404: "not_found_error", 405: "invalid_request_error"}
+
+
+def kind_of(error: Exception) -> ErrorKind:
+    """The row of the nearest class in the table."""
+    return next(_KINDS[each] for each in type(error).__mro__ if each in _KINDS)
+
+
+def envelope(error: Exception, request_id: str) -> dict[str, Any]:
+    """The JSON body that tells a client of an error; one that was not meant to happen shows only the request id."""
+    kind = kind_of(error)
+    message = str(error) if isinstance(error, RequestError) else "internal error"
+    if kind.status == 500:
+        message = f"{message} (request {request_id})"
+    code = kind.code or getattr(error, "code", None)
+    return error_body(message, kind.type, param=getattr(error, "param", None), code=code)
+
+
+def error_body(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """The envelope of ``http-api`` section 4.1."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def error_response(error: Exception, request_id: str) -> Response:
+    """The whole answer to a request that ends with an error."""
+    headers = {"retry-after": str(error.retry_after_s)} if isinstance(error, QueueFullError) else None
+    return JSONResponse(envelope(error, request_id), kind_of(error).status, headers)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Answer with the envelope whatever a route raises, and where there is no route."""
+
+    async def on_request_error(request: Request, error: Exception) -> Response:
+        return error_response(error, request.state.request_id)
+
+    async def on_http_error(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        kind = _HTTP_TYPES.get(error.status_code, "invalid_request_error")
+        message = {404: "no such route", 405: "this route does not have that method"}.get(error.status_code)
+        return JSONResponse(error_body(message or error.detail, kind), error.status_code, error.headers)
+
+    app.add_exception_handler(RequestError, on_request_error)
+    app.add_exception_handler(HTTPException, on_http_error)

@@ -1,0 +1,103 @@
+"""Server-sent events: frames, and the response that writes them until the end or until the client leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from typing import Any, Protocol
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from layerscale_core.engine.request import Event
+from layerscale_core.errors import RequestError
+from layerscale_server.generation import Generation
+from layerscale_server.http.errors import envelope
+
+DONE = b"data: [DONE]\n\n"
+HEARTBEAT = b": heartbeat\n\n"
+
+
+def data_frame(payload: Any) -> bytes:
+    """One event: compact JSON, all but ASCII escaped, because a client may split lines at any Unicode line end."""
+    return b"data: " + json.dumps(payload, separators=(",", ":")).encode() + b"\n\n"
+
+
+class ChunkWriter(Protocol):
+    """Turns events into the chunks of one route."""
+
+    def chunks(self, index: int, event: Event) -> Iterator[dict[str, Any]]:
+        """The chunks that tell a client of an event."""
+        ...
+
+    def closing(self) -> Iterator[dict[str, Any]]:
+        """The chunks after the last event."""
+        ...
+
+
+async def openai_frames(
+    generation: Generation, writer: ChunkWriter, *, heartbeat_s: float, request_id: str
+) -> AsyncGenerator[bytes]:
+    """A generation in OpenAI's dialect, ending with ``[DONE]``.
+
+    An error before the first frame is raised, so that it can be an ordinary HTTP answer; after it, it is a frame.
+    """
+    has_begun = False
+    try:
+        async for batch in generation.batches(heartbeat_s):
+            chunks = [chunk for index, event in batch for chunk in writer.chunks(index, event)]
+            if chunks or not batch:
+                has_begun = True
+                yield b"".join(map(data_frame, chunks)) if chunks else HEARTBEAT
+        yield b"".join(map(data_frame, writer.closing()))
+    except RequestError as error:
+        if not has_begun:
+            raise
+        yield data_frame(envelope(error, request_id))
+    yield DONE
+
+
+@contextlib.asynccontextmanager
+async def cancelled_on_disconnect(generation: Generation, receive: Receive) -> AsyncIterator[None]:
+    """While inside, a client that leaves cancels the generation; leaving cancels what has not ended."""
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        generation.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        async with generation:
+            yield
+    finally:
+        watcher.cancel()
+
+
+class EventStreamResponse(Response):
+    """Writes frames as they come. The head is sent with the first, so until then an error can be another answer."""
+
+    def __init__(self, generation: Generation, frames: AsyncGenerator[bytes]) -> None:
+        self._generation = generation
+        self._frames = frames
+        self.background = None
+        self.status_code = 200
+        self.init_headers({"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"})
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        """Write the stream.
+
+        Raises:
+            RequestError: before the first frame.
+            ClientGoneError: the client left.
+        """
+        has_begun = False
+        async with cancelled_on_disconnect(self._generation, receive), contextlib.aclosing(self._frames) as frames:
+            async for frame in frames:
+                if not has_begun:
+                    await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                    has_begun = True
+                await send({"type": "http.response.body", "body": frame, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})

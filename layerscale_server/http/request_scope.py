@@ -1,0 +1,100 @@
+"""What surrounds every request: its id, its log line, its metrics, and an answer even when the code is wrong."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from layerscale_server.errors import ClientGoneError
+from layerscale_server.http.errors import error_response
+from layerscale_server.logging import get_logger
+from layerscale_server.metrics import Metrics
+
+_CLIENT_GONE = 499
+"""Logged and counted where the client left before an answer; never sent (nginx's number for it)."""
+
+_PREFLIGHT_HEADERS = [
+    (b"access-control-allow-methods", b"GET, POST, DELETE, HEAD, OPTIONS"),
+    (b"access-control-allow-headers", b"*, authorization"),
+    (b"access-control-max-age", b"86400"),
+]
+
+logger = get_logger("layerscale.http")
+
+
+class RequestScope:
+    """The outermost middleware, in plain ASGI: it adds nothing to a stream but two headers."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(send)
+        scope.setdefault("state", {})["request_id"] = exchange.request_id
+        with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
+            if scope["method"] == "OPTIONS":
+                await exchange.answer_preflight()
+            else:
+                await self._answer(scope, receive, exchange)
+            self._record(scope, exchange)
+
+    async def _answer(self, scope: Scope, receive: Receive, exchange: _Exchange) -> None:
+        try:
+            await self._app(scope, receive, exchange.send)
+        except ClientGoneError:
+            exchange.status = _CLIENT_GONE
+        except Exception as error:
+            logger.exception("a request failed unexpectedly")
+            if exchange.status is None:
+                await error_response(error, exchange.request_id)(scope, receive, exchange.send)
+
+    def _record(self, scope: Scope, exchange: _Exchange) -> None:
+        status = exchange.status or _CLIENT_GONE
+        route = getattr(scope.get("route"), "path", "unknown")
+        self._metrics.count_request(scope["method"], route, status)
+        duration_ms = round(1000 * (time.monotonic() - exchange.started), 1)
+        client = scope.get("client")
+        logger.info(
+            "request",
+            method=scope["method"],
+            path=scope["path"],
+            status=status,
+            duration_ms=duration_ms,
+            client=client[0] if client else None,
+        )
+
+
+class _Exchange:
+    """One request's id and answer."""
+
+    def __init__(self, send: Send) -> None:
+        self.request_id = f"req_{uuid.uuid4().hex[:24]}"
+        self.status: int | None = None
+        self.started = time.monotonic()
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on; the head of the answer gets the headers that every answer has."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            request_id = self.request_id.encode()
+            message["headers"] = [
+                *message.get("headers", ()),
+                (b"x-request-id", request_id),
+                (b"request-id", request_id),
+                (b"access-control-allow-origin", b"*"),
+            ]
+        await self._send(message)
+
+    async def answer_preflight(self) -> None:
+        """Let a browser's page call the API. No credentials: a page must know the key to use it."""
+        await self.send({"type": "http.response.start", "status": 204, "headers": _PREFLIGHT_HEADERS})
+        await self.send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,1 @@
+"""What requests look like. Types are strict; fields that are not named here are ignored."""

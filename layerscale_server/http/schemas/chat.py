@@ -1,0 +1,163 @@
+"""The body of ``POST /v1/chat/completions``."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, FailFast, Field, ValidationInfo, field_validator, model_validator
+
+from layerscale_server.http.schemas.base import RequestModel
+from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS, SamplingFields, limits_of
+
+
+class TextPart(RequestModel):
+    """A piece of a message's content."""
+
+    type: Literal["text"]
+    text: str
+
+
+class FunctionCall(RequestModel):
+    """What a tool call calls; ``arguments`` is JSON text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(RequestModel):
+    """An earlier call of a tool, by the assistant."""
+
+    id: str = ""
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+def _as_parts(content: Any) -> Any:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+class Message(RequestModel):
+    """One message of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Annotated[list[TextPart], FailFast(), BeforeValidator(_as_parts, json_schema_input_type=str)] = Field(
+        default_factory=list
+    )
+    name: str | None = None
+    tool_calls: list[ToolCall] = Field(default_factory=list)
+    tool_call_id: str | None = None
+
+    @model_validator(mode="after")
+    def _check_role(self) -> Message:
+        has_content = "content" in self.model_fields_set
+        if not has_content and self.role != "assistant":
+            raise ValueError("content: Field required")
+        if self.role == "tool" and self.tool_call_id is None:
+            raise ValueError("tool_call_id: Field required")
+        return self
+
+    def for_template(self) -> dict[str, Any]:
+        """The message as chat templates expect it: text in one piece, arguments as an object."""
+        rendered: dict[str, Any] = {
+            "role": "system" if self.role == "developer" else self.role,
+            "content": "".join(part.text for part in self.content),
+        }
+        if self.name is not None:
+            rendered["name"] = self.name
+        if self.tool_calls:
+            rendered["tool_calls"] = [_call_for_template(call) for call in self.tool_calls]
+        if self.tool_call_id is not None:
+            rendered["tool_call_id"] = self.tool_call_id
+        return rendered
+
+
+def _call_for_template(call: ToolCall) -> dict[str, Any]:
+    try:
+        arguments = json.loads(call.function.arguments)
+    except (ValueError, RecursionError):
+        arguments = call.function.arguments
+    return {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}
+
+
+Messages = Annotated[list[Message], FailFast(), Field(min_length=1)]
+
+
+class ResponseFormat(RequestModel):
+    """OpenAI's ``response_format``; only plain text so far."""
+
+    type: Literal["text"] = "text"
+
+
+def _as_list(stop: Any) -> Any:
+    return [stop] if isinstance(stop, str) else stop
+
+
+class ChatRequest(SamplingFields):
+    """OpenAI's chat completion request. ``model`` and fields not named here are ignored."""
+
+    messages: Messages
+    max_tokens: int = Field(DEFAULT_MAX_TOKENS, ge=1, le=2**31 - 1)
+    max_completion_tokens: int | None = Field(None, ge=1, le=2**31 - 1, description="wins over max_tokens")
+    stop: Annotated[list[str], BeforeValidator(_as_list, json_schema_input_type=str)] = Field(default_factory=list)
+    logprobs: bool = False
+    top_logprobs: int | None = Field(None, ge=0)
+    response_format: ResponseFormat = ResponseFormat()
+    tools: list[Any] = Field(default_factory=list)
+    functions: list[Any] = Field(default_factory=list)
+    tool_choice: Any = None
+    session_id: str | None = None
+
+    @field_validator("messages")
+    @classmethod
+    def _check_messages(cls, value: list[Message], info: ValidationInfo) -> list[Message]:
+        if len(value) > limits_of(info).messages:
+            raise ValueError(f"should hold at most {limits_of(info).messages} messages")
+        return value
+
+    @field_validator("stop")
+    @classmethod
+    def _check_stop(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        limits = limits_of(info)
+        if len(value) > limits.stops:
+            raise ValueError(f"should hold at most {limits.stops} texts")
+        if not all(0 < len(text.encode()) <= limits.stop_bytes for text in value):
+            raise ValueError(f"should hold texts of 1 to {limits.stop_bytes} bytes")
+        return value
+
+    @field_validator("top_logprobs")
+    @classmethod
+    def _check_top_logprobs(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and value > limits_of(info).top_logprobs:
+            raise ValueError(f"should be at most {limits_of(info).top_logprobs}")
+        return value
+
+    @field_validator("tools", "functions")
+    @classmethod
+    def _refuse_tools(cls, value: list[Any]) -> list[Any]:
+        if value:
+            raise ValueError("tool calls are not supported by this version")
+        return value
+
+    @field_validator("tool_choice")
+    @classmethod
+    def _refuse_tool_choice(cls, value: Any) -> Any:
+        if value not in (None, "none", "auto"):
+            raise ValueError("tool calls are not supported by this version")
+        return value
+
+    @model_validator(mode="after")
+    def _check_logprobs(self) -> ChatRequest:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs: needs logprobs to be true")
+        return self
+
+    @property
+    def answer_tokens(self) -> int:
+        """Most tokens of the answer."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """Alternatives wanted per token; None = no log-probabilities."""
+        return (self.top_logprobs or 0) if self.logprobs else None

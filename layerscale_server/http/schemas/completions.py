@@ -1,0 +1,53 @@
+"""The body of ``POST /v1/completions``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, FailFast, Field, ValidationInfo, field_validator, model_validator
+
+from layerscale_server.http.schemas.base import TokenIds
+from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS, SamplingFields, limits_of
+
+
+def _as_list(prompt: Any) -> Any:
+    """A prompt, or several, as several; one prompt is a text or a list of token ids."""
+    if isinstance(prompt, str) or (isinstance(prompt, list) and prompt and isinstance(prompt[0], int)):
+        return [prompt]
+    return prompt
+
+
+class CompletionRequest(SamplingFields):
+    """OpenAI's completion request. ``model``, ``stop`` and fields not named here are ignored."""
+
+    prompt: Annotated[
+        list[str | TokenIds],
+        FailFast(),
+        Field(min_length=1),
+        BeforeValidator(_as_list, json_schema_input_type=str | list[str] | list[int] | list[list[int]]),
+    ]
+    max_tokens: int = Field(DEFAULT_MAX_TOKENS, ge=0, le=2**31 - 1, description="0 only to score an echoed prompt")
+    logprobs: int | None = Field(None, ge=0)
+    echo: bool = False
+    best_of: int = Field(1, ge=1, le=1, description="only 1")
+    suffix: str = Field("", max_length=0, description="not supported")
+
+    @field_validator("prompt")
+    @classmethod
+    def _check_prompts(cls, value: list[str | list[int]], info: ValidationInfo) -> list[str | list[int]]:
+        if len(value) > limits_of(info).prompts:
+            raise ValueError(f"should hold at most {limits_of(info).prompts} prompts")
+        return value
+
+    @field_validator("logprobs")
+    @classmethod
+    def _check_logprobs(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and value > limits_of(info).top_logprobs:
+            raise ValueError(f"should be at most {limits_of(info).top_logprobs}")
+        return value
+
+    @model_validator(mode="after")
+    def _check_scoring(self) -> CompletionRequest:
+        if self.max_tokens == 0 and not (self.echo and self.logprobs is not None):
+            raise ValueError("max_tokens: should be at least 1, or 0 together with echo and logprobs")
+        return self

@@ -1,0 +1,38 @@
+"""The bodies of ``POST /tokenize`` and ``POST /detokenize``, as vLLM has them."""
+
+from __future__ import annotations
+
+from pydantic import ValidationInfo, field_validator, model_validator
+
+from layerscale_server.http.schemas.base import RequestModel, TokenIds
+from layerscale_server.http.schemas.chat import Message, Messages
+from layerscale_server.http.schemas.sampling import limits_of
+
+
+class TokenizeRequest(RequestModel):
+    """A text or a conversation; exactly one of them."""
+
+    prompt: str | None = None
+    messages: Messages | None = None
+    add_special_tokens: bool = True
+    add_generation_prompt: bool = True
+    return_token_strs: bool = False
+
+    @field_validator("messages")
+    @classmethod
+    def _check_messages(cls, value: list[Message], info: ValidationInfo) -> list[Message]:
+        if len(value) > limits_of(info).messages:
+            raise ValueError(f"should hold at most {limits_of(info).messages} messages")
+        return value
+
+    @model_validator(mode="after")
+    def _check_choice(self) -> TokenizeRequest:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("prompt: exactly one of prompt and messages is needed")
+        return self
+
+
+class DetokenizeRequest(RequestModel):
+    """Token ids."""
+
+    tokens: TokenIds

@@ -1,0 +1,37 @@
+"""What one client may ask of the server: every limit in one place, each set with ``--limit NAME=VALUE``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from layerscale_server.rows import row
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of the edge and of the queue. A request at a limit passes, one past it is refused."""
+
+    head_bytes: int = row(16 << 10, kind=int, minimum=1024, help="bytes of a request's head")
+    head_fields: int = row(64, kind=int, minimum=8, help="header fields of a request")
+    body_bytes: int = row(16 * _MIB, kind=int, minimum=1024, help="bytes of a request's body")
+    header_deadline_s: float = row(10.0, kind=float, minimum=0.1, help="seconds to send a request's head")
+    body_deadline_s: float = row(30.0, kind=float, minimum=0.1, help="seconds to send a request's body")
+    write_deadline_s: float = row(10.0, kind=float, minimum=0.1, help="seconds a client may leave its answer unread")
+    heartbeat_s: float = row(10.0, kind=float, minimum=0.1, help="seconds of silence before a stream sends a comment")
+    bearer_bytes: int = row(1024, kind=int, minimum=16, help="bytes of a bearer token")
+    json_depth: int = row(64, kind=int, minimum=8, maximum=512, help="levels of nesting in a JSON body")
+    json_keys: int = row(4096, kind=int, minimum=64, help="keys of one JSON object")
+    json_containers: int = row(65_536, kind=int, minimum=64, help="objects and arrays in a JSON body")
+    json_values: int = row(1_200_000, kind=int, minimum=64, help="values in a JSON body")
+    messages: int = row(2048, kind=int, minimum=1, help="messages of a conversation")
+    prompts: int = row(1024, kind=int, minimum=1, help="prompts of one completion request")
+    top_logprobs: int = row(20, kind=int, minimum=0, help="alternatives reported per token")
+    stops: int = row(16, kind=int, minimum=1, help="stop texts of a request")
+    stop_bytes: int = row(256, kind=int, minimum=1, help="bytes of a stop text")
+    stop_token_ids: int = row(256, kind=int, minimum=1, help="stop token ids of a request")
+    waiting_requests: int = row(1024, kind=int, minimum=1, help="requests that wait for a place in the batch")
+    waiting_contexts: int = row(16, kind=int, minimum=1, help="waiting prompt tokens, in context windows")
+    stream_events: int = row(4096, kind=int, minimum=16, help="events held for a client that does not read")
+    stall_s: float = row(120.0, kind=float, minimum=1, help="seconds without a step, despite work, until unhealthy")

@@ -1,0 +1,95 @@
+"""One server process: bind the port, load the model on a thread of its own, and serve meanwhile.
+
+The port comes first, so that a busy one is told at once. The HTTP stack is imported while the model loads.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from layerscale_core.errors import StartupError
+from layerscale_core.licensing import tier_for_key
+from layerscale_core.plugins import PluginRegistry
+from layerscale_server.assembly import Assembler, Assembly
+from layerscale_server.logging import configure_logging, get_logger
+from layerscale_server.metrics import Metrics
+from layerscale_server.settings import LICENSE_KEY_VARIABLE, Settings
+from layerscale_server.state import ServerState
+
+_BACKLOG = 2048
+
+logger = get_logger("layerscale")
+
+
+def serve(settings: Settings) -> None:
+    """Serve until a signal ends the process.
+
+    Raises:
+        StartupError: the server cannot start.
+    """
+    started = time.monotonic()
+    configure_logging(settings.log_format, settings.log_level)
+    registry = PluginRegistry.discover()
+    license_key = os.environ.get(LICENSE_KEY_VARIABLE, "").strip()
+    tier = tier_for_key(license_key or None, registry.license_verifiers())
+    state = ServerState(settings, tier, Metrics(), license_key)
+    with bind(settings.host, settings.port) as listener:
+        address = address_of(listener)
+        logger.info(f"listening on {address}, loading {settings.model}", tier=tier.name)
+        loading = _in_background(Assembler(settings, registry, tier, state.metrics).assemble)
+        from layerscale_server.http.process import HttpProcess  # noqa: PLC0415 (half a second, while the model loads)
+
+        HttpProcess(state, loading, address, started).run(listener)
+    if not loading.done():
+        os._exit(0)  # a load cannot be interrupted, and the interpreter must not be torn down around it
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take the port.
+
+    Raises:
+        StartupError: it cannot be had.
+    """
+    try:
+        family, kind, protocol, _, address = sorted(
+            socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE),
+            key=lambda found: found[0] != socket.AF_INET,
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise StartupError(f"cannot listen on {host}:{port}: {reason}; choose another --host or --port") from None
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """The URL of a bound socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _in_background(work: Callable[[], Assembly]) -> Future[Assembly]:
+    """Run work on a thread that does not keep the process alive."""
+    future: Future[Assembly] = Future()
+    future.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="layerscale-load", daemon=True).start()
+    return future

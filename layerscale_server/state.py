@@ -1,0 +1,96 @@
+"""What the HTTP application knows: the settings, the tier, and the model once it is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+
+from layerscale_core.chat_template import ChatTemplate
+
+from layerscale_core.errors import ShuttingDownError
+from layerscale_core.memory_plan import MemoryPlan
+from layerscale_core.models import ModelSpec
+from layerscale_core.specs import DeviceInfo, Tier, Tokenizer
+from layerscale_server.errors import ModelLoadingError
+from layerscale_server.generation import AsyncEngine
+from layerscale_server.metrics import Metrics
+from layerscale_server.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that can be asked.
+
+    Attributes:
+        model_id: what clients call it.
+        size_bytes: of its file.
+        chat_template: None: the model has none, and no chat.
+        max_tokens_per_step: its engine's token budget.
+        created: Unix seconds at which it was loaded.
+    """
+
+    model_id: str
+    spec: ModelSpec
+    size_bytes: int
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate | None
+    engine: AsyncEngine
+    plan: MemoryPlan
+    devices: tuple[DeviceInfo, ...]
+    max_tokens_per_step: int
+    created: int
+
+
+@dataclass(slots=True)
+class ServerState:
+    """One server. Used on the event loop.
+
+    Attributes:
+        license_key: the key that the tier came with; "" without one.
+        model: None until it is loaded.
+        is_draining: running requests finish, nothing new is taken.
+    """
+
+    settings: Settings
+    tier: Tier
+    metrics: Metrics
+    license_key: str = field(default="", repr=False)
+    model: LoadedModel | None = None
+    is_draining: bool = False
+
+    @property
+    def key_digest(self) -> bytes:
+        """SHA-256 of the licence key, which authenticates clients."""
+        return hashlib.sha256(self.license_key.encode()).digest()
+
+    def loaded_model(self) -> LoadedModel:
+        """The model.
+
+        Raises:
+            ModelLoadingError: not yet.
+        """
+        if self.model is None:
+            raise ModelLoadingError
+        return self.model
+
+    def model_for_new_work(self) -> LoadedModel:
+        """The model, if it takes new work.
+
+        Raises:
+            ModelLoadingError, ShuttingDownError: it does not.
+            QueueFullError: too much is waiting.
+        """
+        model = self.loaded_model()
+        if self.is_draining:
+            raise ShuttingDownError("the server is shutting down and accepts no work")
+        model.engine.check_accepting()
+        return model
+
+    def is_ready(self) -> bool:
+        """Whether new work is taken and makes progress."""
+        if self.model is None or self.is_draining:
+            return False
+        stats = self.model.engine.stats()
+        stalled_s = time.monotonic() - stats.last_progress if stats.has_work else 0.0
+        return stats.healthy and stalled_s < self.settings.limits.stall_s
