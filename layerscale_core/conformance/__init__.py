@@ -7,24 +7,43 @@ Subclass a contract in your tests and say what it is to test; pytest does the re
     class TestMyBackend(BackendContract):
         plugin_module = "my_backend.plugin"
 
-Needs pytest and hypothesis, which core itself does not.
+Needs pytest, which core itself does not.
 """
 
 import pytest
 
+_CONTRACTS = (
+    "backend",
+    "executors",
+    "numerics",
+    "paging",
+    "kv_pool",
+    "model_format",
+    "scheduler_policy",
+    "stream_type",
+)
+
 # Before they are imported, so that a failing assertion of a contract shows its values.
-pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in ("backend", "executors", "numerics", "paging")))
+pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _CONTRACTS))
 
 from layerscale_core.conformance.backend import BackendContract  # noqa: E402
+from layerscale_core.conformance.kv_pool import KVPoolContract  # noqa: E402
+from layerscale_core.conformance.model_format import ModelFormatContract  # noqa: E402
 from layerscale_core.conformance.random_model import LAYOUTS, RandomWeights, tiny_spec  # noqa: E402
+from layerscale_core.conformance.scheduler_policy import SchedulerPolicyContract  # noqa: E402
 from layerscale_core.conformance.step_batches import PageBook, PagedSequence, Span  # noqa: E402
+from layerscale_core.conformance.stream_type import StreamTypeContract  # noqa: E402
 
 __all__ = [
     "LAYOUTS",
     "BackendContract",
+    "KVPoolContract",
+    "ModelFormatContract",
     "PageBook",
     "PagedSequence",
     "RandomWeights",
+    "SchedulerPolicyContract",
     "Span",
+    "StreamTypeContract",
     "tiny_spec",
 ]
