@@ -66,10 +66,11 @@ class CpuDevice:
         self._isa = isa
         self._options = options
         self._num_threads = options.num_threads or host.num_usable_cpus
+        kernels = f"{isa} kernels, {self._num_threads} threads" if isa else "numpy"
         self._allocator = CountingAllocator(host.total_memory_bytes, "host memory")
         self._info = DeviceInfo(
             name="cpu",
-            description=f"{host.cpu_name} ({host.architecture}), {self._num_threads} threads, {isa or 'numpy'}",
+            description=f"{host.cpu_name} ({host.architecture}), {kernels}",
             total_memory_bytes=host.total_memory_bytes,
             free_memory_bytes=host.available_memory_bytes,
             is_accelerator=False,

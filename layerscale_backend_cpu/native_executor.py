@@ -40,7 +40,9 @@ def _load_native() -> tuple[str, Any] | None:
         return None
     supported: list[str] = baseline.supported_levels()
     if wanted and wanted not in supported:
-        raise BackendError(f"{ISA_VARIABLE}={wanted} is not available here; choose one of {', '.join(supported)}, numpy")
+        raise BackendError(
+            f"{ISA_VARIABLE}={wanted} is not available here; choose one of {', '.join(supported)}, numpy"
+        )
     for level in [wanted] if wanted else supported:
         module = baseline if level == "baseline" else _import_level(level)
         if module is not None:

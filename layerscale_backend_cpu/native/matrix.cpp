@@ -57,7 +57,7 @@ uint32_t load_word(const uint8_t* words, int word, int lane) {
 // The codes of columns 2 * pair and 2 * pair + 1 for all 16 rows, as 16-bit numbers. `kPair` is a template parameter so
 // that every shift is an immediate.
 template <Storage kStorage, bool kCodebook, int kPair>
-inline Vi unpack_pair(const uint8_t* low, const uint8_t* high, Vi table) {
+LAYERSCALE_INLINE Vi unpack_pair(const uint8_t* low, const uint8_t* high, Vi table) {
     if constexpr (kStorage == Storage::kCodes8) {
         const Vi words = load_int(low + (kPair / 2) * kWordBytes);
         return and_int(shift_right<8 * (kPair % 2)>(words), set1_int(0x00ff00ff));
@@ -80,7 +80,7 @@ template <int kTokens>
 constexpr int kChains = kTokens == 1 ? 4 : kTokens == 2 ? 2 : 1;
 
 template <Storage kStorage, bool kCodebook, int kTokens, int kPair, int kEnd>
-inline void dot_pairs_from(const GroupView& view, Vi table, const int16_t* codes, Vi (&sums)[kTokens][kChains<kTokens>]) {
+LAYERSCALE_INLINE void dot_pairs_from(const GroupView& view, Vi table, const int16_t* codes, Vi (&sums)[kTokens][kChains<kTokens>]) {
     if constexpr (kPair < kEnd) {
         const Vi weights = unpack_pair<kStorage, kCodebook, kPair>(view.low, view.high, table);
         for (int token = 0; token < kTokens; ++token) {
@@ -95,7 +95,7 @@ inline void dot_pairs_from(const GroupView& view, Vi table, const int16_t* codes
 
 // Adds scale * (codes . activations) + minimum * (sum of activations) of one scale group, kStart in pairs.
 template <Storage kStorage, bool kCodebook, int kTokens, int kStart, int kPairs>
-inline void add_scale_group(const Matrix& matrix, const GroupView& view, int index, Vi table, const int16_t* codes,
+LAYERSCALE_INLINE void add_scale_group(const Matrix& matrix, const GroupView& view, int index, Vi table, const int16_t* codes,
                             const float* scales, const float* sums, Vf (&totals)[kTokens]) {
     Vi dots[kTokens][kChains<kTokens>];
     for (auto& token : dots)
@@ -134,7 +134,7 @@ void dot_panel(const Matrix& matrix, const uint8_t* group, const Activations& x,
     }
 }
 
-inline Vf load_weights(const Matrix& matrix, const uint8_t* panel, int column) {
+LAYERSCALE_INLINE Vf load_weights(const Matrix& matrix, const uint8_t* panel, int column) {
     if (matrix.storage == Storage::kFloat) return load(reinterpret_cast<const float*>(panel) + column * kLanes);
     const uint16_t* half = reinterpret_cast<const uint16_t*>(panel) + column * kLanes;
     return matrix.storage == Storage::kHalf ? load_half(half) : load_bfloat(half);

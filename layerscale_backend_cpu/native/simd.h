@@ -10,7 +10,13 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
+
+// Kernels hold their sums in registers only if everything they call is inlined, which compilers do not do by themselves
+// with calls this deep.
+#define LAYERSCALE_INLINE inline __attribute__((always_inline))
 
 namespace layerscale {
 
@@ -141,7 +147,12 @@ inline void store_int16(int16_t* p, I a) {
     const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, a), 0x88);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
 }
-inline I dot_pairs(I acc, I a, I b) { return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)); }
+inline I dot_pairs(I acc, I a, I b) {
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+    // Keeps GCC from reassociating a row of these sums into a tree, whose products it would spill to the stack.
+    asm("" : "+x"(acc));
+    return acc;
+}
 inline I lookup16(I table, I codes) {  // the odd bytes ask for index 0x80: zero
     return _mm256_shuffle_epi8(table, _mm256_or_si256(codes, _mm256_set1_epi32(static_cast<int>(0x80008000u))));
 }
@@ -149,7 +160,7 @@ inline I load_table(const uint8_t* p) {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
 
-#else  // any machine: 128-bit vectors of the compiler's own
+#else  // any machine: 128-bit vectors of the compiler's own, and the few instructions it does not find by itself
 
 typedef float F __attribute__((vector_size(16)));
 typedef int32_t I __attribute__((vector_size(16)));
@@ -173,12 +184,21 @@ inline F round(F a) {  // nearest even for |a| < 2^22, which is all that is aske
     return (a + magic) - magic;
 }
 inline F zero_if_less(F a, F b, F value) { return as_float(~(a < b) & as_int(value)); }
+#if defined(__aarch64__)
+inline F load_half(const uint16_t* p) {
+    return reinterpret_cast<F>(vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))));
+}
+inline void store_half(uint16_t* p, F a) {
+    vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(reinterpret_cast<float32x4_t>(a))));
+}
+#else
 inline F load_half(const uint16_t* p) {
     return F{half_to_float(p[0]), half_to_float(p[1]), half_to_float(p[2]), half_to_float(p[3])};
 }
 inline void store_half(uint16_t* p, F a) {
     for (int i = 0; i < 4; ++i) p[i] = float_to_half(a[i]);
 }
+#endif
 inline F load_bfloat(const uint16_t* p) {
     return reinterpret_cast<F>(U{p[0], p[1], p[2], p[3]} << 16);
 }
@@ -195,8 +215,15 @@ inline void store_int16(int16_t* p, I a) {
     for (int i = 0; i < 4; ++i) p[i] = static_cast<int16_t>(a[i] > 32767 ? 32767 : a[i] < -32768 ? -32768 : a[i]);
 }
 inline I dot_pairs(I acc, I a, I b) {
-    const I low = ((a << 16) >> 16) * ((b << 16) >> 16);
-    return acc + low + (a >> 16) * (b >> 16);
+#if defined(__SSE2__)
+    return acc + reinterpret_cast<I>(_mm_madd_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
+#elif defined(__aarch64__)
+    const int16x8_t x = reinterpret_cast<int16x8_t>(a), y = reinterpret_cast<int16x8_t>(b);
+    const int32x4_t low = vmull_s16(vget_low_s16(x), vget_low_s16(y)), high = vmull_high_s16(x, y);
+    return acc + reinterpret_cast<I>(vpaddq_s32(low, high));
+#else
+    return acc + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
+#endif
 }
 inline I load_table(const uint8_t* p) { return load_int(p); }
 inline I lookup16(I table, I codes) {
