@@ -1,0 +1,194 @@
+"""llama.cpp as a peer: its own server, from the wheel ``xllamacpp``, in a process of its own.
+
+The peer runs apart so that its threads, its memory and its start-up disturb nothing here, and so that it can be stopped
+while something else is measured. It computes with its prompt cache on and an fp16 KV cache, its default.
+
+    with LlamaCppPeer(PeerOptions(Path("model.gguf"))) as peer:
+        peer.complete(peer.tokenize("Once upon a time"), max_tokens=64).decode_tokens_per_s
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+START_TIMEOUT_S = 120
+REQUEST_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True, slots=True)
+class PeerOptions:
+    """How llama.cpp is set up.
+
+    Attributes:
+        flash_attention: "auto" (its default, which is on for CPUs), "enabled" or "disabled".
+        micro_batch_len: prompt tokens computed at once (its ``n_ubatch``).
+    """
+
+    model_path: Path
+    context_len: int = 4096
+    num_threads: int = 2
+    flash_attention: str = "auto"
+    micro_batch_len: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A greedy completion with llama.cpp's own clock: tokenising, HTTP and JSON are not in its times.
+
+    Attributes:
+        num_prefilled: prompt tokens computed; the others came from the prompt cache.
+        decode_s: first to last token.
+    """
+
+    token_ids: list[int]
+    num_prefilled: int
+    prefill_s: float
+    decode_s: float
+
+    @property
+    def prefill_tokens_per_s(self) -> float:
+        """Computed prompt tokens ÷ time to the first token."""
+        return self.num_prefilled / self.prefill_s
+
+    @property
+    def decode_tokens_per_s(self) -> float:
+        """(output tokens − 1) ÷ (last token − first token)."""
+        return (len(self.token_ids) - 1) / self.decode_s
+
+
+class LlamaCppPeer:
+    """A running llama.cpp. Use as a context manager; one request at a time.
+
+    Attributes:
+        version: of the wheel.
+        system_info: llama.cpp's line about the instruction sets it was built for.
+    """
+
+    def __init__(self, options: PeerOptions) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, *map(str, astuple(options))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        first_line = self._process.stdout.readline()
+        if not first_line:
+            raise RuntimeError(f"llama.cpp did not start, exit code {self._process.wait(START_TIMEOUT_S)}")
+        ready = json.loads(first_line)
+        address = urlsplit(ready["address"])
+        self._host, self._port = str(address.hostname), int(address.port or 0)
+        self.version: str = ready["version"]
+        self.system_info: str = ready["system_info"]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process. Idempotent."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop every thread of the peer for a while: its idle workers spin, which slows down whatever else is measured."""
+        os.kill(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._process.pid, signal.SIGCONT)
+
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Token ids of a text; the flags mean what they mean for ``layerscale_core``'s tokenizers."""
+        body = {"content": text, "add_special": add_special, "parse_special": parse_special}
+        return list(self._post("/tokenize", body)["tokens"])
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        """The text of token ids, control tokens included."""
+        return str(self._post("/detokenize", {"tokens": list(token_ids)})["content"])
+
+    def apply_chat_template(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """The prompt it makes of chat messages by the model's template."""
+        return str(self._post("/apply-template", {"messages": list(messages)})["prompt"])
+
+    def complete(self, prompt_ids: Sequence[int], max_tokens: int) -> Completion:
+        """Continue greedily by exactly ``max_tokens`` tokens."""
+        answer = self._complete(prompt_ids, n_predict=max_tokens, return_tokens=True, ignore_eos=True)
+        timings = answer["timings"]
+        return Completion(
+            token_ids=answer["tokens"],
+            num_prefilled=timings["prompt_n"],
+            prefill_s=timings["prompt_ms"] / 1e3,
+            decode_s=timings["predicted_ms"] / 1e3,
+        )
+
+    def next_token_logprobs(self, prompt_ids: Sequence[int], num_top: int) -> list[tuple[int, float]]:
+        """The likeliest next tokens with their log-probabilities under the unmodified distribution, best first."""
+        answer = self._complete(prompt_ids, n_predict=1, n_probs=num_top, post_sampling_probs=False)
+        return [(top["id"], top["logprob"]) for top in answer["completion_probabilities"][0]["top_logprobs"]]
+
+    def _complete(self, prompt_ids: Sequence[int], **options: object) -> dict[str, Any]:
+        fields = ["tokens", "timings", "completion_probabilities"]
+        body = {"prompt": list(prompt_ids), "temperature": 0.0, "cache_prompt": True, "response_fields": fields}
+        return self._post("/completion", body | options)
+
+    def _post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=REQUEST_TIMEOUT_S)
+        with contextlib.closing(connection):
+            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            content = response.read()
+        if response.status != http.client.OK:
+            raise RuntimeError(f"llama.cpp answered {response.status} to {path}: {content[:500]!r}")
+        return dict(json.loads(content))
+
+
+def serve(model_path: str, context_len: str, num_threads: str, flash_attention: str, micro_batch_len: str) -> None:
+    """The peer's process: start, say where it listens in one line of JSON, stay until the parent is gone.
+
+    The arguments are the fields of ``PeerOptions``.
+    """
+    import xllamacpp  # noqa: PLC0415 (100 MB that the client's process does without)
+
+    params = xllamacpp.CommonParams()
+    params.model.path = model_path
+    params.n_ctx = int(context_len)
+    params.n_parallel = 1
+    params.n_ubatch = int(micro_batch_len)
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = int(num_threads)
+    params.flash_attn_type = getattr(
+        xllamacpp.llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{flash_attention.upper()}"
+    )
+    params.verbosity = 0
+    server = xllamacpp.Server(params)
+    ready = {
+        "address": server.listening_address,
+        "version": xllamacpp.__version__,
+        "system_info": xllamacpp.get_system_info(),
+    }
+    print(json.dumps(ready), flush=True)
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    serve(*sys.argv[1:])
