@@ -13,9 +13,10 @@ from types import ModuleType
 import pytest
 
 from examples.demo.server_process import ServerProcess
-from layerscale_core.engine.scheduler import FairPolicy
+from layerscale_core import builtin
+from layerscale_core.conformance import SchedulerPolicyContract
 from layerscale_core.plugins import PluginRegistry
-from layerscale_core.specs import Priority, RunningSequence, TokenBudget
+from layerscale_core.specs import SchedulerPolicy
 from tests.support.documentation import PAGES, code_blocks
 
 pytestmark = pytest.mark.xdist_group("documented examples")  # one server for all of them
@@ -59,14 +60,25 @@ def test_the_examples_with_curl_run(page: Path, url: str) -> None:
             assert json.loads(result.stdout)["choices"]
 
 
-def test_the_complete_plugin_of_the_guide_is_accepted_and_serves() -> None:
-    (code,) = code_blocks("docs/plugins.md", "python")
+@pytest.fixture(scope="module")
+def plugin_of_the_guide() -> ModuleType:
+    """The complete plugin on the page about plugins."""
     plugin = ModuleType("one_token_each")
-    exec(code, vars(plugin))
+    exec(compile(code_blocks("docs/plugins.md", "python")[0], "docs/plugins.md", "exec"), vars(plugin))
+    return plugin
+
+
+def test_the_plugin_of_the_guide_is_accepted_and_comes_before_the_built_in_one(plugin_of_the_guide: ModuleType) -> None:
     registry = PluginRegistry()
-    assert registry.register(plugin, "one-token-each", "documentation").cause is None
-    policy = registry.make_scheduler_policy()
-    assert not isinstance(policy, FairPolicy)
-    running = [RunningSequence(index, Priority.INTERACTIVE, 5, False, True, steps_waited=index) for index in range(3)]
-    served = policy.plan(running, TokenBudget(max_tokens=8, max_logits=2))
-    assert [(each.sequence_id, each.num_tokens) for each in served] == [(2, 1), (1, 1)]
+    assert registry.register(builtin, "builtin", "layerscale-engine").cause is None
+    assert registry.register(plugin_of_the_guide, "one-token-each", "documentation").cause is None
+    assert isinstance(registry.make_scheduler_policy(), plugin_of_the_guide.OneTokenEach)
+
+
+class TestPluginOfTheGuide(SchedulerPolicyContract):
+    """It keeps every promise of a scheduler policy."""
+
+    @pytest.fixture
+    def policy(self, plugin_of_the_guide: ModuleType) -> SchedulerPolicy:
+        policy: SchedulerPolicy = plugin_of_the_guide.layerscale_make_scheduler_policy()
+        return policy
