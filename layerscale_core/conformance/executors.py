@@ -51,13 +51,21 @@ def reference_executor(spec: ModelSpec, kv: KVLayout, layout: str = "f32") -> Ex
 
 
 def logits_in_chunks(
-    executor: Executor, kv: KVLayout, chunks: Sequence[Sequence[int]], seed: int = 0, first_position: int = 0
+    executor: Executor, kv: KVLayout, chunks: Sequence[Sequence[int]], seed: int = 0, position_gap: int = 0
 ) -> Logits:
-    """Every token's logits of one lone sequence, computed chunk by chunk, on pages that the seed picks."""
+    """Every token's logits of one lone sequence, computed chunk by chunk.
+
+    Args:
+        seed: picks the pages.
+        position_gap: positions left out before each chunk.
+    """
     book = PageBook(kv, seed)
     sequence = book.sequence()
-    sequence.next_position = first_position
-    return np.concatenate([executor.step(book.batch([Span(sequence, chunk, True)])).copy() for chunk in chunks])
+    logits = []
+    for chunk in chunks:
+        sequence.next_position += position_gap
+        logits.append(executor.step(book.batch([Span(sequence, chunk, True)])).copy())
+    return np.concatenate(logits)
 
 
 def relative_error(actual: Logits, truth: Logits) -> float:

@@ -1,0 +1,150 @@
+"""The contracts themselves: each finds the fault it is there to find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from layerscale_core.allocator import CountingAllocator
+from layerscale_core.conformance import BackendContract, KVPoolContract, SchedulerPolicyContract, tiny_spec
+from layerscale_core.conformance.executors import kv_layout, open_executor
+from layerscale_core.conformance.paging import PROMPT, cut
+from layerscale_core.engine.kv_pool import PagedKVPool
+from layerscale_core.reference import ReferenceKernels
+from layerscale_core.reference.kernels import PagedKV, Step
+from layerscale_core.specs import Capabilities, ScheduledTokens, TokenBudget
+
+BACKEND = SimpleNamespace(name="faulty", capabilities=Capabilities())
+KV = kv_layout(tiny_spec(), 16)
+ALLOCATOR = CountingAllocator(2**30, "the test's memory")
+
+
+class AttendsToWholePages(ReferenceKernels):
+    """Takes every slot of a page up to its end for valid."""
+
+    def begin_step(self, batch: object) -> Step:
+        step = super().begin_step(batch)
+        for ranges in step.page_ranges:
+            ranges[:, 1] = 0
+        return step
+
+
+class RotatesFromZero(ReferenceKernels):
+    """Takes a token's place in the batch for its position."""
+
+    def rope(self, x: np.ndarray, step: Step, *rest: object) -> np.ndarray:
+        step.batch.positions[:] = np.arange(len(x))
+        return super().rope(x, step, *rest)
+
+
+class MultipliesInOneGo(ReferenceKernels):
+    """Lets the shape of the batch choose the order of summation."""
+
+    def linear(self, x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        halves = matrix.shape[1] // (2 if len(x) == 1 else 4)
+        parts = [x[:, i : i + halves] @ matrix[:, i : i + halves].T for i in range(0, matrix.shape[1], halves)]
+        return np.sum(parts, axis=0, dtype=np.float32)
+
+
+class CopiesOneLayer(ReferenceKernels):
+    """Forgets that a page has all layers."""
+
+    def copy_pages(self, kv: PagedKV, source_ids: np.ndarray, target_ids: np.ndarray) -> None:
+        super().copy_pages(PagedKV(kv.keys[:1], kv.values[:1], kv.page_size), source_ids, target_ids)
+
+
+class IsSlightlyWrong(ReferenceKernels):
+    """Computes the wrong activation, a little."""
+
+    def gated_activation(self, gate: np.ndarray, up: np.ndarray, activation: object) -> np.ndarray:
+        return super().gated_activation(gate * 1.2, up, activation)
+
+
+def device_over(kernels: type[ReferenceKernels]) -> SimpleNamespace:
+    return SimpleNamespace(
+        allocator=ALLOCATOR, make_kernels=lambda: kernels(ALLOCATOR), make_executor=lambda spec, weights, kv: None
+    )
+
+
+def whole_first_page(pages: list) -> list:
+    pages[0].start = 5
+    return pages
+
+
+CONTRACT = BackendContract()
+
+
+@pytest.mark.parametrize(
+    ("kernels", "promise"),
+    [
+        (AttendsToWholePages, lambda device: CONTRACT.test_attends_to_valid_slots_only(device, KV, whole_first_page)),
+        (RotatesFromZero, lambda device: CONTRACT.test_rotates_to_the_positions_of_the_batch(BACKEND, device)),
+        (
+            IsSlightlyWrong,
+            lambda device: CONTRACT.test_equals_the_reference_on_every_weight_layout(BACKEND, device, "f32"),
+        ),
+    ],
+)
+def test_a_wrong_kernel_is_found(kernels: type[ReferenceKernels], promise: Callable[[object], None]) -> None:
+    promise(device_over(ReferenceKernels))
+    with pytest.raises(AssertionError):
+        promise(device_over(kernels))
+
+
+@pytest.mark.parametrize(
+    ("kernels", "promise"),
+    [
+        (
+            MultipliesInOneGo,
+            lambda executor: CONTRACT.test_does_not_depend_on_how_a_prompt_is_cut(executor, KV, cut(PROMPT, 36)),
+        ),
+        (MultipliesInOneGo, lambda executor: CONTRACT.test_does_not_depend_on_neighbours(executor, KV)),
+        (CopiesOneLayer, lambda executor: CONTRACT.test_a_copied_page_holds_the_same_and_is_its_own(executor, KV)),
+    ],
+)
+def test_a_wrong_batch_is_found(kernels: type[ReferenceKernels], promise: Callable[[object], None]) -> None:
+    with open_executor(device_over(ReferenceKernels), tiny_spec(), KV) as executor:
+        promise(executor)
+    with open_executor(device_over(kernels), tiny_spec(), KV) as executor, pytest.raises(AssertionError):
+        promise(executor)
+
+
+def test_a_leaking_executor_is_found() -> None:
+    class KeepsItsMemory(ReferenceKernels):
+        def release(self) -> None:
+            pass
+
+    with pytest.raises(AssertionError):
+        CONTRACT.test_an_executor_is_counted_and_gives_everything_back(BACKEND, device_over(KeepsItsMemory))
+
+
+def test_a_pool_that_promises_the_same_pages_twice_is_found() -> None:
+    class Overbooks(PagedKVPool):
+        def can_admit(self, max_tokens: int) -> bool:
+            return self.fits_ever(max_tokens)
+
+    contract = KVPoolContract()
+    with pytest.raises(AssertionError):
+        contract.test_whoever_is_admitted_can_grow_and_nobody_shares_a_slot(Overbooks(12, 4), seed=0)
+
+
+def test_a_policy_that_starves_is_found() -> None:
+    policy = SimpleNamespace(
+        plan=lambda running, budget: (
+            [ScheduledTokens(s.sequence_id, 1) for s in running if s.is_decoding][:1]
+            or [ScheduledTokens(running[0].sequence_id, 1)]
+        )
+    )
+    with pytest.raises(AssertionError):
+        SchedulerPolicyContract().test_nobody_starves_while_others_keep_arriving(policy, TokenBudget(4, 4), seed=0)
+
+
+def test_a_policy_that_overspends_is_found() -> None:
+    policy = SimpleNamespace(
+        plan=lambda running, budget: [ScheduledTokens(s.sequence_id, s.num_uncomputed) for s in running]
+    )
+    with pytest.raises(AssertionError):
+        SchedulerPolicyContract().test_every_decision_is_within_bounds(policy, TokenBudget(16, 2), seed=0)
