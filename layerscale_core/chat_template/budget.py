@@ -1,0 +1,92 @@
+"""What one rendering may cost: its output, its time, and the size of every value on the way."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from typing import TypeVar
+
+MAX_OUTPUT_CHARS = 1 << 20
+MAX_RENDER_S = 0.25
+MAX_CHARS = 2 << 20
+"""Characters of one value, those of its items included. An item that is contained twice counts twice, as it would
+when the value is compared or printed."""
+MAX_ITEMS = 100_000
+"""Items of one value, those of its items included."""
+MAX_INT_BITS = 1024
+MAX_WORK_BYTES = 128 << 20
+"""Memory of all values made during one rendering, also of those that are long forgotten."""
+
+_ITEM_BYTES = 64  # a slot, and a small object of its own
+
+Value = TypeVar("Value")
+
+
+class TemplateLimitError(Exception):
+    """A template exceeds a limit; the text says which."""
+
+
+class Budget:
+    """The means of one rendering, counted down. Its clock starts when it is made."""
+
+    def __init__(self) -> None:
+        self._deadline = time.monotonic() + MAX_RENDER_S
+        self._bytes_left = MAX_WORK_BYTES
+
+    def tick(self) -> None:
+        """Pass a point at which a rendering that takes too long ends."""
+        if time.monotonic() > self._deadline:
+            raise TemplateLimitError(f"rendering takes longer than {MAX_RENDER_S * 1000:.0f} ms")
+
+    def admit(self, value: Value) -> Value:
+        """Pass a new value on, counted, unless it is too large."""
+        self.tick()
+        if isinstance(value, str):
+            check_chars(len(value))
+            self._spend(sys.getsizeof(value))
+        elif isinstance(value, int):
+            if value.bit_length() > MAX_INT_BITS:
+                raise TemplateLimitError(f"a number has more than {MAX_INT_BITS} bits")
+        elif isinstance(value, (list, tuple, dict)):
+            measure(value)
+            self._spend(_ITEM_BYTES * len(value))
+        return value
+
+    def _spend(self, num_bytes: int) -> None:
+        self._bytes_left -= num_bytes
+        if self._bytes_left < 0:
+            raise TemplateLimitError(f"rendering makes more than {MAX_WORK_BYTES >> 20} MiB of values")
+
+
+def check_chars(num_chars: int) -> None:
+    """Refuse a text before it is made."""
+    if num_chars > MAX_CHARS:
+        raise TemplateLimitError(f"a value has more than {MAX_CHARS} characters")
+
+
+def check_items(num_items: int) -> None:
+    """Refuse a list before it is made."""
+    if num_items > MAX_ITEMS:
+        raise TemplateLimitError(f"a value has more than {MAX_ITEMS} items")
+
+
+def measure(value: object) -> int:
+    """The characters of a value, its items' included; refuses one that is too large."""
+    chars = items = 0
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        inner: Iterable[object] = ()
+        if isinstance(item, str):
+            chars += len(item)
+            check_chars(chars)
+        elif isinstance(item, dict):
+            items += 2 * len(item)
+            inner = (part for pair in item.items() for part in pair)
+        elif isinstance(item, (list, tuple)):
+            items += len(item)
+            inner = item
+        check_items(items)
+        waiting.extend(inner)
+    return chars

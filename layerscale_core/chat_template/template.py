@@ -1,0 +1,113 @@
+"""A model's chat template, compiled once and rendered for each request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from jinja2 import Template
+from jinja2.exceptions import TemplateError, TemplateSyntaxError
+
+from layerscale_core.chat_template.budget import MAX_OUTPUT_CHARS, Budget, TemplateLimitError
+from layerscale_core.chat_template.functions import RefusedError
+from layerscale_core.chat_template.sandbox import BoundedEnvironment
+from layerscale_core.errors import InvalidRequestError, UnsupportedModelError
+
+MAX_SOURCE_CHARS = 256 * 1024
+_MAX_REASON_CHARS = 200
+
+
+class ChatTemplate:
+    """A template from a model file: code that nobody here has read.
+
+    Rendering is bounded in output, time and memory (``budget``): between any two steps a template is stopped, and no
+    single step handles more than a few megabytes. It is pure Python, so a step at the limits can outlast the time by
+    some tens of milliseconds. Immutable; safe from any thread; takes too long for an event loop.
+
+    Args:
+        source: Jinja, in the dialect of transformers' ``apply_chat_template``.
+        bos, eos: what the template gets as ``bos_token`` and ``eos_token``; "" where the model has none.
+
+    Raises:
+        UnsupportedModelError: the source does not compile, or is too long.
+    """
+
+    def __init__(self, source: str, *, bos: str, eos: str) -> None:
+        if len(source) > MAX_SOURCE_CHARS:
+            raise UnsupportedModelError(
+                f"the model's chat template has {len(source)} characters; at most {MAX_SOURCE_CHARS} are supported"
+            )
+        try:
+            self._code = BoundedEnvironment(Budget()).compile(source, "chat template", "<chat template>")
+        except TemplateSyntaxError as error:
+            raise UnsupportedModelError(
+                f"the model's chat template does not compile: line {error.lineno}: {_one_line(error.message)}"
+            ) from error
+        except Exception as error:  # what Python's compiler raises for what Jinja let pass, such as deep nesting
+            raise UnsupportedModelError(
+                f"the model's chat template does not compile: {type(error).__name__}"
+            ) from error
+        self._bos = bos
+        self._eos = eos
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        /,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **kwargs: Any,
+    ) -> str:
+        """The conversation as text.
+
+        Args:
+            messages, tools: JSON values, as OpenAI's API has them.
+            kwargs: further variables, JSON values too; they replace none of the others.
+
+        Raises:
+            InvalidRequestError: the template refuses the conversation, fails on it, or exceeds a limit.
+        """
+        variables = {
+            **kwargs,
+            "messages": messages,
+            "tools": tools,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+            "bos_token": self._bos,
+            "eos_token": self._eos,
+        }
+        try:
+            return self._render(variables)
+        except RefusedError as error:
+            reason = f"the model's chat template refuses these messages: {_one_line(str(error))}"
+        except TemplateLimitError as error:
+            reason = f"the model's chat template exceeds a limit with these messages: {error}"
+        except TemplateError as error:
+            reason = f"the model's chat template fails on these messages: {_one_line(error.message)}"
+        except Exception as error:  # the template's own mistakes; their text may hold the client's
+            reason = f"the model's chat template fails on these messages: {type(error).__name__}"
+        raise InvalidRequestError(reason, param="messages")
+
+    def _render(self, variables: dict[str, Any]) -> str:
+        budget = Budget()
+        budget.admit(variables)
+        environment = BoundedEnvironment(budget)
+        template = Template.from_code(environment, self._code, environment.make_globals(None))
+        return _collect(template.generate(variables))
+
+
+def _collect(pieces: Iterable[str]) -> str:
+    output: list[str] = []
+    num_chars = 0
+    for piece in pieces:
+        num_chars += len(piece)
+        if num_chars > MAX_OUTPUT_CHARS:
+            raise TemplateLimitError(f"the prompt has more than {MAX_OUTPUT_CHARS} characters")
+        output.append(piece)
+    return "".join(output)
+
+
+def _one_line(text: str | None) -> str:
+    line = " ".join((text or "").split())
+    return line if len(line) <= _MAX_REASON_CHARS else f"{line[:_MAX_REASON_CHARS]}…"
