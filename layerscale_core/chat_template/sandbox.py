@@ -72,7 +72,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self._methods = make_methods(budget)
         self.globals: dict[str, Any] = dict(functions)
         self.filters = make_filters(budget) | {ADMIT: budget.admit, CONCAT: bounded(budget, concat)}
-        self.tests = make_tests(budget)
+        self.tests: dict[str, Any] = make_tests(budget)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """An operator between two values, refused before its result would be too large."""
