@@ -1,4 +1,8 @@
-"""The specs: hooks that assemble, protocols that serve. A plugin author imports from here and nowhere else in core."""
+"""The specs: hooks that assemble, protocols that serve.
+
+All that a plugin implements is here. What it may use besides: the errors and the model descriptions that the specs speak
+of, ``allocator`` and ``host``, the ``reference`` kernels, and in its tests the ``conformance`` kit.
+"""
 
 from layerscale_core.specs.backend import (
     Allocator,
