@@ -37,7 +37,17 @@ def tests(session: nox.Session) -> None:
         check_types(session)
         build_docs(session)
     fetch_model(session)
-    session.run("pytest", "-n", "2", "--dist", "loadgroup", *session.posargs, env={"LAYERSCALE_TEST_MODEL": str(MODEL)})
+    session.run(
+        "pytest",
+        "-n",
+        "logical",
+        "--maxprocesses",
+        "4",
+        "--dist",
+        "loadgroup",
+        *session.posargs,
+        env={"LAYERSCALE_TEST_MODEL": str(MODEL)},
+    )
 
 
 @nox.session

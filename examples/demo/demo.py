@@ -55,7 +55,9 @@ def main() -> int:
             serve(console, server, options)
         except (ServerFailedError, OpenAIError) as error:
             console.print(f"[red]the server failed[/]: {error}; the end of its log:", soft_wrap=True)
-            console.print("".join(server.log().splitlines(keepends=True)[-LOG_TAIL_LINES:]), markup=False)
+            console.print(
+                "".join(server.log().splitlines(keepends=True)[-LOG_TAIL_LINES:]), markup=False, soft_wrap=True
+            )
             return 1
         except KeyboardInterrupt:
             console.print("\nstopping …")
