@@ -16,6 +16,8 @@ nox.options.default_venv_backend = "virtualenv"
 
 MODEL = Path(".cache", "models", "SmolLM2-135M-Instruct.Q4_1.gguf").absolute()
 DRAIN_LIMIT_S = 30
+WORKERS = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadgroup")
+"""Test processes; tests that share something costly name a group and stay in one of them."""
 
 
 @nox.session
@@ -37,17 +39,7 @@ def tests(session: nox.Session) -> None:
         check_types(session)
         build_docs(session)
     fetch_model(session)
-    session.run(
-        "pytest",
-        "-n",
-        "logical",
-        "--maxprocesses",
-        "4",
-        "--dist",
-        "loadgroup",
-        *session.posargs,
-        env={"LAYERSCALE_TEST_MODEL": str(MODEL)},
-    )
+    session.run("pytest", *WORKERS, *session.posargs, env={"LAYERSCALE_TEST_MODEL": str(MODEL)})
 
 
 @nox.session
