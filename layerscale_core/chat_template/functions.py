@@ -58,6 +58,7 @@ def make_filters(budget: Budget) -> dict[str, Function]:
         "e": _escape,
         "escape": _escape,
         "format": percent_format,
+        "fromjson": json.loads,
         "indent": _indent,
         "join": _join_filter,
         "replace": _replace,

@@ -20,9 +20,9 @@ _MAX_REASON_CHARS = 200
 class ChatTemplate:
     """A template from a model file: code that nobody here has read.
 
-    Rendering is bounded in output, time and memory (``budget``): between any two steps a template is stopped, and no
-    single step handles more than a few megabytes. It is pure Python, so a step at the limits can outlast the time by
-    some tens of milliseconds. Immutable; safe from any thread; takes too long for an event loop.
+    Rendering is bounded in output, time and memory (``budget``): a template can be stopped between any two steps, and
+    no step handles more than a few megabytes. A step is not interrupted: sorting the longest list there can be
+    outlasts the time by about a tenth of a second. Immutable; safe from any thread; too slow for an event loop.
 
     Args:
         source: Jinja, in the dialect of transformers' ``apply_chat_template``.
