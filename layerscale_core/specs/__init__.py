@@ -1,7 +1,7 @@
 """The specs: hooks that assemble, protocols that serve.
 
-All that a plugin implements is here. What it may use besides: the errors and the model descriptions that the specs speak
-of, ``allocator`` and ``host``, the ``reference`` kernels, and in its tests the ``conformance`` kit.
+All that a plugin implements is here. What it may use of core besides: the errors and model descriptions that the specs
+speak of, ``allocator`` and ``host``, the ``reference`` kernels, and in its tests the ``conformance`` kit.
 """
 
 from layerscale_core.specs.backend import (
