@@ -5,11 +5,12 @@ Only the chosen file is fetched, and nothing of a repository is executed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
@@ -25,6 +26,8 @@ from layerscale_server.hub.reference import ModelReference
 log = logging.getLogger(__name__)
 
 _LIST_TIMEOUT_S = 10.0
+_LEFTOVER_AGE_S = 600.0
+"""A partial file that has not grown for so long has no process any more: the hub's own timeouts are far shorter."""
 
 
 class Repository:
@@ -61,6 +64,7 @@ class Repository:
         chosen = files[choose_file(list(files), self._reference)]
         if self._is_cached(chosen, info.sha):
             return self._download(chosen)
+        self._remove_leftovers()
         self._check_disk_space(chosen)
         log.info("downloading %s of %s (%s)", chosen.rfilename, self._reference.repo_id, _megabytes(chosen.size))
         path = self._download(chosen)
@@ -92,6 +96,14 @@ class Repository:
             self._reference.repo_id, file.rfilename, cache_dir=self._cache_dir, revision=commit
         )
         return isinstance(cached, str)
+
+    def _remove_leftovers(self) -> None:
+        """Remove what downloads of this repository left when their process was killed; a live one still grows."""
+        folder = self._cache_dir / f"models--{self._reference.repo_id.replace('/', '--')}" / "blobs"
+        for leftover in folder.glob("*.incomplete"):
+            with contextlib.suppress(FileNotFoundError):  # another process may clean up too, or finish
+                if time.time() - leftover.stat().st_mtime > _LEFTOVER_AGE_S:
+                    leftover.unlink()
 
     def _check_disk_space(self, file: RepoSibling) -> None:
         existing = next(folder for folder in (self._cache_dir, *self._cache_dir.absolute().parents) if folder.exists())
@@ -135,7 +147,7 @@ def _verify(path: Path, file: RepoSibling) -> None:
         )
 
 
-@contextmanager
+@contextlib.contextmanager
 def _progress_bars(wanted: bool) -> Iterator[None]:
     """Without bars if they are not wanted; with them huggingface_hub decides, and shows none off a terminal."""
     if wanted or are_progress_bars_disabled():

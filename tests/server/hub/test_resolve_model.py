@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -144,6 +145,17 @@ class TestDownload:
         assert stored_bytes(cache) == 0
         hub.corrupt = False
         assert resolve("org/single", hub, cache).path.read_bytes() == SMALL
+
+    @pytest.mark.parametrize(("age_s", "is_kept"), [(0, True), (3_600, False)])
+    def test_what_a_killed_download_left_is_removed_and_a_live_one_is_not(
+        self, hub: StandInHub, cache: Path, age_s: int, is_kept: bool
+    ) -> None:
+        partial = cache / "models--org--single" / "blobs" / "0123abcd.4567.incomplete"
+        partial.parent.mkdir(parents=True)
+        partial.write_bytes(b"GG")
+        os.utime(partial, (time.time() - age_s,) * 2)
+        resolve("org/single", hub, cache)
+        assert partial.exists() is is_kept
 
     def test_a_file_larger_than_the_disk_is_refused_before_the_download(
         self, hub: StandInHub, cache: Path, monkeypatch: pytest.MonkeyPatch
