@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +72,7 @@ class FakeExecutor:
             self._check_shapes(batch)
             self._token_ids[batch.slot_mapping] = batch.token_ids
             self._positions[batch.slot_mapping] = batch.positions
-            likeliest = np.concatenate([self._read(batch, index) for index in range(batch.num_seqs)])
+            likeliest = self._attend(batch)
         except AssertionError as violation:
             self.violations.append(violation)
             raise
@@ -89,47 +90,47 @@ class FakeExecutor:
         self.num_closed += 1
 
     def _check_shapes(self, batch: StepBatch) -> None:
-        num_tokens, num_seqs = batch.num_tokens, batch.num_seqs
-        assert num_seqs >= 1
-        assert batch.token_ids.dtype == batch.positions.dtype == batch.cu_seqlens.dtype == np.int32
+        tables = (batch.page_tables, batch.page_starts, batch.page_stops)
+        int32s = (batch.token_ids, batch.positions, batch.cu_seqlens, batch.logits_indices, *tables)
+        assert {array.dtype for array in int32s} == {np.dtype(np.int32)}
         assert batch.slot_mapping.dtype == np.int64
-        assert batch.token_ids.shape == batch.positions.shape == batch.slot_mapping.shape == (num_tokens,)
-        assert batch.token_ids.min() >= 0
-        assert batch.token_ids.max() < self._vocab_size
-        assert batch.cu_seqlens[0] == 0
-        assert batch.cu_seqlens[-1] == num_tokens
-        assert np.diff(batch.cu_seqlens).min() >= 1, "a sequence without new tokens"
-        assert np.unique(batch.slot_mapping).size == num_tokens, "a slot is written twice"
-        assert batch.logits_indices.dtype == np.int32
-        assert np.all(np.diff(batch.logits_indices) > 0)
-        assert np.all((batch.logits_indices >= 0) & (batch.logits_indices < num_tokens))
-        for table in (batch.page_tables, batch.page_starts, batch.page_stops):
-            assert table.dtype == np.int32
-            assert table.shape == batch.page_tables.shape
-            assert table.shape[0] == num_seqs
-            assert table.flags.c_contiguous
-        padded = batch.page_tables < 0
-        assert np.all(batch.page_tables[padded] == -1)
-        assert not np.any(batch.page_starts[padded])
-        assert not np.any(batch.page_stops[padded])
-        assert np.all(padded[:, 1:] >= padded[:, :-1]), "a page after the padding"
-        owned = batch.page_tables[~padded]
-        assert np.unique(owned).size == owned.size, "a page in two tables"
-        assert np.all(owned < self._num_pages)
+        assert batch.token_ids.shape == batch.positions.shape == batch.slot_mapping.shape == (batch.num_tokens,)
+        assert {table.shape for table in tables} == {(batch.num_seqs, batch.page_tables.shape[1])}
+        assert all(table.flags.c_contiguous for table in tables)
 
-    def _read(self, batch: StepBatch, index: int) -> NDArray[np.int64]:
-        """The likeliest next token after each new token of a sequence."""
-        num_pages = int((batch.page_tables[index] >= 0).sum())
-        page_ids = batch.page_tables[index, :num_pages, None].astype(np.int64)
+        assert all(0 <= token_id < self._vocab_size for token_id in batch.token_ids.tolist())
+        assert len(set(batch.slot_mapping.tolist())) == batch.num_tokens, "a slot is written twice"
+        _check_ascending(batch.logits_indices.tolist())
+        assert all(0 <= index < batch.num_tokens for index in batch.logits_indices.tolist())
+        cu_seqlens = batch.cu_seqlens.tolist()
+        assert (cu_seqlens[0], cu_seqlens[-1]) == (0, batch.num_tokens)
+        _check_ascending(cu_seqlens)
+
+        is_page = batch.page_tables >= 0
+        pages = batch.page_tables[is_page].tolist()
+        assert len(set(pages)) == len(pages), "a page in two tables"
+        assert all(page_id < self._num_pages for page_id in pages)
+        assert bool((batch.page_tables[~is_page] == -1).all())
+        assert bool(((batch.page_starts < batch.page_stops) == is_page).all()), "an empty page, or a range without one"
+        assert bool((is_page[:, 1:] <= is_page[:, :-1]).all()), "a page after the padding"
+
+    def _attend(self, batch: StepBatch) -> NDArray[np.int64]:
+        """The likeliest next token after each new token, as an index into the alphabet."""
         offsets = np.arange(self._page_size)
-        starts, stops = batch.page_starts[index, :num_pages, None], batch.page_stops[index, :num_pages, None]
-        assert np.all((starts >= 0) & (starts < stops) & (stops <= self._page_size))
-        slots = (page_ids * self._page_size + offsets)[(starts <= offsets) & (offsets < stops)]
-        first, stop = int(batch.cu_seqlens[index]), int(batch.cu_seqlens[index + 1])
-        assert np.array_equal(slots[-(stop - first) :], batch.slot_mapping[first:stop]), "new tokens are not the last"
-        assert np.array_equal(self._positions[slots], np.arange(slots.size)), "a slot holds another position"
-        running_sum = np.cumsum(self._token_ids[slots] * (2 * np.arange(slots.size) + 1) + 7)
-        likeliest: NDArray[np.int64] = running_sum[-(stop - first) :] % self._alphabet.size
+        valid = (batch.page_starts[:, :, None] <= offsets) & (offsets < batch.page_stops[:, :, None])
+        slots = (batch.page_tables[:, :, None].astype(np.int64) * self._page_size + offsets)[valid]
+        context_lens = valid.sum(axis=(1, 2))
+        context_starts = np.cumsum(context_lens) - context_lens
+        positions = np.arange(slots.size) - np.repeat(context_starts, context_lens)
+        assert np.array_equal(self._positions[slots], positions), "a slot holds another position"
+
+        num_new = np.diff(batch.cu_seqlens)
+        new = np.arange(batch.num_tokens) + np.repeat(context_starts + context_lens - batch.cu_seqlens[1:], num_new)
+        assert np.array_equal(slots[new], batch.slot_mapping), "new tokens are not the last of their sequence"
+        terms = self._token_ids[slots] * (2 * positions + 1) + 7
+        running_sum = np.cumsum(terms)
+        before = (running_sum - terms)[context_starts]
+        likeliest: NDArray[np.int64] = (running_sum[new] - np.repeat(before, num_new)) % self._alphabet.size
         return likeliest
 
     def _logits(self, likeliest: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -137,3 +138,7 @@ class FakeExecutor:
         rank = (np.arange(self._alphabet.size) - likeliest[:, None]) % self._alphabet.size
         logits[:, self._alphabet] = -0.5 * rank
         return logits
+
+
+def _check_ascending(numbers: list[int]) -> None:
+    assert all(first < second for first, second in pairwise(numbers))
