@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass, field
 
 from layerscale_core.chat_template import ChatTemplate
-
 from layerscale_core.errors import ShuttingDownError
 from layerscale_core.memory_plan import MemoryPlan
 from layerscale_core.models import ModelSpec

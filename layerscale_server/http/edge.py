@@ -140,7 +140,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Close for writing, and soon for reading: closed at once, what the client still sends could erase the answer."""
+        """Close for writing now and for reading soon: if closed at once, unread input could erase the answer."""
         self._is_refused = True
         if self.transport.can_write_eof():
             self.transport.write_eof()

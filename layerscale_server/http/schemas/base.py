@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, FailFast, model_validator
+from typing_extensions import TypeAliasType
 
 
 class RequestModel(BaseModel):
@@ -20,5 +21,5 @@ class RequestModel(BaseModel):
         return value
 
 
-TokenIds = Annotated[list[int], FailFast()]
+TokenIds = TypeAliasType("TokenIds", Annotated[list[int], FailFast()])
 """Token ids; the first that is wrong is reported, not a million of them."""

@@ -6,7 +6,9 @@ import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, FailFast, Field, ValidationInfo, field_validator, model_validator
+from typing_extensions import TypeAliasType
 
+from layerscale_core.errors import InvalidRequestError
 from layerscale_server.http.schemas.base import RequestModel
 from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS, SamplingFields, limits_of
 
@@ -80,7 +82,7 @@ def _call_for_template(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}
 
 
-Messages = Annotated[list[Message], FailFast(), Field(min_length=1)]
+Messages = TypeAliasType("Messages", Annotated[list[Message], FailFast(), Field(min_length=1)])
 
 
 class ResponseFormat(RequestModel):
@@ -149,7 +151,7 @@ class ChatRequest(SamplingFields):
     @model_validator(mode="after")
     def _check_logprobs(self) -> ChatRequest:
         if self.top_logprobs is not None and not self.logprobs:
-            raise ValueError("top_logprobs: needs logprobs to be true")
+            raise InvalidRequestError("top_logprobs needs logprobs to be true", param="top_logprobs")
         return self
 
     @property

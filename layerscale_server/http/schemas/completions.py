@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, FailFast, Field, ValidationInfo, field_validator, model_validator
 
+from layerscale_core.errors import InvalidRequestError
 from layerscale_server.http.schemas.base import TokenIds
 from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS, SamplingFields, limits_of
 
@@ -49,5 +50,7 @@ class CompletionRequest(SamplingFields):
     @model_validator(mode="after")
     def _check_scoring(self) -> CompletionRequest:
         if self.max_tokens == 0 and not (self.echo and self.logprobs is not None):
-            raise ValueError("max_tokens: should be at least 1, or 0 together with echo and logprobs")
+            raise InvalidRequestError(
+                "max_tokens must be at least 1, or 0 together with echo and logprobs", param="max_tokens"
+            )
         return self

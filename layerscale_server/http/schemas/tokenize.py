@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import ValidationInfo, field_validator, model_validator
 
+from layerscale_core.errors import InvalidRequestError
 from layerscale_server.http.schemas.base import RequestModel, TokenIds
 from layerscale_server.http.schemas.chat import Message, Messages
 from layerscale_server.http.schemas.sampling import limits_of
@@ -28,7 +29,7 @@ class TokenizeRequest(RequestModel):
     @model_validator(mode="after")
     def _check_choice(self) -> TokenizeRequest:
         if (self.prompt is None) == (self.messages is None):
-            raise ValueError("prompt: exactly one of prompt and messages is needed")
+            raise InvalidRequestError("exactly one of prompt and messages is needed", param="prompt")
         return self
 
 

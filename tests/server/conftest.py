@@ -1,0 +1,248 @@
+"""A server without a model: the real application and engine over the fake executor."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import itertools
+import json
+import logging
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+import structlog
+from fastapi import FastAPI
+
+from layerscale_core.engine import Engine, EngineLimits, FairPolicy, PagedKVPool
+from layerscale_core.errors import InvalidRequestError
+from layerscale_core.memory_plan import MemoryPlan, MemoryRequest, plan_memory
+from layerscale_core.models import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, RopeSpec
+from layerscale_core.specs import FREE_TIER, DeviceInfo, Tier
+from layerscale_server.generation import AsyncEngine
+from layerscale_server.http.app import create_app
+from layerscale_server.http.process import make_uvicorn
+from layerscale_server.limits import Limits
+from layerscale_server.logging import configure_logging
+from layerscale_server.metrics import Metrics
+from layerscale_server.serve import bind
+from layerscale_server.settings import Settings
+from layerscale_server.state import LoadedModel, ServerState
+from tests.support.fake_executor import FakeExecutor, greedy_answer
+from tests.support.fake_tokenizer import ByteTokenizer
+
+CONTEXT_LEN = 256
+PAGE_SIZE = 16
+MODEL_ID = "acme/tiny"
+PRO_KEY = "pro-key-0123456789"
+PRO_TIER = Tier(name="pro", max_sessions=64, max_burst_slots=32, requires_auth=True)
+
+_ATTENTION = AttentionSpec(num_heads=4, num_kv_heads=2, head_dim=8, scale=1.0, rope=RopeSpec((1.0,) * 4))
+SPEC = ModelSpec(
+    architecture="fake",
+    vocab_size=ByteTokenizer.vocab_size,
+    hidden_size=32,
+    max_context_len=CONTEXT_LEN,
+    norm_eps=1e-5,
+    layers=(LayerSpec(_ATTENTION, MlpSpec(64)),) * 2,
+    tied_output=True,
+    num_parameters=1234,
+)
+
+
+Result = TypeVar("Result")
+
+
+class FakeTemplate:
+    """Renders a conversation as ``role:content;`` after the text of BOS; refuses one that says "refuse me"."""
+
+    def render(
+        self, messages: Sequence[dict[str, Any]], tools: object = None, add_generation_prompt: bool = True
+    ) -> str:
+        assert tools is None
+        if any(message["content"] == "refuse me" for message in messages):
+            raise InvalidRequestError("the chat template refuses this conversation", param="messages")
+        text = "".join(f"{message['role']}:{message['content']};" for message in messages)
+        return f"<bos>{text}" + ("assistant:" if add_generation_prompt else "")
+
+
+@dataclass
+class FakeServer:
+    """The application under test, what it is made of, and a client for it."""
+
+    state: ServerState
+    app: FastAPI
+    engine: Engine
+    executor: FakeExecutor
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """One request, in process."""
+        return self.run(lambda client: client.request(method, path, **options))
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
+        return self.request("POST", path, json=body, **options)
+
+    def chunks(self, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+        """The chunks of a streamed answer, which must end with ``[DONE]``."""
+        response = self.post(path, body | {"stream": True})
+        assert response.status_code == 200, response.text
+        frames = [frame for frame in response.text.split("\n\n") if frame and not frame.startswith(":")]
+        assert all(frame.startswith("data: ") for frame in frames)
+        assert frames[-1] == "data: [DONE]"
+        return [json.loads(frame.removeprefix("data: ")) for frame in frames[:-1]]
+
+    def run(self, work: Callable[[httpx.AsyncClient], Coroutine[Any, Any, Result]]) -> Result:
+        """Several requests on one event loop, in process."""
+
+        async def with_client() -> Result:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://test") as client:
+                return await work(client)
+
+        return asyncio.run(with_client())
+
+
+MakeServer = Callable[..., FakeServer]
+
+
+def text_of(token_ids: Sequence[int]) -> str:
+    return ByteTokenizer().decode(token_ids)
+
+
+def greedy_text(prompt: Sequence[int], num_tokens: int) -> str:
+    """What the fake model answers with temperature 0."""
+    return text_of(greedy_answer(prompt, num_tokens))
+
+
+def chat_prompt(*messages: tuple[str, str]) -> list[int]:
+    """The token ids of a conversation as ``FakeTemplate`` writes it, with one BOS."""
+    rendered = "".join(f"{role}:{content};" for role, content in messages) + "assistant:"
+    return [ByteTokenizer.BOS_ID, *rendered.encode()]
+
+
+def make_plan(context_len: int, max_burst_slots: int) -> MemoryPlan:
+    return plan_memory(SPEC, MemoryRequest(context_len, 0, max_burst_slots, 0, 1 << 30, PAGE_SIZE))
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[io.StringIO]:
+    """What the server logs, as JSON; the logging of the process is as before afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    stream = io.StringIO()
+    configure_logging("json", "info", stream)
+    yield stream
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def make_server() -> Iterator[MakeServer]:
+    """Makes servers; options are those of the inner function and fields of ``Limits``."""
+    servers: list[FakeServer] = []
+
+    def make(
+        *,
+        tier: Tier = FREE_TIER,
+        license_key: str = "",
+        has_model: bool = True,
+        has_template: bool = True,
+        max_waiting: int = 1024,
+        alphabet: Sequence[int] | None = None,
+        context_len: int = CONTEXT_LEN,
+        devices: tuple[DeviceInfo, ...] = (),
+        **limits: Any,
+    ) -> FakeServer:
+        settings = Settings(model="unused", limits=replace(Limits(), **limits))
+        plan = make_plan(context_len, tier.max_burst_slots)
+        words = {} if alphabet is None else {"alphabet": alphabet}
+        executor = FakeExecutor(plan.layout.num_pages, PAGE_SIZE, **words)
+        metrics = Metrics()
+        engine = Engine(
+            executor,
+            ByteTokenizer(),
+            PagedKVPool(plan.layout.num_pages, PAGE_SIZE),
+            FairPolicy(),
+            EngineLimits(max_context_len=context_len, max_running=tier.max_burst_slots, max_waiting=max_waiting),
+            observer=metrics,
+        )
+        metrics.watch_engine(engine.stats, PAGE_SIZE)
+        state = ServerState(settings, tier, metrics, license_key)
+        if has_model:
+            state.model = LoadedModel(
+                model_id=MODEL_ID,
+                spec=SPEC,
+                size_bytes=5678,
+                tokenizer=ByteTokenizer(),
+                chat_template=FakeTemplate() if has_template else None,  # type: ignore[arg-type]  # the same method
+                engine=AsyncEngine(engine, settings.limits.stream_events),
+                plan=plan,
+                devices=devices,
+                max_tokens_per_step=512,
+                created=1_750_000_000,
+            )
+        engine.start()
+        servers.append(FakeServer(state, create_app(state), engine, executor))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.engine.stop()
+        assert not server.executor.violations, server.executor.violations
+        server.engine._pool.check_integrity()
+        assert server.engine.stats().pool.free_pages == server.engine.stats().pool.total_pages
+
+
+@pytest.fixture
+def server(make_server: MakeServer) -> FakeServer:
+    """A server of the free tier with a model."""
+    return make_server()
+
+
+class Gate:
+    """Holds the fake model's steps until it is opened."""
+
+    def __init__(self, executor: FakeExecutor) -> None:
+        self._open = threading.Event()
+        self._reached = threading.Event()
+        self._steps = itertools.count()
+        executor.before_step = self._pass
+
+    def _pass(self, _batch: object) -> None:
+        self._reached.set()
+        assert self._open.wait(30), "the gate was never opened"
+
+    def wait_until_reached(self) -> None:
+        assert self._reached.wait(30), "no step was begun"
+
+    def open(self) -> None:
+        self._open.set()
+
+
+@pytest.fixture
+def run_live() -> Iterator[Callable[[ServerState], str]]:
+    """Serves a state on a real socket, with the limits of the edge; returns the address."""
+    stops: list[Callable[[], None]] = []
+
+    def run(state: ServerState) -> str:
+        listener = bind("127.0.0.1", 0)
+        uvicorn_server = make_uvicorn(state)
+        thread = threading.Thread(target=uvicorn_server.run, kwargs={"sockets": [listener]})
+        thread.start()
+
+        def stop() -> None:
+            uvicorn_server.should_exit = True
+            thread.join(30)
+            assert not thread.is_alive(), "the HTTP server did not end"
+
+        stops.append(stop)
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    yield run
+    for stop in stops:
+        stop()
