@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 
@@ -22,6 +23,9 @@ _PREFLIGHT_HEADERS = [
     (b"access-control-max-age", b"86400"),
 ]
 
+_POLLED_ROUTES = {"/health", "/v1/health", "/metrics"}
+"""Asked every few seconds by machines: logged only for debugging."""
+
 logger = get_logger("layerscale.http")
 
 
@@ -40,11 +44,13 @@ class RequestScope:
         exchange = _Exchange(send)
         scope.setdefault("state", {})["request_id"] = exchange.request_id
         with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
+            # To HEAD the answer is GET's; the server below leaves the body out.
+            inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
             if scope["method"] == "OPTIONS":
                 await exchange.answer_preflight()
             else:
-                await self._answer(scope, receive, exchange)
-            self._record(scope, exchange)
+                await self._answer(inner, receive, exchange)
+            self._record(scope["method"], inner, exchange)
 
     async def _answer(self, scope: Scope, receive: Receive, exchange: _Exchange) -> None:
         try:
@@ -56,15 +62,16 @@ class RequestScope:
             if exchange.status is None:
                 await error_response(error, exchange.request_id)(scope, receive, exchange.send)
 
-    def _record(self, scope: Scope, exchange: _Exchange) -> None:
+    def _record(self, method: str, scope: Scope, exchange: _Exchange) -> None:
         status = exchange.status or _CLIENT_GONE
         route = getattr(scope.get("route"), "path", "unknown")
-        self._metrics.count_request(scope["method"], route, status)
+        self._metrics.count_request(method, route, status)
         duration_ms = round(1000 * (time.monotonic() - exchange.started), 1)
         client = scope.get("client")
-        logger.info(
+        logger.log(
+            logging.DEBUG if route in _POLLED_ROUTES else logging.INFO,
             "request",
-            method=scope["method"],
+            method=method,
             path=scope["path"],
             status=status,
             duration_ms=duration_ms,

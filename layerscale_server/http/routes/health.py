@@ -11,14 +11,14 @@ from layerscale_server.metrics import CONTENT_TYPE
 router = APIRouter()
 
 
-@router.api_route("/health", methods=["GET", "HEAD"])
-@router.api_route("/v1/health", methods=["GET", "HEAD"])
+@router.get("/health")
+@router.get("/v1/health")
 async def health(server: Server) -> Response:
     """200 while new work is taken and makes progress, else 503; the body is empty."""
     return Response(status_code=200 if server.is_ready() else 503)
 
 
-@router.api_route("/metrics", methods=["GET", "HEAD"])
+@router.get("/metrics")
 async def metrics(server: Server) -> Response:
     """Prometheus text."""
     return Response(server.metrics.exposition(), media_type=None, headers={"content-type": CONTENT_TYPE})

@@ -19,7 +19,7 @@ _MIB = 1 << 20
 _BUILD = f"{platform.system()}-{platform.machine()}-python{platform.python_version()}".lower()
 
 
-@router.api_route("/v1/models", methods=["GET", "HEAD"])
+@router.get("/v1/models")
 async def list_models(server: Server) -> Response:
     """The loaded model; none while it is loading."""
     data = [] if server.model is None else [_entry(server.model)]
@@ -28,7 +28,7 @@ async def list_models(server: Server) -> Response:
     return JSONResponse(body | {"server": _server_block(server)})
 
 
-@router.api_route("/v1/models/{model_id:path}", methods=["GET", "HEAD"])
+@router.get("/v1/models/{model_id:path}")
 async def retrieve_model(model_id: str, server: Server) -> Response:
     """The loaded model, by its id."""
     if server.model is None or server.model.model_id != model_id:
