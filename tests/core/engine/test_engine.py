@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -17,7 +17,7 @@ from layerscale_core.engine import (
     Usage,
 )
 from layerscale_core.errors import ContextLengthError, InvalidRequestError, QueueFullError
-from layerscale_core.specs import Priority
+from layerscale_core.specs import Priority, RunningSequence, ScheduledTokens, TokenBudget
 from tests.support.engine_harness import PAGE_SIZE, EngineHarness, RecordingObserver, make_harness
 from tests.support.fake_executor import PRINTABLE, greedy_answer
 from tests.support.fake_tokenizer import ByteTokenizer
@@ -330,6 +330,40 @@ def test_a_lower_priority_still_advances_beside_endless_interactive_work() -> No
     harness.run()
     harness.check_at_rest()
     assert background.token_ids == greedy_answer(bytes(40), 4)
+
+
+class TurnsPolicy:
+    """Lets one sequence at a time advance by one token, in turn, and remembers what it saw."""
+
+    def __init__(self) -> None:
+        self.seen: list[list[RunningSequence]] = []
+
+    def plan(self, running: Sequence[RunningSequence], budget: TokenBudget) -> list[ScheduledTokens]:
+        self.seen.append(list(running))
+        return [ScheduledTokens(running[len(self.seen) % len(running)].sequence_id, 1)]
+
+
+def test_a_policy_sees_what_each_sequence_needs_and_how_long_it_waited() -> None:
+    policy = TurnsPolicy()
+    harness = make_harness(policy=policy)
+    harness.submit("a", b"abc", 2)
+    harness.submit("b", b"d", 3, priority=Priority.FLASH, prompt_logprobs=0)
+    for _ in range(5):  # b, a, b, a, b
+        harness.engine.step()
+    rows = [[(each.num_uncomputed, each.is_decoding, each.steps_waited) for each in running] for running in policy.seen]
+    assert rows == [
+        [(3, False, 0), (1, False, 0)],
+        [(3, False, 1), (1, True, 0)],
+        [(2, False, 0), (1, True, 1)],
+        [(2, False, 1), (1, True, 0)],
+        [(1, False, 0), (1, True, 1)],
+    ]
+    first, second = policy.seen[0]
+    assert (first.sequence_id, second.sequence_id) == (0, 1)
+    assert (first.priority, second.priority) == (Priority.INTERACTIVE, Priority.FLASH)
+    assert [each.wants_prompt_logits for each in policy.seen[0] + policy.seen[1]] == [False, True, False, False]
+    harness.run()
+    harness.check_at_rest()
 
 
 def test_counts_tokens_steps_and_pages(harness: EngineHarness) -> None:

@@ -221,17 +221,17 @@ def test_a_hanging_step_is_left_behind_and_logged(caplog: pytest.LogCaptureFixtu
 
 @pytest.mark.parametrize("seed", range(4))
 def test_cancels_from_other_threads_at_any_moment(seed: int) -> None:
-    harness = make_harness(max_running=4, max_tokens_per_step=8)
+    harness = make_harness(max_running=4, max_tokens_per_step=8, max_context_len=1000, num_pages=1200)
     harness.engine.start()
     chance = random.Random(seed)
     plans = [
-        [(f"{seed}.{client}.{number}", chance.randrange(1, 40), chance.randrange(3)) for number in range(70)]
+        [(f"{seed}.{client}.{number}", chance.randrange(1, 40), chance.randrange(6)) for number in range(70)]
         for client in range(4)
     ]
 
     def client(plan: list[tuple[str, int, int]]) -> None:
         for request_id, prompt_len, num_waits in plan:
-            sink = harness.submit(request_id, bytes(prompt_len), 20)
+            sink = harness.submit(request_id, bytes(prompt_len), 900)
             for _ in range(num_waits):  # let the engine come some way
                 num_steps = harness.engine.stats().num_steps
                 while harness.engine.stats().num_steps == num_steps and not sink.has_ended:
@@ -250,5 +250,5 @@ def test_cancels_from_other_threads_at_any_moment(seed: int) -> None:
     harness.check_at_rest()
     ends = [sink.end for request_id, sink in harness.sinks.items() if request_id != "survivor"]
     assert {type(end) for end in ends} <= {Cancelled, Finished}
-    assert sum(end == Cancelled() for end in ends) > 100
+    assert sum(end == Cancelled() for end in ends) > 250
     assert survivor.token_ids == greedy_answer(b"hi", 5)
