@@ -1,7 +1,7 @@
 """llama.cpp as a peer: its own server, from the wheel ``xllamacpp``, in a process of its own.
 
-The peer runs apart so that its threads, its memory and its start-up disturb nothing here, and so that it can be stopped
-while something else is measured. It computes with its prompt cache on and an fp16 KV cache, its default.
+The peer runs apart, so that its threads, memory and start-up disturb nothing here; between requests it sleeps. Its
+prompt cache is on and its KV cache is fp16, by its own defaults.
 
     with LlamaCppPeer(PeerOptions(Path("model.gguf"))) as peer:
         peer.complete(peer.tokenize("Once upon a time"), max_tokens=64).decode_tokens_per_s
@@ -12,11 +12,10 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -42,14 +41,18 @@ class PeerOptions:
     flash_attention: str = "auto"
     micro_batch_len: int = 512
 
+    def __str__(self) -> str:
+        return f"{self.num_threads} threads, flash attention {self.flash_attention}"
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A greedy completion with llama.cpp's own clock: tokenising, HTTP and JSON are not in its times.
+    """A greedy completion and its times.
 
     Attributes:
         num_prefilled: prompt tokens computed; the others came from the prompt cache.
-        decode_s: first to last token.
+        prefill_s: until the first token.
+        decode_s: from the first token to the last.
     """
 
     token_ids: list[int]
@@ -74,9 +77,12 @@ class LlamaCppPeer:
     Attributes:
         version: of the wheel.
         system_info: llama.cpp's line about the instruction sets it was built for.
+        address: where it listens, as a URL.
+        start_s: from starting the process to its being ready, warmed up.
     """
 
     def __init__(self, options: PeerOptions) -> None:
+        started = time.perf_counter()
         self._process = subprocess.Popen(
             [sys.executable, __file__, *map(str, astuple(options))],
             stdin=subprocess.PIPE,
@@ -88,8 +94,8 @@ class LlamaCppPeer:
         if not first_line:
             raise RuntimeError(f"llama.cpp did not start, exit code {self._process.wait(START_TIMEOUT_S)}")
         ready = json.loads(first_line)
-        address = urlsplit(ready["address"])
-        self._host, self._port = str(address.hostname), int(address.port or 0)
+        self.start_s = time.perf_counter() - started
+        self.address: str = ready["address"]
         self.version: str = ready["version"]
         self.system_info: str = ready["system_info"]
 
@@ -109,15 +115,6 @@ class LlamaCppPeer:
             assert pipe is not None
             pipe.close()
 
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Stop every thread of the peer for a while: its idle workers spin, which slows down whatever else is measured."""
-        os.kill(self._process.pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(self._process.pid, signal.SIGCONT)
-
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of a text; the flags mean what they mean for ``layerscale_core``'s tokenizers."""
         body = {"content": text, "add_special": add_special, "parse_special": parse_special}
@@ -132,7 +129,7 @@ class LlamaCppPeer:
         return str(self._post("/apply-template", {"messages": list(messages)})["prompt"])
 
     def complete(self, prompt_ids: Sequence[int], max_tokens: int) -> Completion:
-        """Continue greedily by exactly ``max_tokens`` tokens."""
+        """Continue greedily by exactly ``max_tokens`` tokens, timed by llama.cpp's own clock, without HTTP and JSON."""
         answer = self._complete(prompt_ids, n_predict=max_tokens, return_tokens=True, ignore_eos=True)
         timings = answer["timings"]
         return Completion(
@@ -153,7 +150,7 @@ class LlamaCppPeer:
         return self._post("/completion", body | options)
 
     def _post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=REQUEST_TIMEOUT_S)
+        connection = http.client.HTTPConnection(urlsplit(self.address).netloc, timeout=REQUEST_TIMEOUT_S)
         with contextlib.closing(connection):
             connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
             response = connection.getresponse()

@@ -5,6 +5,7 @@ It shares no line with the engine, so that the truth does not depend on what is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ class PlainLlama:
         self._num_heads = int(self._fields["llama.attention.head_count"])
         self._num_kv_heads = int(self._fields["llama.attention.head_count_kv"])
 
-    def logits(self, token_ids: list[int]) -> Floats:
+    def logits(self, token_ids: Sequence[int]) -> Floats:
         """The logits of every position: [num_tokens, vocab_size]."""
-        x = self._weights["token_embd.weight"][token_ids]
+        x = self._weights["token_embd.weight"][list(token_ids)]
         for layer in range(self._fields["llama.block_count"]):
             w = {kind: self._weights[f"blk.{layer}.{kind}.weight"] for kind in _LAYER_WEIGHTS}
             normed = self._rms_norm(x, w["attn_norm"])

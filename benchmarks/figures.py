@@ -1,0 +1,63 @@
+"""Figures with their spread, as a table and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Repeated measurements of one thing."""
+
+    median: float
+    p20: float
+    p80: float
+    samples: tuple[float, ...]
+
+    @classmethod
+    def of(cls, samples: Sequence[float]) -> Self:
+        """Summarise; at least one sample."""
+        p20, median, p80 = np.percentile(samples, [20, 50, 80]).tolist()
+        return cls(median, p20, p80, tuple(samples))
+
+    def __str__(self) -> str:
+        return f"{self.median:8.1f}  ({self.p20:.1f} to {self.p80:.1f})"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure of both engines.
+
+    Attributes:
+        higher_is_better: a rate; otherwise a time.
+        peer_setup: llama.cpp's settings in this row.
+    """
+
+    name: str
+    unit: str
+    higher_is_better: bool
+    ours: Spread
+    peer: Spread
+    peer_setup: str
+
+    @property
+    def ratio(self) -> float:
+        """How many times better our median is."""
+        ours, peer = self.ours.median, self.peer.median
+        return ours / peer if self.higher_is_better else peer / ours
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it."""
+        return asdict(self) | {"ratio": self.ratio}
+
+
+def print_table(rows: Sequence[Row]) -> None:
+    """Both engines side by side: median (p20 to p80), and how many times better ours is."""
+    print(f"{'':34}  {'LayerScale':28}  {'llama.cpp':28}  {'ratio':>7}  llama.cpp's set-up")
+    for row in rows:
+        name = f"{row.name}, {row.unit}"
+        print(f"{name:34}  {row.ours!s:28}  {row.peer!s:28}  {row.ratio:6.2f}x  {row.peer_setup}")

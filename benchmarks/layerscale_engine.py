@@ -1,0 +1,109 @@
+"""LayerScale in this process: the engine with the plugins a server would choose, without HTTP."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from llama_cpp_peer import Completion
+
+from layerscale_core.engine import Engine, EngineLimits, Event, Failed, Request, SamplingParams, TokensGenerated
+from layerscale_core.engine.request import TerminalEvent
+from layerscale_core.forward import make_executor
+from layerscale_core.plugins import PluginRegistry
+from layerscale_core.specs import BackendOptions, KVLayout
+
+
+class LayerScaleEngine:
+    """An engine for one sequence at a time. Use as a context manager.
+
+    Args:
+        backend: its name; None = the one that scores highest.
+        num_threads: host threads that compute; None = the backend's choice.
+
+    Attributes:
+        device: the device in words.
+        kv_bytes_per_token: of the KV cache.
+    """
+
+    def __init__(self, model_path: Path, context_len: int, backend: str | None, num_threads: int | None) -> None:
+        registry = PluginRegistry.discover()
+        chosen = registry.choose_backend(backend)
+        device = chosen.load(BackendOptions(num_threads))
+        self.device = device.infos[0].description
+        self._file = registry.open_model(model_path)
+        spec = self._file.spec
+        page_size = chosen.backend.capabilities.page_sizes[0]
+        attention = spec.layers[0].attention
+        layout = KVLayout(
+            num_pages=-(-context_len // page_size),
+            page_size=page_size,
+            num_layers=len(spec.layers),
+            num_kv_heads=attention.num_kv_heads,
+            head_dim=attention.head_dim,
+        )
+        self.kv_bytes_per_token = layout.bytes_per_token
+        self._executor = make_executor(device, spec, self._file.weights, layout)
+        self._engine = Engine(
+            self._executor,
+            self._file.make_tokenizer(),
+            registry.make_kv_pool(layout),
+            registry.make_scheduler_policy(),
+            EngineLimits(max_context_len=context_len, max_running=1),
+        )
+        self._engine.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._engine.stop()
+        self._executor.close()
+        self._file.close()
+
+    def complete(self, prompt_ids: Sequence[int], max_tokens: int) -> Completion:
+        """Continue greedily by exactly ``max_tokens`` tokens, timed from ``submit`` to the events."""
+        recording = _Recording()
+        started = time.perf_counter()
+        sampling = SamplingParams(max_tokens=max_tokens, ignore_eos=True)
+        self._engine.submit(Request("benchmark", tuple(prompt_ids), sampling), recording)
+        recording.wait()
+        return Completion(
+            token_ids=recording.token_ids,
+            num_prefilled=len(prompt_ids),
+            prefill_s=recording.times[0] - started,
+            decode_s=recording.times[-1] - recording.times[0],
+        )
+
+
+@dataclass(slots=True)
+class _Recording:
+    """An event sink that keeps tokens and when they came."""
+
+    token_ids: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    _ended: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, TokensGenerated):
+            self.times.append(time.perf_counter())
+            self.token_ids.extend(event.token_ids)
+        elif isinstance(event, TerminalEvent):
+            self._ended.put(event)
+
+    def wait(self) -> None:
+        """Wait for the end.
+
+        Raises:
+            RequestError: the request failed.
+        """
+        event = self._ended.get()
+        if isinstance(event, Failed):
+            raise event.error

@@ -1,0 +1,82 @@
+"""LayerScale as a user starts it: the ``layerscale`` command in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+from urllib.parse import urlsplit
+
+import psutil
+
+READY_LIMIT_S = 120
+STOP_LIMIT_S = 30
+POLL_INTERVAL_S = 0.02
+
+_LISTENING = re.compile(rb"listening on (http://[\w.]+:\d+)")
+
+
+class LayerScaleProcess:
+    """A running ``layerscale --model …``. Use as a context manager.
+
+    Attributes:
+        address: where it listens, as a URL.
+        start_s: from starting the process to the first ``GET /v1/health`` that answers 200.
+    """
+
+    def __init__(self, model_path: Path, context_len: int, log: IO[bytes], *flags: str) -> None:
+        command = [sys.executable, "-m", "layerscale_server", "--model", str(model_path), "--context", str(context_len)]
+        started = time.perf_counter()
+        self._process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", "0", *flags], stdout=log, stderr=subprocess.STDOUT
+        )
+        self.address = ""
+        while not self._is_ready(Path(log.name)):
+            if self._process.poll() is not None or time.perf_counter() - started > READY_LIMIT_S:
+                self._process.kill()
+                raise RuntimeError(f"layerscale did not start:\n{Path(log.name).read_text()}")
+            time.sleep(POLL_INTERVAL_S)
+        self.start_s = time.perf_counter() - started
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        self._process.wait(STOP_LIMIT_S)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory resident now."""
+        return int(psutil.Process(self._process.pid).memory_info().rss)
+
+    def description(self) -> dict[str, Any]:
+        """The server block of ``/v1/models``."""
+        return dict(json.loads(self._get("/v1/models")[1])["server"])
+
+    def _is_ready(self, log_path: Path) -> bool:
+        if not self.address:
+            found = _LISTENING.search(log_path.read_bytes())
+            self.address = found[1].decode() if found else ""
+        if not self.address:
+            return False
+        try:
+            return self._get("/v1/health")[0] == http.client.OK
+        except OSError:
+            return False
+
+    def _get(self, path: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(urlsplit(self.address).netloc, timeout=READY_LIMIT_S)
+        with contextlib.closing(connection):
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read()
