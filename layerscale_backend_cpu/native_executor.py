@@ -33,18 +33,23 @@ def _import_level(level: str) -> ModuleType | None:
         return None
 
 
+def supported_levels() -> list[str]:
+    """The instruction-set levels this processor runs, best first; empty when the kernels are not compiled."""
+    baseline = _import_level("baseline")
+    return [] if baseline is None else list(baseline.supported_levels())
+
+
 def _load_native() -> tuple[str, Any] | None:
     wanted = os.environ.get(ISA_VARIABLE, "")
-    baseline = _import_level("baseline")
-    if wanted == "numpy" or baseline is None:
+    supported = supported_levels()
+    if wanted == "numpy" or not supported:
         return None
-    supported: list[str] = baseline.supported_levels()
     if wanted and wanted not in supported:
         raise BackendError(
             f"{ISA_VARIABLE}={wanted} is not available here; choose one of {', '.join(supported)}, numpy"
         )
     for level in [wanted] if wanted else supported:
-        module = baseline if level == "baseline" else _import_level(level)
+        module = _import_level(level)
         if module is not None:
             return level, module
     raise BackendError(f"{ISA_VARIABLE}={wanted} was not compiled into this installation; unset it")

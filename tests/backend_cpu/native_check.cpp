@@ -1,0 +1,213 @@
+// Runs the native kernels over awkward shapes against plain loops. Built with the address and undefined-behaviour
+// sanitizers by test_native_sanitized.py, once per instruction set; prints what differs and exits 1, or exits 0.
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <vector>
+
+#include "attention.h"
+#include "matrix.h"
+
+using namespace layerscale;
+
+namespace {
+
+std::mt19937 generator(7);
+int failures = 0;
+
+float uniform(float low, float high) { return std::uniform_real_distribution<float>(low, high)(generator); }
+
+void expect_close(double actual, double expected, double scale, const char* what, int rows, int cols, int tokens) {
+    if (std::fabs(actual - expected) <= 2e-3 * scale + 1e-6) return;
+    if (++failures <= 10) std::printf("%s %dx%d, %d tokens: %g, not %g\n", what, rows, cols, tokens, actual, expected);
+}
+
+// Memory of exactly the size asked for, so that the sanitizer sees one byte too many.
+template <typename T>
+std::vector<T> exactly(size_t size) { return std::vector<T>(size); }
+
+void check_product(const Matrix& matrix, const char* what) {
+    for (const int tokens : {1, 2, 3, 7, 8, 17}) {
+        auto x = exactly<float>(static_cast<size_t>(tokens) * matrix.cols);
+        for (float& value : x) value = uniform(-2, 2);
+        Activations codes;
+        if (matrix.is_quantized()) {
+            codes.resize(tokens, matrix.cols);
+            for (int token = 0; token < tokens; ++token) codes.quantize(token, &x[static_cast<size_t>(token) * matrix.cols]);
+        }
+        auto out = exactly<float>(static_cast<size_t>(tokens) * matrix.rows);
+        for (int panel = 0; panel < matrix.num_panels(); ++panel)
+            multiply_panel(matrix, panel, codes, x.data(), 0, tokens, out.data(), Store::kReplace);
+        auto row = exactly<float>(matrix.cols);
+        for (int r = 0; r < matrix.rows; ++r) {
+            unpack_row(matrix, r, row.data());
+            for (int token = 0; token < tokens; ++token) {
+                double expected = 0, scale = 0;
+                for (int c = 0; c < matrix.cols; ++c) {
+                    const double term = static_cast<double>(row[c]) * x[static_cast<size_t>(token) * matrix.cols + c];
+                    expected += term;
+                    scale += std::fabs(term);
+                }
+                expect_close(out[static_cast<size_t>(token) * matrix.rows + r], expected, scale, what, matrix.rows,
+                             matrix.cols, tokens);
+            }
+        }
+    }
+}
+
+void check_codes(Storage storage, int bits, int group_size, bool has_minima, bool has_codebook) {
+    for (const int rows : {1, 16, 33})
+        for (const int cols : {32, 96}) {
+            Matrix matrix{storage, rows, cols};
+            matrix.group_size = group_size;
+            matrix.has_minima = has_minima;
+            matrix.has_codebook = has_codebook;
+            matrix.zero_point = has_minima ? 0.0f : static_cast<float>(1 << (bits - 1));
+            for (int i = 0; i < 16; ++i) matrix.codebook[i] = static_cast<uint8_t>(15 * i + 3);
+            auto memory = exactly<uint8_t>(matrix.total_bytes());
+            matrix.data = memory.data();
+            for (int first = 0; first < rows; first += kLanes) {
+                const int count = std::min(kLanes, rows - first);
+                auto codes = exactly<uint8_t>(static_cast<size_t>(count) * cols);
+                auto scales = exactly<float>(static_cast<size_t>(count) * cols / group_size);
+                auto minima = exactly<float>(scales.size());
+                for (uint8_t& code : codes) code = static_cast<uint8_t>(generator() % (1u << bits));
+                for (float& scale : scales) scale = uniform(-0.1f, 0.1f);
+                for (float& minimum : minima) minimum = uniform(-1, 1);
+                pack_codes(matrix, first / kLanes, count, codes.data(), scales.data(),
+                           has_minima ? minima.data() : nullptr);
+                auto row = exactly<float>(cols);
+                for (int r = 0; r < count; ++r) {  // packing loses nothing but the scales' 13 lower bits
+                    unpack_row(matrix, first + r, row.data());
+                    for (int c = 0; c < cols; ++c) {
+                        const int code = codes[static_cast<size_t>(r) * cols + c];
+                        const size_t group = (static_cast<size_t>(r) * cols + c) / group_size;
+                        const float value = has_codebook ? matrix.codebook[code] : static_cast<float>(code);
+                        const float expected =
+                            scales[group] * (value - matrix.zero_point) + (has_minima ? minima[group] : 0.0f);
+                        expect_close(row[c], expected, std::fabs(scales[group]) * (value + matrix.zero_point) + 1, "unpack", rows, cols, 1);
+                    }
+                }
+            }
+            check_product(matrix, "codes");
+        }
+}
+
+void check_floats(Storage storage, int element_bytes) {
+    for (const int rows : {1, 15, 16, 17})
+        for (const int cols : {1, 2, 15, 16, 17, 33}) {
+            Matrix matrix{storage, rows, cols};
+            auto memory = exactly<uint8_t>(matrix.total_bytes());
+            matrix.data = memory.data();
+            for (int first = 0; first < rows; first += kLanes) {
+                const int count = std::min(kLanes, rows - first);
+                auto values = exactly<uint8_t>(static_cast<size_t>(count) * cols * element_bytes);
+                for (int i = 0; i < count * cols; ++i) {
+                    const float value = uniform(-1, 1);
+                    uint32_t bits;
+                    std::memcpy(&bits, &value, 4);
+                    const uint16_t half = storage == Storage::kHalf ? float_to_half(value) : static_cast<uint16_t>(bits >> 16);
+                    if (element_bytes == 4) std::memcpy(&values[i * 4], &value, 4);
+                    else std::memcpy(&values[i * 2], &half, 2);
+                }
+                pack_floats(matrix, first / kLanes, count, values.data());
+            }
+            check_product(matrix, "floats");
+        }
+}
+
+// One sequence of `context` keys whose last `num_new` tokens are queries, over pages with holes at their edges.
+void check_attention(int head_dim, int num_heads, int num_kv_heads, int context, int num_new, int threads) {
+    ThreadPool pool(threads);
+    Arena arena;
+    Attention attention(pool);
+    std::vector<int32_t> pages, starts, stops;
+    std::vector<int64_t> slots;
+    for (int page = 0; static_cast<int>(slots.size()) < context; ++page) {
+        const int start = page % 3 == 1 ? 5 : 0;
+        const int stop = std::min(page % 4 == 2 ? 11 : kPageSize, start + context - static_cast<int>(slots.size()));
+        pages.push_back(2 * page + 1);  // every other page belongs to nobody
+        starts.push_back(start);
+        stops.push_back(stop);
+        for (int slot = start; slot < stop; ++slot) slots.push_back((2 * page + 1) * kPageSize + slot);
+    }
+    KvCache kv(arena, 1, 2 * static_cast<int>(pages.size()) + 1, num_kv_heads, head_dim);
+    const int kv_size = num_kv_heads * head_dim, query_size = num_heads * head_dim;
+    auto nan = exactly<float>(kv_size);
+    std::fill(nan.begin(), nan.end(), std::nanf(""));
+    for (int64_t slot = 0; slot < kv.num_slots(); ++slot) kv.store(0, slot, nan.data(), nan.data());
+    std::vector<std::vector<float>> keys, values;
+    for (const int64_t slot : slots) {
+        keys.emplace_back(kv_size);
+        values.emplace_back(kv_size);
+        for (float& k : keys.back()) k = half_to_float(float_to_half(uniform(-1, 1)));
+        for (float& v : values.back()) v = half_to_float(float_to_half(uniform(-1, 1)));
+        kv.store(0, slot, keys.back().data(), values.back().data());
+    }
+    auto queries = exactly<float>(static_cast<size_t>(num_new) * query_size), out = exactly<float>(queries.size());
+    for (float& q : queries) q = uniform(-1, 1);
+    const int32_t cu_seqlens[] = {0, num_new};
+    Batch batch{};
+    batch.num_tokens = num_new;
+    batch.num_seqs = 1;
+    batch.max_pages = static_cast<int>(pages.size());
+    batch.cu_seqlens = cu_seqlens;
+    batch.page_tables = pages.data();
+    batch.page_starts = starts.data();
+    batch.page_stops = stops.data();
+    const AttentionShape shape{num_heads, num_kv_heads, head_dim, 0.3f};
+    attention.run(kv, 0, batch, shape, queries.data(), out.data());
+
+    for (int token = 0; token < num_new; ++token)
+        for (int head = 0; head < num_heads; ++head) {
+            const int kv_head = head / (num_heads / num_kv_heads), visible = context - num_new + token + 1;
+            const float* query = &queries[static_cast<size_t>(token) * query_size + head * head_dim];
+            std::vector<double> weights(visible);
+            double sum = 0;
+            for (int key = 0; key < visible; ++key) {
+                double score = 0;
+                for (int d = 0; d < head_dim; ++d) score += query[d] * keys[key][kv_head * head_dim + d];
+                sum += weights[key] = std::exp(shape.scale * score);
+            }
+            for (int d = 0; d < head_dim; ++d) {
+                double expected = 0;
+                for (int key = 0; key < visible; ++key)
+                    expected += weights[key] / sum * values[key][kv_head * head_dim + d];
+                expect_close(out[static_cast<size_t>(token) * query_size + head * head_dim + d], expected, 1,
+                             "attention", context, head_dim, num_new);
+            }
+        }
+}
+
+void check_halves() {
+    for (uint32_t half = 0; half < 0x10000; ++half) {
+        const float value = half_to_float(static_cast<uint16_t>(half));
+        const bool is_nan = (half & 0x7c00) == 0x7c00 && (half & 0x3ff) != 0;
+        if (std::isnan(value) != is_nan || (!is_nan && float_to_half(value) != half))
+            if (++failures <= 10) std::printf("half %04x does not survive\n", half);
+    }
+}
+
+}  // namespace
+
+int main() {
+    check_halves();
+    for (const bool has_minima : {false, true}) {
+        check_codes(Storage::kCodes4, 4, 32, has_minima, false);
+        check_codes(Storage::kCodes4, 4, 16, has_minima, false);
+        check_codes(Storage::kCodes6, 6, 32, has_minima, false);
+        check_codes(Storage::kCodes6, 6, 16, has_minima, false);
+        check_codes(Storage::kCodes8, 8, 32, has_minima, false);
+        check_codes(Storage::kCodes8, 8, 16, has_minima, false);
+    }
+    check_codes(Storage::kCodes4, 4, 32, false, true);
+    check_floats(Storage::kFloat, 4);
+    check_floats(Storage::kHalf, 2);
+    check_floats(Storage::kBfloat, 2);
+    for (const int head_dim : {1, 15, 16, 17, 64, 80})
+        for (const int context : {1, 15, 16, 17, 40}) check_attention(head_dim, 6, 2, context, std::min(context, 5), 2);
+    for (const int num_new : {1, 2, 40}) check_attention(64, 3, 3, 1200, num_new, 3);  // several partitions
+    return failures == 0 ? 0 : 1;
+}

@@ -1,0 +1,118 @@
+"""What the native executor promises beyond the backend contract."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from layerscale_backend_cpu.native_executor import ISA_VARIABLE, NativeExecutor, native_isa, supported_levels
+from layerscale_core.conformance.random_model import RandomWeights, tiny_spec
+from layerscale_core.conformance.step_batches import PageBook, Span
+from layerscale_core.errors import BackendError, OutOfMemoryError, StepError
+from layerscale_core.specs import KVLayout, StepBatch
+
+pytestmark = pytest.mark.skipif(native_isa() is None, reason="the native kernels are not compiled")
+
+SPEC = tiny_spec(hidden_size=128, num_heads=8, num_kv_heads=2, intermediate_size=160)
+LAYOUT = KVLayout(num_pages=200, page_size=16, num_layers=2, num_kv_heads=2, head_dim=16)
+TOKENS = np.random.default_rng(3).integers(0, SPEC.vocab_size, 700)
+
+
+def make_executor(num_threads: int = 2, layout: str = "4-bit, groups of 32, mins") -> NativeExecutor:
+    return NativeExecutor(SPEC, RandomWeights(SPEC, layout), LAYOUT, num_threads)
+
+
+def logits(executor: NativeExecutor, lengths: list[int]) -> np.ndarray:
+    """The logits of the first tokens, in chunks of these lengths."""
+    book = PageBook(LAYOUT)
+    sequence = book.sequence()
+    rows, start = [], 0
+    for length in lengths:
+        batch = book.batch([Span(sequence, TOKENS[start : start + length], all_logits=True)])
+        rows.append(executor.step(batch).copy())
+        start += length
+    return np.concatenate(rows)
+
+
+@pytest.mark.parametrize("layout", ["4-bit, groups of 32, mins", "6-bit, groups of 16", "8-bit, groups of 32", "f16"])
+@pytest.mark.parametrize("isa", supported_levels())
+def test_result_has_the_same_bits_for_any_chunking_and_number_of_threads(
+    isa: str, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ISA_VARIABLE, isa)
+    whole = logits(make_executor(1, layout), [600])
+    for num_threads in (1, 2, 5):
+        pieces = logits(make_executor(num_threads, layout), [1, 2, 3, 250, 17, 320, 1, 1, 1, 4])
+        np.testing.assert_array_equal(pieces, whole)
+
+
+def test_what_a_page_held_for_an_earlier_owner_cannot_reach_a_result() -> None:
+    executor = make_executor()
+    clean = logits(executor, [40])
+    poisoned = make_executor()
+    poison = RandomWeights(SPEC, "4-bit, groups of 32, mins").vector("output_norm")
+    poison[:] = np.nan  # makes every key and value that follows NaN
+    poisoned._executor.add_vector("layers.0.attention_norm", poison)
+    assert np.isnan(logits(poisoned, [160])).all()
+    healthy = RandomWeights(SPEC, "4-bit, groups of 32, mins").vector("layers.0.attention_norm")
+    poisoned._executor.add_vector("layers.0.attention_norm", healthy)
+    np.testing.assert_array_equal(logits(poisoned, [40]), clean)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("token_ids", [SPEC.vocab_size]),
+        ("token_ids", [-1]),
+        ("positions", [-1]),
+        ("slot_mapping", [LAYOUT.num_pages * 16]),
+        ("slot_mapping", [-1]),
+        ("page_tables", [[LAYOUT.num_pages]]),
+        ("page_stops", [[17]]),
+        ("page_stops", [[0]]),
+        ("page_starts", [[2]]),
+        ("logits_indices", [1]),
+        ("cu_seqlens", [0, 2]),
+        ("cu_seqlens", [1, 1]),
+        ("positions", [0, 1]),
+    ],
+)
+def test_a_batch_that_points_outside_is_refused_and_harms_nothing(field: str, value: list[int]) -> None:
+    executor = make_executor()
+    valid = {
+        "token_ids": np.array([5], np.int32),
+        "positions": np.array([0], np.int32),
+        "slot_mapping": np.array([0], np.int64),
+        "cu_seqlens": np.array([0, 1], np.int32),
+        "page_tables": np.array([[0]], np.int32),
+        "page_starts": np.array([[0]], np.int32),
+        "page_stops": np.array([[1]], np.int32),
+        "logits_indices": np.array([0], np.int32),
+    }
+    before = executor.step(StepBatch(**valid)).copy()
+    broken = dict(valid)
+    broken[field] = np.array(value, valid[field].dtype)
+    with pytest.raises(StepError):
+        executor.step(StepBatch(**broken))
+    np.testing.assert_array_equal(executor.step(StepBatch(**valid)), before)
+
+
+def test_a_cache_beyond_all_memory_is_refused_in_one_line() -> None:
+    huge = KVLayout(num_pages=1 << 30, page_size=16, num_layers=2, num_kv_heads=2, head_dim=16)
+    with pytest.raises(OutOfMemoryError) as caught:
+        NativeExecutor(SPEC, RandomWeights(SPEC), huge, 1)
+    assert "--context" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_level_is_refused_with_the_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ISA_VARIABLE, "avx9000")
+    with pytest.raises(BackendError, match=f"{ISA_VARIABLE}=avx9000.*baseline.*numpy"):
+        native_isa()
+
+
+def test_numpy_switches_the_native_kernels_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ISA_VARIABLE, "numpy")
+    assert native_isa() is None
+    with pytest.raises(BackendError, match="not compiled"):
+        make_executor()
