@@ -213,7 +213,7 @@ class Engine:
         finished = self._clock()
         self._counters.step_succeeded(finished, num_prefill)
         metrics = StepMetrics(finished - started, len(scheduled), num_prefill, num_decode)
-        contained(lambda: self._observer.on_step(metrics), "the observer failed")
+        contained(self._observer.on_step, metrics, "the observer failed")
 
     def _commit_sequence(
         self, item: ScheduledSequence, logits: NDArray[np.float32], likeliest: list[int | None], now: float
@@ -254,11 +254,12 @@ class Engine:
                 self._pool.release(sequence.admission.table)
         finally:
             self._send(sequence, event)
-        contained(lambda: self._observer.on_request_finished(sequence.metrics(event)), "the observer failed")
+        contained(self._observer.on_request_finished, sequence.metrics(event), "the observer failed")
 
     def _end_all(self) -> None:
         for sequence in self._intake.live():
             self._end(sequence, Failed(ShuttingDownError("the server shut down before the answer was complete")))
+        self._pool_stats = self._pool.stats()
 
     def _break_down(self) -> None:
         """End everything after a mistake in our books or a plugin's, without touching them. Called in the handler."""
@@ -269,4 +270,4 @@ class Engine:
             self._send(sequence, failed)
 
     def _send(self, sequence: LiveSequence, event: Event) -> bool:
-        return contained(lambda: sequence.sink(event), f"the sink of request {sequence.request.request_id} failed")
+        return contained(sequence.sink, event, "the sink of request %s failed", sequence.request.request_id)

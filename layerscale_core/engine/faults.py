@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
+from typing import TypeVar
 
 from layerscale_core.errors import StepError
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 
-def contained(call: Callable[[], None], complaint: str) -> bool:
-    """Call code that is not ours and log its exception as ``complaint``; returns whether there was none."""
+
+def contained(call: Callable[[T], None], argument: T, complaint: str, *about: object) -> bool:
+    """Call code that is not ours; log its exception as ``complaint % about``. Returns whether there was none."""
     try:
-        call()
+        call(argument)
     except Exception:
-        logger.exception(complaint)
+        logger.exception(complaint, *about)
         return False
     return True
 

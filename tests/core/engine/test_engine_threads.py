@@ -194,6 +194,7 @@ def test_stop_ends_everything_and_may_be_repeated() -> None:
     harness.check_at_rest()
     assert all(isinstance(sink.end, Failed) and isinstance(sink.end.error, ShuttingDownError) for sink in sinks)
     assert "layerscale-engine" not in {thread.name for thread in threading.enumerate()}
+    assert harness.engine.stats().pool == harness.pool.stats()
     with pytest.raises(ShuttingDownError):
         harness.submit("late", b"hi")
 
