@@ -9,14 +9,29 @@ import pytest
 from fastapi.routing import APIRoute, APIRouter
 from pydantic import BaseModel
 
+from layerscale_core.engine.stats import EngineStats
+from layerscale_core.specs import PoolStats
 from layerscale_server.http.routes import chat, completions, health, models, tokenize
 from layerscale_server.http.schemas.chat import ChatRequest
 from layerscale_server.http.schemas.completions import CompletionRequest
 from layerscale_server.http.schemas.sampling import SamplingFields
 from layerscale_server.http.schemas.tokenize import DetokenizeRequest, TokenizeRequest
+from layerscale_server.metrics import Metrics
 from tests.support.documentation import inline_code, read
 
 PAGE = read("docs/http-api.md")
+IDLE = EngineStats(
+    num_running=0,
+    num_waiting=0,
+    num_waiting_prompt_tokens=0,
+    pool=PoolStats(total_pages=1, free_pages=1, reserved_pages=0),
+    num_steps=0,
+    num_failed_steps=0,
+    num_prompt_tokens=0,
+    num_generated_tokens=0,
+    healthy=True,
+    last_progress=0.0,
+)
 ROUTERS = (health.router, models.router, chat.router, completions.router, tokenize.router)
 
 _SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
@@ -82,3 +97,15 @@ def test_the_index_has_every_endpoint_and_no_other() -> None:
     rows = [line.strip("| ").split(" | ") for line in parts.splitlines() if line.startswith("| ")]
     documented = {f"{cells[0]} {path}" for cells in rows for path in inline_code(cells[1])}
     assert documented == set().union(*map(routes_of, ROUTERS))
+
+
+def test_the_table_of_metrics_has_every_metric_with_its_kind_and_no_other() -> None:
+    metrics = Metrics()
+    metrics.watch_engine(lambda: IDLE, page_size=16)
+    actual = {
+        f"{family.name}_total" if family.type == "counter" else family.name: family.type
+        for family in metrics.registry.collect()
+        if family.name.startswith("layerscale_")
+    }
+    rows = table("Health and metrics", "metric")
+    assert {name: cells[1] for cells in rows for name in inline_code(cells[0])} == actual
