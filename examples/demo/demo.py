@@ -15,24 +15,25 @@ from typing import NoReturn
 from ask import Timing, ask
 from openai import OpenAIError
 from rich.console import Console
-from rich.panel import Panel
 from server_process import ServerFailedError, ServerProcess
 
 LOG_TAIL_LINES = 30
 QUESTION = "In two sentences: why is the sky blue?"
 
 HOW_TO_ASK = """\
-[bold]curl[/]
-  curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\
-    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+curl {url}/v1/chat/completions \\
+  -H 'Content-Type: application/json' \\
+  -d '{{"messages": [{{"role": "user", "content": "Hello!"}}]}}'
 
-[bold]Python[/]
-  from openai import OpenAI
-  client = OpenAI(base_url="{url}/v1", api_key="none")
-  answer = client.chat.completions.create(
-      model="{model}", messages=[{{"role": "user", "content": "Hello!"}}]
-  )
-  print(answer.choices[0].message.content)"""
+from openai import OpenAI
+
+client = OpenAI(base_url="{url}/v1", api_key="none")
+answer = client.chat.completions.create(
+    model="{model}",
+    messages=[{{"role": "user", "content": "Hello!"}}],
+)
+print(answer.choices[0].message.content)
+"""
 
 
 def main() -> int:
@@ -96,8 +97,8 @@ def serve(console: Console, server: ServerProcess, options: argparse.Namespace) 
     console.print("\n")
     show_timing(console, answer.timing)
     if not options.once:
-        how = HOW_TO_ASK.format(url=server.url, model=answer.model)
-        console.print(Panel(how, title=f"serving at {server.url} until Ctrl-C", title_align="left"))
+        console.rule(f"serving at {server.url} until Ctrl-C", align="left")
+        console.print(HOW_TO_ASK.format(url=server.url, model=answer.model), markup=False, soft_wrap=True)
         server.wait()
 
 
