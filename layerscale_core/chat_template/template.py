@@ -105,7 +105,9 @@ def _collect(pieces: Iterable[str]) -> str:
         if num_chars > MAX_OUTPUT_CHARS:
             raise TemplateLimitError(f"the prompt has more than {MAX_OUTPUT_CHARS} characters")
         output.append(piece)
-    return "".join(output)
+    text = "".join(output)
+    text.encode()  # raises where a literal of the template holds half a surrogate pair, which no tokenizer takes
+    return text
 
 
 def _one_line(text: str | None) -> str:

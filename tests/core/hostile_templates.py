@@ -98,6 +98,7 @@ HOSTILE_TEMPLATES = {
     + _loop("{{ item }}")
     + "{% endcall %}",
     "filter block": "{% filter replace('a', 'a' * 1000000) %}{{ 'a' * 1000000 }}{% endfilter %}",
+    "half a surrogate pair": "{{ '\\ud800' }}",
     "python internals": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
     "internals by attribute filter": "{{ (''|attr('__class__'))() }}",
     "generator frame": "{{ (range(3)|map('string')).gi_frame.f_globals }}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 from collections.abc import Iterator, Sequence
@@ -27,10 +28,8 @@ class LlamaCpp:
         params.warmup = False
         params.port = 0
         self._server = xllamacpp.Server(params)
-        self._connection = http.client.HTTPConnection(self._server.listening_address.removeprefix("http://"))
         # Its main loop answers this one. To stop the server before the loop has begun would wait for it forever.
-        self._connection.request("GET", "/slots")
-        self._answer()
+        self._ask("/slots")
 
     def tokenize(
         self, text: str | Sequence[str], *, add_special: bool = True, parse_special: bool = False
@@ -47,20 +46,22 @@ class LlamaCpp:
         return prompt
 
     def close(self) -> None:
-        self._connection.close()
         del self._server
 
     def _post(self, route: str, **body: object) -> dict[str, object]:
-        self._connection.request("POST", route, json.dumps(body).encode(), {"Content-Type": "application/json"})
-        answer = self._answer()
+        answer = self._ask(route, json.dumps(body).encode())
         assert isinstance(answer, dict)
         return answer
 
-    def _answer(self) -> object:
-        response = self._connection.getresponse()
-        answer: object = json.load(response)
-        assert response.status == 200, answer
-        return answer
+    def _ask(self, route: str, body: bytes | None = None) -> object:
+        """GET, or POST with a body; a connection each, since the server closes idle ones."""
+        connection = http.client.HTTPConnection(self._server.listening_address.removeprefix("http://"))
+        with contextlib.closing(connection):
+            connection.request("POST" if body else "GET", route, body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            answer: object = json.load(response)
+            assert response.status == 200, answer
+            return answer
 
 
 @pytest.fixture(scope="session")
