@@ -40,6 +40,12 @@ def post(body: bytes, path: str = "/v1/chat/completions", extra: str = "connecti
     return f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n{extra}\r\n".encode() + body
 
 
+def send_without_end(client: socket.socket) -> None:
+    while True:
+        client.sendall(b"y" * 65536)
+        time.sleep(0.01)
+
+
 def status_of(answer: bytes) -> int:
     assert answer.startswith(b"HTTP/1.1 "), answer
     return int(answer[9:12])
@@ -77,9 +83,7 @@ def test_endless_header_line_is_cut_off(make_server: MakeServer, run_live: RunLi
         client.sendall(b"GET / HTTP/1.1\r\nx: " + b"y" * (24 << 10))
         assert status_of(client.recv(1 << 16)) == 431
         with pytest.raises(ConnectionError):
-            while True:
-                client.sendall(b"y" * 65536)
-                time.sleep(0.01)
+            send_without_end(client)
 
 
 def test_what_is_not_http_is_refused_in_the_envelope(make_server: MakeServer, run_live: RunLive) -> None:

@@ -21,7 +21,7 @@ from layerscale_core.engine import (
 from layerscale_core.errors import InvalidRequestError, RequestError, StepError
 from layerscale_server.errors import ClientGoneError, SlowReaderError
 from layerscale_server.generation import AsyncEngine, Batch
-from tests.server.conftest import FakeServer
+from tests.server.conftest import FakeServer, greedy_text
 
 END = Finished(FinishReason.STOP, Usage(1, 1))
 REQUEST = Request("r", (1,), SamplingParams(max_tokens=1))
@@ -64,7 +64,7 @@ def make(max_events: int = 100) -> tuple[ScriptedEngine, AsyncEngine]:
 
 async def collect(generation: Any, batches: list[Batch], silence_s: float | None = None) -> None:
     async for batch in generation.batches(silence_s):
-        batches.append(batch)
+        batches.append(batch)  # noqa: PERF401 (the caller looks while they come)
 
 
 def test_events_that_arrive_together_come_together_in_order() -> None:
@@ -83,11 +83,15 @@ def test_many_events_wake_the_loop_once(monkeypatch: pytest.MonkeyPatch) -> None
     async def work() -> None:
         scripted, engine = make()
         generations = [engine.submit([REQUEST]) for _ in range(10)]
-        loop, wake_ups = asyncio.get_running_loop(), []
+        wake_ups: list[str] = []
+        loop = asyncio.get_running_loop()
         real = loop.call_soon_threadsafe
-        monkeypatch.setattr(
-            loop, "call_soon_threadsafe", lambda *args: (wake_ups.append(args[0].__name__), real(*args))
-        )
+
+        def count(callback: Any) -> None:
+            wake_ups.append(callback.__name__)
+            real(callback)
+
+        monkeypatch.setattr(loop, "call_soon_threadsafe", count)
         for index in range(10):  # on the loop's own thread, so that it cannot look in between
             scripted.sinks[index](word("a"))
             scripted.sinks[index](END)
@@ -189,7 +193,5 @@ def test_many_streams_at_once_keep_their_own_events(server: FakeServer) -> None:
         bodies = [{"prompt": [index + 1], "max_tokens": 20, "temperature": 0} for index in range(50)]
         responses = await asyncio.gather(*(client.post("/v1/completions", json=body) for body in bodies))
         return [response.json()["choices"][0]["text"] for response in responses]
-
-    from tests.server.conftest import greedy_text
 
     assert server.run(work) == [greedy_text([index + 1], 20) for index in range(50)]

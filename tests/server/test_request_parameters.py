@@ -15,6 +15,8 @@ ROUTES = {
     "/detokenize": {"tokens": [104, 105]},
 }
 
+SAY_A = {"role": "user", "content": "a"}
+
 GENERATING = ("/v1/chat/completions", "/v1/completions")
 
 WRONG_NUMBERS = ["1", True, [1], {}]
@@ -167,7 +169,7 @@ def test_a_million_wrong_items_are_one_complaint(server: FakeServer) -> None:
 @pytest.mark.parametrize(
     ("limit", "at_limit", "past_it"),
     [
-        ("messages", {"messages": [{"role": "user", "content": "a"}] * 3}, {"messages": [{"role": "user", "content": "a"}] * 4}),
+        ("messages", {"messages": [SAY_A] * 3}, {"messages": [SAY_A] * 4}),
         ("stops", {"stop": ["a"] * 3}, {"stop": ["a"] * 4}),
         ("stop_bytes", {"stop": "abc"}, {"stop": "abcd"}),
         ("stop_token_ids", {"stop_token_ids": [1, 2, 3]}, {"stop_token_ids": [1, 2, 3, 4]}),
