@@ -38,11 +38,11 @@ class LayerScaleProcess:
             [*command, "--host", "127.0.0.1", "--port", "0", *flags], stdout=log, stderr=subprocess.STDOUT
         )
         self.address = ""
-        while not self._is_ready(Path(log.name)):
-            if self._process.poll() is not None or time.perf_counter() - started > READY_LIMIT_S:
-                self._process.kill()
-                raise RuntimeError(f"layerscale did not start:\n{Path(log.name).read_text()}")
-            time.sleep(POLL_INTERVAL_S)
+        try:
+            self._wait_until_ready(Path(log.name), started + READY_LIMIT_S)
+        except BaseException:
+            self._process.kill()
+            raise
         self.start_s = time.perf_counter() - started
 
     def __enter__(self) -> Self:
@@ -62,6 +62,12 @@ class LayerScaleProcess:
     def description(self) -> dict[str, Any]:
         """The server block of ``/v1/models``."""
         return dict(json.loads(self._get("/v1/models")[1])["server"])
+
+    def _wait_until_ready(self, log_path: Path, deadline: float) -> None:
+        while not self._is_ready(log_path):
+            if self._process.poll() is not None or time.perf_counter() > deadline:
+                raise RuntimeError(f"layerscale did not start:\n{log_path.read_text()}")
+            time.sleep(POLL_INTERVAL_S)
 
     def _is_ready(self, log_path: Path) -> bool:
         if not self.address:
