@@ -1,4 +1,4 @@
-"""The native kernels under the address and undefined-behaviour sanitizers, at shapes around a vector's width."""
+"""The native kernels against plain loops, at shapes around a vector's width: under sanitizers, and on arm64."""
 
 from __future__ import annotations
 
@@ -18,8 +18,21 @@ FLAGS = {
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mfma", "-mf16c"],
 }
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
+def build_check(compiler: str, program: Path, flags: list[str]) -> None:
+    # Unoptimised: with everything inlined, the sanitizers' checks take the compiler minutes otherwise.
+    command = [compiler, "-std=c++17", "-O0", "-w", "-pthread", "-ffp-contract=off", f"-I{NATIVE}", *flags]
+    sources = [NATIVE / name for name in SOURCES] + [Path(__file__).with_name("native_check.cpp")]
+    subprocess.run([*command, *map(str, sources), "-o", str(program)], check=True, timeout=280)
+
+
+def run_check(*command: str) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 @pytest.mark.parametrize("level", FLAGS)
 def test_kernels_stay_in_bounds_and_equal_plain_loops(level: str, tmp_path: Path) -> None:
     compiler = shutil.which("g++")
@@ -28,9 +41,14 @@ def test_kernels_stay_in_bounds_and_equal_plain_loops(level: str, tmp_path: Path
     if level not in supported_levels():
         pytest.skip(f"this processor does not run {level}")
     program = tmp_path / "native_check"
-    sources = [str(NATIVE / name) for name in SOURCES] + [str(Path(__file__).with_name("native_check.cpp"))]
-    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    build = [compiler, "-std=c++17", "-O0", "-w", "-pthread", "-ffp-contract=off", f"-I{NATIVE}", *FLAGS[level]]
-    subprocess.run([*build, *sanitize, *sources, "-o", str(program)], check=True, timeout=280)
-    result = subprocess.run([str(program)], capture_output=True, text=True, timeout=250, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
+    build_check(compiler, program, ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", *FLAGS[level]])
+    run_check(str(program))
+
+
+def test_arm64_kernels_equal_plain_loops_under_emulation(tmp_path: Path) -> None:
+    compiler, emulator = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64-static")
+    if compiler is None or emulator is None:
+        pytest.skip("needs aarch64-linux-gnu-g++ and qemu-aarch64-static")
+    program = tmp_path / "native_check"
+    build_check(compiler, program, ["-static"])
+    run_check(emulator, str(program))
