@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 
@@ -62,8 +63,9 @@ class Assembler:
         self._warn_of_ignored_flags()
         chosen = self.registry.choose_backend(self.settings.backend)
         resolved = resolve_model(self.settings.model)
-        file = self.registry.open_model(resolved.path)
-        try:
+        with contextlib.ExitStack() as undo:
+            file = self.registry.open_model(resolved.path)
+            undo.callback(file.close)
             context_len = self._context_len(file.spec)
             tokenizer = file.make_tokenizer()
             chat_template = _chat_template(file, tokenizer)
@@ -73,11 +75,10 @@ class Assembler:
             plan = self._plan(file, chosen.backend, device, context_len)
             log_plan(plan, file, chosen.backend.name, device)
             executor = make_executor(device, file.spec, file.weights, plan.layout)
-        except BaseException:
-            file.close()
-            raise
-        max_tokens_per_step = min(_TOKENS_PER_STEP, chosen.backend.capabilities.max_tokens_per_step or _TOKENS_PER_STEP)
-        engine = self._start_engine(plan, executor, tokenizer, max_tokens_per_step)
+            undo.callback(executor.close)
+            limits = self._engine_limits(plan, chosen.backend)
+            engine = self._start_engine(plan, executor, tokenizer, limits)
+            undo.pop_all()
         model = LoadedModel(
             model_id=self.settings.model_name or resolved.model_id,
             spec=file.spec,
@@ -87,7 +88,7 @@ class Assembler:
             engine=AsyncEngine(engine, self.settings.limits.stream_events),
             plan=plan,
             devices=device.infos,
-            max_tokens_per_step=max_tokens_per_step,
+            max_tokens_per_step=limits.max_tokens_per_step,
             created=int(time.time()),
         )
         return Assembly(model, engine, executor, file)
@@ -121,17 +122,18 @@ class Assembler:
         )
         return plan_memory(file.spec, request)
 
-    def _start_engine(
-        self, plan: MemoryPlan, executor: Executor, tokenizer: Tokenizer, max_tokens_per_step: int
-    ) -> Engine:
-        limits = EngineLimits(
+    def _engine_limits(self, plan: MemoryPlan, backend: Backend) -> EngineLimits:
+        asked = self.settings.limits
+        return EngineLimits(
             max_context_len=plan.context_len,
             max_running=self.tier.max_burst_slots,
-            max_waiting=self.settings.limits.waiting_requests,
-            max_waiting_prompt_tokens=self.settings.limits.waiting_contexts * plan.context_len,
-            max_tokens_per_step=max_tokens_per_step,
-            max_logprobs=self.settings.limits.top_logprobs,
+            max_waiting=asked.waiting_requests,
+            max_waiting_prompt_tokens=asked.waiting_contexts * plan.context_len,
+            max_tokens_per_step=min(_TOKENS_PER_STEP, backend.capabilities.max_tokens_per_step or _TOKENS_PER_STEP),
+            max_logprobs=asked.top_logprobs,
         )
+
+    def _start_engine(self, plan: MemoryPlan, executor: Executor, tokenizer: Tokenizer, limits: EngineLimits) -> Engine:
         pool = self.registry.make_kv_pool(plan.layout)
         policy = self.registry.make_scheduler_policy()
         engine = Engine(executor, tokenizer, pool, policy, limits, observer=self.metrics)

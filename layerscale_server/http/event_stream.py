@@ -1,4 +1,7 @@
-"""Server-sent events: frames, and the response that writes them until the end or until the client leaves."""
+"""Server-sent events: frames, and the response that writes them until the end or until the client leaves.
+
+Our own response, because sse-starlette's ends every stream as soon as the server begins to shut down; ours finish.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from typing import Any, Protocol
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from layerscale_core.engine.request import Event
+from layerscale_core.engine import Event, PromptScored
 from layerscale_core.errors import RequestError
-from layerscale_server.generation import Generation
+from layerscale_server.generation import Batch, Generation
 from layerscale_server.http.errors import envelope
 
 DONE = b"data: [DONE]\n\n"
@@ -47,16 +50,26 @@ async def openai_frames(
     has_begun = False
     try:
         async for batch in generation.batches(heartbeat_s):
-            chunks = [chunk for index, event in batch for chunk in writer.chunks(index, event)]
-            if chunks or not batch:
+            frames = await _render(batch, writer) if batch else HEARTBEAT
+            if frames:
                 has_begun = True
-                yield b"".join(map(data_frame, chunks)) if chunks else HEARTBEAT
+                yield frames
         yield b"".join(map(data_frame, writer.closing()))
     except RequestError as error:
         if not has_begun:
             raise
         yield data_frame(envelope(error, request_id))
     yield DONE
+
+
+async def _render(batch: Batch, writer: ChunkWriter) -> bytes:
+    """A batch's frames. A scored prompt is long, so that its frame is made on another thread."""
+
+    def render() -> bytes:
+        return b"".join(data_frame(chunk) for index, event in batch for chunk in writer.chunks(index, event))
+
+    is_long = any(isinstance(event, PromptScored) for _, event in batch)
+    return await asyncio.to_thread(render) if is_long else render()
 
 
 @contextlib.asynccontextmanager

@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 
 async def off_loop(function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-    """Run a function of this module on another thread."""
+    """Run a function that may take long on another thread."""
     return await asyncio.to_thread(function, *args, **kwargs)
 
 

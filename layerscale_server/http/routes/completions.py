@@ -47,6 +47,10 @@ async def completions(
         return EventStreamResponse(generation, frames)
     async with cancelled_on_disconnect(generation, request.receive):
         answers = await collect(generation, len(prompts))
+    return await off_loop(_whole_response, head, choices, answers)
+
+
+def _whole_response(head: ResponseHead, choices: list[_Choice], answers: list[Answer]) -> Response:
     whole = [choice.whole(answer) for choice, answer in zip(choices, answers, strict=True)]
     return JSONResponse(head.body(_OBJECT, whole, [answer.end.usage for answer in answers]))
 
