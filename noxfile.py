@@ -1,6 +1,7 @@
 """The project's commands. A fresh machine needs Python and ``python -m pip install nox``, nothing more.
 
 ``nox -s demo`` shows the server at work, ``nox -s tests`` is what CI runs, ``nox -s fast`` is the loop while editing.
+With ``nox -R`` a session starts at once, in the environment as it was last installed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ nox.options.sessions = ["tests"]
 nox.options.reuse_venv = "yes"
 nox.options.default_venv_backend = "virtualenv"
 
+PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 MODEL = Path(".cache", "models", "SmolLM2-135M-Instruct.Q4_1.gguf").absolute()
 DRAIN_LIMIT_S = 30
 WORKERS = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadgroup")
@@ -52,21 +54,21 @@ def fast(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style and formatting."""
-    session.install(*nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]["lint"])
+    session.install(*requirements("lint"))
     check_lint(session)
 
 
 @nox.session
 def types(session: nox.Session) -> None:
     """Types, strictly."""
-    session.install("-e", ".[test,types]")
+    session.install(*PROJECT["dependencies"], *requirements("test", "types"))
     check_types(session)
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
     """The documentation, into docs/_build/html; a warning is an error."""
-    session.install("-e", ".[docs]")
+    session.install(*PROJECT["dependencies"], *requirements("docs"))
     build_docs(session)
 
 
@@ -76,6 +78,11 @@ def bench(session: nox.Session) -> None:
     session.install(".[bench]")
     fetch_model(session)
     session.run("python", "benchmarks/compare_llama_cpp.py", "--model", str(MODEL), *session.posargs)
+
+
+def requirements(*extras: str) -> list[str]:
+    """What the project's extras name, for sessions that need no compiled package."""
+    return [requirement for extra in extras for requirement in PROJECT["optional-dependencies"][extra]]
 
 
 def fetch_model(session: nox.Session) -> None:
@@ -96,4 +103,4 @@ def check_types(session: nox.Session) -> None:
 
 def build_docs(session: nox.Session) -> None:
     """Build the documentation, reporting every problem before failing."""
-    session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", "docs/_build/html")
+    session.run("python", "-m", "sphinx", "-W", "--keep-going", "-q", "docs", "docs/_build/html")
