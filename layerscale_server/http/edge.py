@@ -7,7 +7,9 @@ put a proxy in front for that; here a slow or huge client costs one connection a
 from __future__ import annotations
 
 import asyncio
+import enum
 import json
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -23,6 +25,16 @@ _FEED_BYTES = 4096
 
 _LINGER_S = 1.0
 """How long a refused client may go on sending."""
+
+_HTTP2_OFFER = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n)", re.IGNORECASE)
+
+
+class _Reading(enum.Enum):
+    """What the next bytes of a connection belong to; IDLE: no request has begun."""
+
+    IDLE = enum.auto()
+    HEAD = enum.auto()
+    BODY = enum.auto()
 
 
 class _RefusedHeadError(Exception):
@@ -43,8 +55,8 @@ class EdgeProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
+        self._reading = _Reading.IDLE
         self._head_bytes = 0
-        self._is_in_head = True
         self._is_refused = False
         self._read_deadline: asyncio.TimerHandle | None = None
         self._write_deadline: asyncio.TimerHandle | None = None
@@ -55,7 +67,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Begin to wait for a head."""
         super().connection_made(transport)
-        self._expect_within(self._limits.header_deadline_s)
+        self._arm_read_deadline()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, never much more than it may hold back."""
@@ -63,10 +75,10 @@ class EdgeProtocol(HttpToolsProtocol):
             return
         for start in range(0, len(data), _FEED_BYTES):
             piece = data[start : start + _FEED_BYTES]
-            super().data_received(piece)
+            super().data_received(piece if self._reading is _Reading.BODY else _without_http2_offer(piece))
             if self._is_refused or self.transport.is_closing():
                 return
-            if self._is_in_head:
+            if self._reading is _Reading.HEAD:
                 self._head_bytes += len(piece)
                 if self._head_bytes > self._limits.head_bytes + _FEED_BYTES:
                     self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's head is too large")
@@ -75,33 +87,43 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
-        self._is_in_head = True
+        self._reading = _Reading.HEAD
         self._head_bytes = 0
         if not self._is_answering():
-            self._expect_within(self._limits.header_deadline_s)
+            self._arm_read_deadline()
 
     def on_headers_complete(self) -> None:
         """A head is there: check its size, then let uvicorn start the application and expect the body."""
-        self._is_in_head = False
+        self._reading = _Reading.BODY
         head_bytes = len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
         if head_bytes > self._limits.head_bytes or len(self.headers) > self._limits.head_fields:
             self._refusal = (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's head is too large")
             raise _RefusedHeadError
         if not self._is_answering():
-            self._expect_within(self._limits.body_deadline_s)
+            self._arm_read_deadline()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """A body is complete."""
+        self._reading = _Reading.IDLE
         self._disarm_read_deadline()
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """An answer is complete; the rest of a request that came too early is due from now on."""
+        super().on_response_complete()
+        if self._reading is not _Reading.IDLE and not self.pipeline:
+            self._arm_read_deadline()
+
     def _is_answering(self) -> bool:
-        """Whether an earlier request of this connection is at work, during which nothing is read in time."""
+        """Whether an earlier request of this connection is at work, during which little is read of the next one."""
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _expect_within(self, seconds: float) -> None:
+    def _arm_read_deadline(self) -> None:
+        """Expect the rest of a head or body in time; not while an earlier request keeps it waiting."""
         self._disarm_read_deadline()
+        is_body = self._reading is _Reading.BODY
+        seconds = self._limits.body_deadline_s if is_body else self._limits.header_deadline_s
         self._read_deadline = self.loop.call_later(seconds, self._on_slow_request)
 
     def _disarm_read_deadline(self) -> None:
@@ -111,11 +133,11 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def _on_slow_request(self) -> None:
         """Give up on a request; where nobody waits for an answer, without a word."""
-        is_owed = self._head_bytes > 0 if self._is_in_head else not self.cycle.response_started
-        if is_owed:
-            self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
-        else:
+        has_answer = self._reading is _Reading.BODY and self.cycle.response_started
+        if self._reading is _Reading.IDLE or has_answer:
             self.transport.close()
+        else:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time")
 
     # Refusing
 
@@ -168,3 +190,12 @@ class EdgeProtocol(HttpToolsProtocol):
         self._disarm_read_deadline()
         self._disarm_write_deadline()
         super().connection_lost(exc)
+
+
+def _without_http2_offer(piece: bytes) -> bytes:
+    """A head without the offer to go on in HTTP/2, which Java's client makes by default.
+
+    The parser would end the request at its head, and take the body for the other protocol.
+    """
+    head, separator, rest = piece.partition(b"\r\n\r\n")
+    return _HTTP2_OFFER.sub(b"", head + separator, count=1) + rest

@@ -157,4 +157,5 @@ def test_scoring_needs_echo_and_logprobs(server: FakeServer) -> None:
 def test_one_bad_prompt_refuses_all(server: FakeServer) -> None:
     response = server.post(COMPLETIONS, {"prompt": [[1], [2], [1] * 300], "max_tokens": 1})
     assert response.status_code == 400
-    assert response.json()["error"]["code"] == "context_length_exceeded"
+    error = response.json()["error"]
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import socket
 import time
@@ -153,6 +154,21 @@ def test_connection_is_kept_for_the_next_request_and_pipelined_ones_wait_their_t
     assert answers.count(b"HTTP/1.1 200 OK") == 2
 
 
+@pytest.mark.parametrize("missing", [5, len(HI) + 5])
+def test_rest_of_a_request_that_came_too_early_has_a_deadline_too(
+    make_server: MakeServer, run_live: RunLive, missing: int
+) -> None:
+    server = make_server(header_deadline_s=0.2, body_deadline_s=0.2)
+    gate = Gate(server.executor)
+    with connected(run_live(server.state)) as client:
+        client.sendall(post(HI, extra="") + post(HI)[:-missing])
+        time.sleep(0.5)
+        gate.open()
+        answers = read_to_end(client)
+    assert answers.startswith(b"HTTP/1.1 200 OK")
+    assert answers.count(b"HTTP/1.1 408") == 1
+
+
 def test_refused_body_is_read_away_so_that_the_answer_arrives(make_server: MakeServer, run_live: RunLive) -> None:
     address = run_live(make_server(body_bytes=10_000).state)
     body = b"x" * (8 << 20)
@@ -174,6 +190,15 @@ def test_reader_who_stops_reading_is_cut_off_and_its_generation_ends(
             time.sleep(0.01)
         assert sum(len(batch) for batch in server.executor.batches) < 60_000
         assert b"[DONE]" not in read_to_end(client)[-200:]
+
+
+def test_offer_of_http2_is_not_taken_up(make_server: MakeServer, run_live: RunLive, logs: io.StringIO) -> None:
+    offer = "connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n"
+    with connected(run_live(make_server().state)) as client:
+        for _ in range(2):
+            client.sendall(post(HI, extra=offer))
+            assert status_of(client.recv(1 << 16)) == 200
+    assert '"warning"' not in logs.getvalue()
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/health"])

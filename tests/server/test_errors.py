@@ -184,6 +184,22 @@ def test_repeated_failures_make_the_server_unhealthy_until_a_step_succeeds(serve
     assert server.get("/v1/health").status_code == 200
 
 
+def test_health_means_forward_progress(make_server: MakeServer) -> None:
+    server = make_server(stall_s=0.05)
+    gate = Gate(server.executor)
+
+    async def stall(client: httpx.AsyncClient) -> httpx.Response:
+        assert (await client.get("/health")).status_code == 200
+        stalled = asyncio.create_task(client.post(CHAT, json=HI))
+        while (await client.get("/health")).status_code == 200:
+            await asyncio.sleep(0.01)
+        gate.open()
+        return await stalled
+
+    assert server.run(stall).status_code == 200
+    assert server.get("/health").status_code == 200
+
+
 def test_mistake_in_our_code_is_a_500_that_tells_nothing(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> str:
         raise RuntimeError("secret detail")

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from layerscale_core.engine import request as engine
+from layerscale_core.errors import ContextLengthError
 from layerscale_core.specs import Tokenizer
 from layerscale_server.http.answers import Answer, ResponseHead, collect
 from layerscale_server.http.dependencies import AcceptingModel, Server, json_body
@@ -35,9 +36,13 @@ async def completions(
     sampling = body.sampling_params(
         body.max_tokens, logprobs=body.logprobs, prompt_logprobs=body.logprobs if body.echo else None
     )
-    generation = model.engine.submit(
-        [engine.Request(f"{request_id}-{index}", tuple(ids), sampling) for index, ids in enumerate(prompts)]
-    )
+    try:
+        generation = model.engine.submit(
+            [engine.Request(f"{request_id}-{index}", tuple(ids), sampling) for index, ids in enumerate(prompts)]
+        )
+    except ContextLengthError as error:
+        error.param = "prompt"  # the engine cannot know what the prompt is called here
+        raise
     head = ResponseHead(f"cmpl-{request_id.removeprefix('req_')}", model.model_id)
     choices = [_Choice(model.tokenizer, body, index, ids[0]) for index, ids in enumerate(prompts)]
     if body.stream:
