@@ -13,6 +13,9 @@ namespace {
 // Long enough to bridge the gaps between a step's loops, short enough that an idle server costs nothing.
 constexpr std::chrono::microseconds kSpinTime{100};
 
+// Looks at an unfinished worker before the caller gives its core away: the worker may need it.
+constexpr int kSpinsBeforeYield = 2000;
+
 inline void pause_cpu() {
 #if defined(__x86_64__)
     _mm_pause();
@@ -31,7 +34,7 @@ ThreadPool::~ThreadPool() {
     {
         std::lock_guard<std::mutex> lock(mutex_);
         stopping_.store(true);
-        epoch_.fetch_add(1);
+        state_.fetch_add(kEpoch);
     }
     wake_.notify_all();
     for (std::thread& worker : workers_) worker.join();
@@ -42,16 +45,16 @@ void ThreadPool::run(int count, Call call, const void* body) {
     call_ = call;
     body_ = body;
     next_index_.store(0, std::memory_order_relaxed);
-    busy_workers_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-    epoch_.fetch_add(1);  // sequentially consistent with sleepers_: a worker sees the loop, or we see the sleeper
+    // Sequentially consistent with sleepers_: a worker that goes to sleep sees the loop, or we see the sleeper.
+    state_.fetch_add(kEpoch + kOpen);
     if (sleepers_.load() > 0) {
         std::lock_guard<std::mutex> lock(mutex_);
         wake_.notify_all();
     }
     take_indices(0);
-    // Workers may be descheduled when cores are oversubscribed: give ours away after a short spin.
-    for (int spins = 0; busy_workers_.load(std::memory_order_acquire) > 0; ++spins) {
-        if (spins < 2000) pause_cpu();
+    state_.fetch_sub(kOpen);
+    for (int spins = 0; (state_.load(std::memory_order_acquire) & kInside) != 0; ++spins) {
+        if (spins < kSpinsBeforeYield) pause_cpu();
         else std::this_thread::yield();
     }
 }
@@ -61,26 +64,35 @@ void ThreadPool::take_indices(int thread) {
 }
 
 void ThreadPool::work(int thread) {
-    unsigned seen = 0;
-    while (wait_for_loop(seen)) {
-        seen = epoch_.load(std::memory_order_acquire);
+    uint64_t state = 0;
+    while (state = wait_for_loop(state / kEpoch), !stopping_.load(std::memory_order_acquire)) {
+        if (!try_enter(state)) continue;
         take_indices(thread);
-        busy_workers_.fetch_sub(1, std::memory_order_release);
+        state_.fetch_sub(kWorker, std::memory_order_release);
     }
 }
 
-// Returns false when the pool ends.
-bool ThreadPool::wait_for_loop(unsigned seen) {
+// Enters the loop of `state` unless it has closed meanwhile.
+bool ThreadPool::try_enter(uint64_t state) {
+    const uint64_t epoch = state / kEpoch;
+    while ((state & kOpen) != 0 && state / kEpoch == epoch)
+        if (state_.compare_exchange_weak(state, state + kWorker, std::memory_order_acq_rel)) return true;
+    return false;
+}
+
+// Returns the state of the first loop after `seen_epoch`.
+uint64_t ThreadPool::wait_for_loop(uint64_t seen_epoch) {
     const auto deadline = std::chrono::steady_clock::now() + kSpinTime;
-    while (epoch_.load(std::memory_order_acquire) == seen) {
+    uint64_t state;
+    while ((state = state_.load(std::memory_order_acquire)) / kEpoch == seen_epoch) {
         for (int i = 0; i < 64; ++i) pause_cpu();
         if (std::chrono::steady_clock::now() < deadline) continue;
         std::unique_lock<std::mutex> lock(mutex_);
         sleepers_.fetch_add(1);
-        wake_.wait(lock, [&] { return epoch_.load() != seen; });
+        wake_.wait(lock, [&] { return state_.load() / kEpoch != seen_epoch; });
         sleepers_.fetch_sub(1);
     }
-    return !stopping_.load(std::memory_order_acquire);
+    return state;
 }
 
 }  // namespace layerscale

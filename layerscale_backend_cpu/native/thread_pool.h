@@ -3,14 +3,16 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <mutex>
 #include <thread>
 #include <vector>
 
 namespace layerscale {
 
-// The caller is one of the threads. Workers spin briefly between loops, because a step is hundreds of short loops, and
-// sleep when nothing comes. Indices are handed out one by one, so a slow core takes fewer.
+// The caller is one of the threads and never waits for a worker that did not come: on a busy machine a loop costs what
+// the caller alone would take. Workers spin briefly between loops, because a step is hundreds of short loops, and sleep
+// when nothing comes. Indices are handed out one by one, so a slow core takes fewer.
 class ThreadPool {
 public:
     explicit ThreadPool(int num_threads);
@@ -39,17 +41,23 @@ private:
         (*static_cast<const Body*>(body))(index, thread);
     }
 
+    // The loop's state in one word: bit 0 = a worker may still enter, bits 1 to 31 = workers inside, above = epoch,
+    // which grows by one per loop.
+    static constexpr uint64_t kOpen = 1, kWorker = 2, kEpoch = uint64_t{1} << 32;
+    static constexpr uint64_t kInside = kEpoch - kWorker;
+
     void run(int count, Call call, const void* body);
     void work(int thread);
     void take_indices(int thread);
-    bool wait_for_loop(unsigned seen);
+    bool try_enter(uint64_t state);
+    uint64_t wait_for_loop(uint64_t seen_epoch);
 
     std::vector<std::thread> workers_;
-    std::atomic<unsigned> epoch_{0};     // grows by one per loop; published last
+    std::atomic<uint64_t> state_{0};
     std::atomic<int> next_index_{0};
-    std::atomic<int> busy_workers_{0};
-    std::atomic<bool> stopping_{false};
     std::atomic<int> sleepers_{0};
+    std::atomic<bool> stopping_{false};
+    // Written only while the loop is closed and nobody is inside.
     int count_ = 0;
     Call call_ = nullptr;
     const void* body_ = nullptr;
