@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, FailFast, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, ValidationInfo, model_validator
 from typing_extensions import TypeAliasType
+
+from layerscale_server.limits import Limits
 
 
 class RequestModel(BaseModel):
@@ -23,3 +26,33 @@ class RequestModel(BaseModel):
 
 TokenIds = TypeAliasType("TokenIds", Annotated[list[int], FailFast()])
 """Token ids; the first that is wrong is reported, not a million of them."""
+
+
+def limits_of(info: ValidationInfo) -> Limits:
+    """The limits that a request is validated under."""
+    assert isinstance(info.context, Limits)
+    return info.context
+
+
+def at_most(limit: str, what: str) -> AfterValidator:
+    """A list holds no more than a limit says; ``what`` names its items."""
+
+    def check(value: Sized, info: ValidationInfo) -> Sized:
+        most: int = getattr(limits_of(info), limit)
+        if len(value) > most:
+            raise ValueError(f"should hold at most {most} {what}")
+        return value
+
+    return AfterValidator(check)
+
+
+def up_to(limit: str) -> AfterValidator:
+    """A number is from 0 to a limit."""
+
+    def check(value: int, info: ValidationInfo) -> int:
+        most: int = getattr(limits_of(info), limit)
+        if not 0 <= value <= most:
+            raise ValueError(f"should be 0 to {most}")
+        return value
+
+    return AfterValidator(check)

@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, FailFast, Field, ValidationInfo, field_val
 from typing_extensions import TypeAliasType
 
 from layerscale_core.errors import InvalidRequestError
-from layerscale_server.http.schemas.base import RequestModel
-from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS, SamplingFields, limits_of
+from layerscale_server.http.schemas.base import RequestModel, at_most, limits_of, up_to
+from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS, SamplingFields
 
 
 class TextPart(RequestModel):
@@ -82,7 +82,9 @@ def _call_for_template(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}
 
 
-Messages = TypeAliasType("Messages", Annotated[list[Message], FailFast(), Field(min_length=1)])
+Messages = TypeAliasType(
+    "Messages", Annotated[list[Message], FailFast(), Field(min_length=1), at_most("messages", "messages")]
+)
 
 
 class ResponseFormat(RequestModel):
@@ -101,37 +103,23 @@ class ChatRequest(SamplingFields):
     messages: Messages
     max_tokens: int = Field(DEFAULT_MAX_TOKENS, ge=1, le=2**31 - 1)
     max_completion_tokens: int | None = Field(None, ge=1, le=2**31 - 1, description="wins over max_tokens")
-    stop: Annotated[list[str], BeforeValidator(_as_list, json_schema_input_type=str)] = Field(default_factory=list)
+    stop: Annotated[list[str], BeforeValidator(_as_list, json_schema_input_type=str), at_most("stops", "texts")] = (
+        Field(default_factory=list)
+    )
     logprobs: bool = False
-    top_logprobs: int | None = Field(None, ge=0)
+    top_logprobs: Annotated[int, up_to("top_logprobs")] | None = None
     response_format: ResponseFormat = ResponseFormat()
     tools: list[Any] = Field(default_factory=list)
     functions: list[Any] = Field(default_factory=list)
     tool_choice: Any = None
     session_id: str | None = None
 
-    @field_validator("messages")
-    @classmethod
-    def _check_messages(cls, value: list[Message], info: ValidationInfo) -> list[Message]:
-        if len(value) > limits_of(info).messages:
-            raise ValueError(f"should hold at most {limits_of(info).messages} messages")
-        return value
-
     @field_validator("stop")
     @classmethod
-    def _check_stop(cls, value: list[str], info: ValidationInfo) -> list[str]:
-        limits = limits_of(info)
-        if len(value) > limits.stops:
-            raise ValueError(f"should hold at most {limits.stops} texts")
-        if not all(0 < len(text.encode()) <= limits.stop_bytes for text in value):
-            raise ValueError(f"should hold texts of 1 to {limits.stop_bytes} bytes")
-        return value
-
-    @field_validator("top_logprobs")
-    @classmethod
-    def _check_top_logprobs(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if value is not None and value > limits_of(info).top_logprobs:
-            raise ValueError(f"should be at most {limits_of(info).top_logprobs}")
+    def _check_stop_bytes(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        most = limits_of(info).stop_bytes
+        if not all(0 < len(text.encode()) <= most for text in value):
+            raise ValueError(f"should hold texts of 1 to {most} bytes")
         return value
 
     @field_validator("tools", "functions")

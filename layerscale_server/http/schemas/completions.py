@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, FailFast, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, FailFast, Field, model_validator
 
 from layerscale_core.errors import InvalidRequestError
-from layerscale_server.http.schemas.base import TokenIds
-from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS, SamplingFields, limits_of
+from layerscale_server.http.schemas.base import TokenIds, at_most, up_to
+from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS, SamplingFields
 
 
 def _as_list(prompt: Any) -> Any:
@@ -25,27 +25,14 @@ class CompletionRequest(SamplingFields):
         list[str | TokenIds],
         FailFast(),
         Field(min_length=1),
+        at_most("prompts", "prompts"),
         BeforeValidator(_as_list, json_schema_input_type=str | list[str] | list[int] | list[list[int]]),
     ]
     max_tokens: int = Field(DEFAULT_MAX_TOKENS, ge=0, le=2**31 - 1, description="0 only to score an echoed prompt")
-    logprobs: int | None = Field(None, ge=0)
+    logprobs: Annotated[int, up_to("top_logprobs")] | None = None
     echo: bool = False
     best_of: int = Field(1, ge=1, le=1, description="only 1")
     suffix: str = Field("", max_length=0, description="not supported")
-
-    @field_validator("prompt")
-    @classmethod
-    def _check_prompts(cls, value: list[str | list[int]], info: ValidationInfo) -> list[str | list[int]]:
-        if len(value) > limits_of(info).prompts:
-            raise ValueError(f"should hold at most {limits_of(info).prompts} prompts")
-        return value
-
-    @field_validator("logprobs")
-    @classmethod
-    def _check_logprobs(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if value is not None and value > limits_of(info).top_logprobs:
-            raise ValueError(f"should be at most {limits_of(info).top_logprobs}")
-        return value
 
     @model_validator(mode="after")
     def _check_scoring(self) -> CompletionRequest:

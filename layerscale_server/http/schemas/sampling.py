@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 
 from layerscale_core.engine.sampling_params import SamplingParams
 from layerscale_core.errors import InvalidRequestError
-from layerscale_server.http.schemas.base import RequestModel, TokenIds
-from layerscale_server.limits import Limits
+from layerscale_server.http.schemas.base import RequestModel, TokenIds, at_most
 
 DEFAULT_MAX_TOKENS = 256
 DEFAULT_TEMPERATURE = 0.7
@@ -40,20 +39,12 @@ class SamplingFields(RequestModel):
         default_factory=dict, description="token id, as a text, to what is added to its logit"
     )
     seed: int | None = Field(None, ge=-(2**63), le=2**64 - 1)
-    stop_token_ids: TokenIds = Field(default_factory=list)
+    stop_token_ids: Annotated[TokenIds, at_most("stop_token_ids", "token ids")] = Field(default_factory=list)
     ignore_eos: bool = False
     min_tokens: int = Field(0, ge=0, le=2**31 - 1)
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     n: int = Field(1, ge=1, le=1, description="only 1")
-
-    @field_validator("stop_token_ids")
-    @classmethod
-    def _check_number(cls, value: list[int], info: ValidationInfo) -> list[int]:
-        limits = limits_of(info)
-        if len(value) > limits.stop_token_ids:
-            raise ValueError(f"should hold at most {limits.stop_token_ids} token ids")
-        return value
 
     @field_validator("logit_bias")
     @classmethod
@@ -82,9 +73,3 @@ class SamplingFields(RequestModel):
             min_tokens=self.min_tokens,
             **further,
         )
-
-
-def limits_of(info: ValidationInfo) -> Limits:
-    """The limits that a request is validated under."""
-    assert isinstance(info.context, Limits)
-    return info.context

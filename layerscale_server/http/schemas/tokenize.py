@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import ValidationInfo, field_validator, model_validator
+from pydantic import model_validator
 
 from layerscale_core.errors import InvalidRequestError
 from layerscale_server.http.schemas.base import RequestModel, TokenIds
-from layerscale_server.http.schemas.chat import Message, Messages
-from layerscale_server.http.schemas.sampling import limits_of
+from layerscale_server.http.schemas.chat import Messages
 
 
 class TokenizeRequest(RequestModel):
@@ -18,13 +17,6 @@ class TokenizeRequest(RequestModel):
     add_special_tokens: bool = True
     add_generation_prompt: bool = True
     return_token_strs: bool = False
-
-    @field_validator("messages")
-    @classmethod
-    def _check_messages(cls, value: list[Message], info: ValidationInfo) -> list[Message]:
-        if len(value) > limits_of(info).messages:
-            raise ValueError(f"should hold at most {limits_of(info).messages} messages")
-        return value
 
     @model_validator(mode="after")
     def _check_choice(self) -> TokenizeRequest:
