@@ -209,3 +209,13 @@ def test_signal_while_loading_ends_the_process() -> None:
             assert httpx.post(running.address + CHAT, json=HI).json()["error"]["code"] == "model_loading"
             running.signal()
             assert running.wait() == 0
+
+
+@pytest.mark.model
+def test_real_model_knows_a_capital(real_model_path: Path) -> None:
+    question = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0}
+    with ServerProcess(real_model_path) as running:
+        running.wait_until_ready()
+        answer = httpx.post(running.address + CHAT, json=question, timeout=TIMEOUT_S).json()
+    assert answer["choices"][0]["message"]["content"] == "The capital of France is Paris."
+    assert answer["choices"][0]["finish_reason"] == "stop"
