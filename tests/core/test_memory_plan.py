@@ -63,7 +63,7 @@ def test_context_is_clamped_only_when_a_page_is_missing(missing: int, context_le
 
 def test_shortest_context_is_the_last_that_starts() -> None:
     assert plan_with(256 * BYTES_PER_TOKEN, 4096).context_len == CONTEXT_STEP
-    with pytest.raises(OutOfMemoryError, match="32 MiB.*free memory or choose a smaller model"):
+    with pytest.raises(OutOfMemoryError, match=r"32 MiB.*free memory or choose a smaller model"):
         plan_with(255 * BYTES_PER_TOKEN, 4096)
 
 
