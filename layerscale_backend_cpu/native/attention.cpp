@@ -159,22 +159,6 @@ void finish(const float* state, int head_dim, float* out) {
     for (int dim = 0; dim < head_dim; ++dim) out[dim] = state[kValues + dim] / state[kSum];
 }
 
-int count_pages(const Batch& batch, int seq) {
-    const int32_t* table = batch.page_tables + static_cast<size_t>(seq) * batch.max_pages;
-    int count = 0;
-    while (count < batch.max_pages && table[count] >= 0) ++count;
-    return count;
-}
-
-Keys select_partition(const KvCache& kv, int layer, const Batch& batch, int seq, int kv_head, int partition) {
-    const size_t row = static_cast<size_t>(seq) * batch.max_pages;
-    const int first = partition * kPartitionPages;
-    Keys keys{&kv, layer, kv_head, std::min(kPartitionPages, count_pages(batch, seq) - first),
-              batch.page_tables + row + first, batch.page_starts + row + first, batch.page_stops + row + first, 0};
-    for (int p = 0; p < first; ++p) keys.num_before += batch.page_stops[row + p] - batch.page_starts[row + p];
-    return keys;
-}
-
 // Leaves out the pages that lie after every visible key; returns whether any is left.
 bool trim(Keys& keys, int most_visible) {
     int pages = 0;
@@ -186,39 +170,19 @@ bool trim(Keys& keys, int most_visible) {
 
 }  // namespace
 
-KvCache::KvCache(Arena& arena, int num_layers, int num_pages, int num_kv_heads, int head_dim)
-    : num_layers_(num_layers), num_pages_(num_pages), num_kv_heads_(num_kv_heads), head_dim_(head_dim),
-      padded_dim_((head_dim + kLanes - 1) / kLanes * kLanes),
-      head_elements_(static_cast<size_t>(kPageSize) * (head_dim_ + padded_dim_)) {
-    data_ = reinterpret_cast<uint16_t*>(
-        arena.allocate(sizeof(uint16_t) * head_elements_ * num_layers_ * num_pages_ * num_kv_heads_));
-}
-
-void KvCache::store(int layer, int64_t slot, const float* key, const float* value) {
-    const int page = static_cast<int>(slot / kPageSize), place = static_cast<int>(slot % kPageSize);
-    for (int head = 0; head < num_kv_heads_; ++head) {
-        uint16_t* keys = data_ + offset(layer, page, head) + place;
-        uint16_t* values = data_ + offset(layer, page, head) + head_dim_ * kPageSize + place * padded_dim_;
-        const float* head_key = key + head * head_dim_;
-        const float* head_value = value + head * head_dim_;
-        int dim = 0;
-        for (; dim + kLanes <= head_dim_; dim += kLanes) {
-            uint16_t halves[kLanes];
-            store_half(halves, load(head_key + dim));
-            for (int i = 0; i < kLanes; ++i) keys[(dim + i) * kPageSize] = halves[i];
-            store_half(values + dim, load(head_value + dim));
-        }
-        for (; dim < head_dim_; ++dim) {
-            keys[dim * kPageSize] = float_to_half(head_key[dim]);
-            values[dim] = float_to_half(head_value[dim]);
-        }
+void Attention::begin_step(const Batch& batch) {
+    stride_ = static_cast<size_t>(batch.max_pages) + 1;
+    num_pages_.assign(batch.num_seqs, 0);
+    keys_before_.resize(batch.num_seqs * stride_);
+    for (int seq = 0; seq < batch.num_seqs; ++seq) {
+        const size_t row = static_cast<size_t>(seq) * batch.max_pages;
+        int32_t* before = keys_before_.data() + seq * stride_;
+        int page = 0;
+        before[0] = 0;
+        for (; page < batch.max_pages && batch.page_tables[row + page] >= 0; ++page)
+            before[page + 1] = before[page] + batch.page_stops[row + page] - batch.page_starts[row + page];
+        num_pages_[seq] = page;
     }
-}
-
-void KvCache::copy_page(int source, int target) {
-    const size_t bytes = sizeof(uint16_t) * head_elements_ * num_kv_heads_;
-    for (int layer = 0; layer < num_layers_; ++layer)
-        std::memcpy(data_ + offset(layer, target, 0), data_ + offset(layer, source, 0), bytes);
 }
 
 // Prefill chunks are divided by tokens, decode tokens by partitions of their context.
@@ -230,7 +194,7 @@ void Attention::plan(const Batch& batch, const AttentionShape& shape, int partia
     size_t num_partials = 0;
     for (int seq = 0; seq < batch.num_seqs; ++seq) {
         const int begin = batch.cu_seqlens[seq], end = batch.cu_seqlens[seq + 1];
-        const int partitions = (count_pages(batch, seq) + kPartitionPages - 1) / kPartitionPages;
+        const int partitions = num_partitions(seq);
         if (end - begin == 1 && partitions > 1) {
             split_seqs_.push_back(seq);
             split_offsets_.push_back(num_partials);
@@ -268,9 +232,6 @@ void Attention::compute(const Task& task, Scratch& scratch, const KvCache& kv, i
     const int group = shape.num_heads / shape.num_kv_heads, padded = kv.padded_dim(), size = kValues + padded;
     const int last_token = batch.cu_seqlens[task.seq + 1] - 1;
     const size_t row_size = static_cast<size_t>(shape.num_heads) * shape.head_dim;
-    const Keys all = select_partition(kv, layer, batch, task.seq, task.kv_head, 0);
-    int context_len = 0;
-    for (int p = 0; p < count_pages(batch, task.seq); ++p) context_len += all.stops[p] - all.starts[p];
 
     const int num_rows = task.num_tokens * group;
     for (int first = 0; first < num_rows; first += kRowTile) {
@@ -284,14 +245,18 @@ void Attention::compute(const Task& task, Scratch& scratch, const KvCache& kv, i
             const int token = task.first_token + (first + i) / group, head = task.kv_head * group + (first + i) % group;
             row_offsets[i] = token * row_size + static_cast<size_t>(head) * shape.head_dim;
             row_queries[i] = queries + row_offsets[i];
-            num_visible[i] = context_len - (last_token - token);
+            num_visible[i] = context_len(task.seq) - (last_token - token);
             states[i] = scratch.state.data() + i * size;
             const bool shared = task.partial != kDone;
             partials[i] = shared ? partials_.data() + (task.partial + first + i) * size : scratch.partial.data() + i * size;
             clear(states[i], padded);
         }
         for (int partition = 0; partition < task.num_partitions; ++partition) {
-            Keys keys = select_partition(kv, layer, batch, task.seq, task.kv_head, task.first_partition + partition);
+            const int first_page = (task.first_partition + partition) * kPartitionPages;
+            const size_t place = static_cast<size_t>(task.seq) * batch.max_pages + first_page;
+            Keys keys{&kv, layer, task.kv_head, std::min(kPartitionPages, num_pages(task.seq) - first_page),
+                      batch.page_tables + place, batch.page_starts + place, batch.page_stops + place,
+                      keys_before(task.seq)[first_page]};
             if (!trim(keys, *std::max_element(num_visible, num_visible + rows))) break;
             attend_rows(rows, keys, row_queries, num_visible, shape.scale, scratch.scores.data(), partials);
             if (task.partial != kDone) continue;
@@ -306,7 +271,7 @@ void Attention::merge_sequence(int index, Scratch& scratch, const KvCache& kv, c
                                const AttentionShape& shape, float* out) {
     const int group = shape.num_heads / shape.num_kv_heads, padded = kv.padded_dim(), size = kValues + padded;
     const int seq = split_seqs_[index];
-    const int partitions = (count_pages(batch, seq) + kPartitionPages - 1) / kPartitionPages;
+    const int partitions = num_partitions(seq);
     float* result = out + static_cast<size_t>(batch.cu_seqlens[seq]) * shape.num_heads * shape.head_dim;
     float* state = scratch.state.data();
     for (int head = 0; head < shape.num_heads; ++head) {

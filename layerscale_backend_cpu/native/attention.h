@@ -1,48 +1,16 @@
-// The paged KV cache and attention over it.
+// Causal attention over the paged KV cache.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "arena.h"
 #include "batch.h"
-#include "simd.h"
+#include "kv_cache.h"
 #include "thread_pool.h"
 
 namespace layerscale {
 
-constexpr int kPageSize = kLanes;        // tokens in a page: a vector's lanes are a page's keys
-constexpr int kPartitionPages = 32;      // pages whose softmax is taken at once; partitions are merged in order
-
-// Keys [layer][page][kv_head][head_dim][16] and values [layer][page][kv_head][16][padded_dim], float16. Keys lie
-// transposed, so that the scores of 16 keys are one vector and no horizontal sum is needed.
-class KvCache {
-public:
-    KvCache(Arena& arena, int num_layers, int num_pages, int num_kv_heads, int head_dim);
-
-    int num_pages() const { return num_pages_; }
-    int head_dim() const { return head_dim_; }
-    int padded_dim() const { return padded_dim_; }
-    int64_t num_slots() const { return static_cast<int64_t>(num_pages_) * kPageSize; }
-
-    const uint16_t* keys(int layer, int page, int kv_head) const { return data_ + offset(layer, page, kv_head); }
-    const uint16_t* values(int layer, int page, int kv_head) const {
-        return keys(layer, page, kv_head) + head_dim_ * kPageSize;
-    }
-
-    // key, value: [num_kv_heads * head_dim]
-    void store(int layer, int64_t slot, const float* key, const float* value);
-    void copy_page(int source, int target);
-
-private:
-    size_t offset(int layer, int page, int kv_head) const {
-        return ((static_cast<size_t>(layer) * num_pages_ + page) * num_kv_heads_ + kv_head) * head_elements_;
-    }
-
-    int num_layers_, num_pages_, num_kv_heads_, head_dim_, padded_dim_;
-    size_t head_elements_;  // float16 numbers of one head's keys and values in a page
-    uint16_t* data_;
-};
+constexpr int kPartitionPages = 32;  // pages whose softmax is taken at once; partitions are merged in order
 
 struct AttentionShape {
     int num_heads;
@@ -56,6 +24,9 @@ struct AttentionShape {
 class Attention {
 public:
     explicit Attention(ThreadPool& pool) : pool_(pool), scratch_(pool.num_threads()) {}
+
+    // Takes a step's page tables in, once for all layers.
+    void begin_step(const Batch& batch);
 
     // queries, out: [num_tokens, num_heads * head_dim]
     void run(const KvCache& kv, int layer, const Batch& batch, const AttentionShape& shape, const float* queries,
@@ -77,6 +48,10 @@ private:
         std::vector<float> state;
     };
 
+    int num_pages(int seq) const { return num_pages_[seq]; }
+    int num_partitions(int seq) const { return (num_pages_[seq] + kPartitionPages - 1) / kPartitionPages; }
+    const int32_t* keys_before(int seq) const { return keys_before_.data() + static_cast<size_t>(seq) * stride_; }
+    int context_len(int seq) const { return keys_before(seq)[num_pages_[seq]]; }
     void plan(const Batch& batch, const AttentionShape& shape, int partial_size);
     void compute(const Task& task, Scratch& scratch, const KvCache& kv, int layer, const Batch& batch,
                  const AttentionShape& shape, const float* queries, float* out);
@@ -85,6 +60,9 @@ private:
 
     ThreadPool& pool_;
     std::vector<Scratch> scratch_;
+    std::vector<int> num_pages_;        // of each sequence
+    std::vector<int32_t> keys_before_;  // [num_seqs, max_pages + 1], keys in the pages before each
+    size_t stride_ = 0;
     std::vector<Task> tasks_;
     std::vector<int> split_seqs_;       // sequences whose query is shared by several tasks
     std::vector<size_t> split_offsets_; // their first partial: [kv_head][partition][group]

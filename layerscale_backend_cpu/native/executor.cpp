@@ -93,6 +93,7 @@ const float* Executor::step(const Batch& batch) {
     reserve(batch);
     embed(batch);
     compute_rotations(batch);
+    attention_.begin_step(batch);
     for (size_t i = 0; i < layers_.size(); ++i) {
         attention_block(static_cast<int>(i), batch);
         mlp_block(layers_[i], batch.num_tokens);

@@ -158,6 +158,7 @@ void check_attention(int head_dim, int num_heads, int num_kv_heads, int context,
     batch.page_starts = starts.data();
     batch.page_stops = stops.data();
     const AttentionShape shape{num_heads, num_kv_heads, head_dim, 0.3f};
+    attention.begin_step(batch);
     attention.run(kv, 0, batch, shape, queries.data(), out.data());
 
     for (int token = 0; token < num_new; ++token)

@@ -1,0 +1,42 @@
+#include "kv_cache.h"
+
+#include <cstring>
+
+namespace layerscale {
+
+KvCache::KvCache(Arena& arena, int num_layers, int num_pages, int num_kv_heads, int head_dim)
+    : num_layers_(num_layers), num_pages_(num_pages), num_kv_heads_(num_kv_heads), head_dim_(head_dim),
+      padded_dim_((head_dim + kLanes - 1) / kLanes * kLanes),
+      head_elements_(static_cast<size_t>(kPageSize) * (head_dim_ + padded_dim_)) {
+    data_ = reinterpret_cast<uint16_t*>(
+        arena.allocate(sizeof(uint16_t) * head_elements_ * num_layers_ * num_pages_ * num_kv_heads_));
+}
+
+void KvCache::store(int layer, int64_t slot, const float* key, const float* value) {
+    const int page = static_cast<int>(slot / kPageSize), place = static_cast<int>(slot % kPageSize);
+    for (int head = 0; head < num_kv_heads_; ++head) {
+        uint16_t* keys = data_ + offset(layer, page, head) + place;
+        uint16_t* values = data_ + offset(layer, page, head) + head_dim_ * kPageSize + place * padded_dim_;
+        const float* head_key = key + head * head_dim_;
+        const float* head_value = value + head * head_dim_;
+        int dim = 0;
+        for (; dim + kLanes <= head_dim_; dim += kLanes) {
+            uint16_t halves[kLanes];
+            store_half(halves, load(head_key + dim));
+            for (int i = 0; i < kLanes; ++i) keys[(dim + i) * kPageSize] = halves[i];
+            store_half(values + dim, load(head_value + dim));
+        }
+        for (; dim < head_dim_; ++dim) {
+            keys[dim * kPageSize] = float_to_half(head_key[dim]);
+            values[dim] = float_to_half(head_value[dim]);
+        }
+    }
+}
+
+void KvCache::copy_page(int source, int target) {
+    const size_t bytes = sizeof(uint16_t) * head_elements_ * num_kv_heads_;
+    for (int layer = 0; layer < num_layers_; ++layer)
+        std::memcpy(data_ + offset(layer, target, 0), data_ + offset(layer, source, 0), bytes);
+}
+
+}  // namespace layerscale

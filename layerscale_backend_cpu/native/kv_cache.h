@@ -1,0 +1,44 @@
+// The paged KV cache.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "arena.h"
+#include "simd.h"
+
+namespace layerscale {
+
+constexpr int kPageSize = kLanes;  // tokens in a page: a vector's lanes are a page's keys
+
+// Keys [layer][page][kv_head][head_dim][16] and values [layer][page][kv_head][16][padded_dim], float16. Keys lie
+// transposed, so that the scores of 16 keys are one vector and no horizontal sum is needed.
+class KvCache {
+public:
+    KvCache(Arena& arena, int num_layers, int num_pages, int num_kv_heads, int head_dim);
+
+    int num_pages() const { return num_pages_; }
+    int head_dim() const { return head_dim_; }
+    int padded_dim() const { return padded_dim_; }
+    int64_t num_slots() const { return static_cast<int64_t>(num_pages_) * kPageSize; }
+
+    const uint16_t* keys(int layer, int page, int kv_head) const { return data_ + offset(layer, page, kv_head); }
+    const uint16_t* values(int layer, int page, int kv_head) const {
+        return keys(layer, page, kv_head) + head_dim_ * kPageSize;
+    }
+
+    // key, value: [num_kv_heads * head_dim]
+    void store(int layer, int64_t slot, const float* key, const float* value);
+    void copy_page(int source, int target);
+
+private:
+    size_t offset(int layer, int page, int kv_head) const {
+        return ((static_cast<size_t>(layer) * num_pages_ + page) * num_kv_heads_ + kv_head) * head_elements_;
+    }
+
+    int num_layers_, num_pages_, num_kv_heads_, head_dim_, padded_dim_;
+    size_t head_elements_;  // float16 numbers of one head's keys and values in a page
+    uint16_t* data_;
+};
+
+}  // namespace layerscale
