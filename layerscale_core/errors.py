@@ -15,6 +15,7 @@
         ├── InvalidRequestError      the client's fault: a field, a value, a size
         │   └── ContextLengthError   the prompt does not fit the context window
         ├── QueueFullError           too much is waiting; try again later
+        ├── NoBurstSlotsError        the pool is too small for this request, ever
         ├── ShuttingDownError        the server is loading or draining
         ├── NumericalError           the model produced NaN or infinite logits
         └── StepError                a forward pass failed
@@ -121,6 +122,13 @@ class QueueFullError(RequestError):
     def __init__(self, message: str, retry_after_s: int = 1) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class NoBurstSlotsError(RequestError):
+    """The KV pool has too little room beside its reservations for this request, even when nothing else runs."""
+
+    param = "max_tokens"
+    code = "no_burst_slots"
 
 
 class ShuttingDownError(RequestError):

@@ -62,7 +62,7 @@ class Assembler:
         """
         self._warn_of_ignored_flags()
         chosen = self.registry.choose_backend(self.settings.backend)
-        resolved = resolve_model(self.settings.model)
+        resolved = resolve_model(self.settings.model, progress=self.settings.log_format == "text")
         with contextlib.ExitStack() as undo:
             file = self.registry.open_model(resolved.path)
             undo.callback(file.close)

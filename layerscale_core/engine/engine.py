@@ -22,7 +22,7 @@ from layerscale_core.engine.stats import Counters, EngineStats
 from layerscale_core.engine.step_builder import StepBuilder
 from layerscale_core.engine.validation import check_request
 from layerscale_core.engine.waiting_queue import WaitingQueue
-from layerscale_core.errors import InvalidRequestError, RequestError, ShuttingDownError, StepError
+from layerscale_core.errors import NoBurstSlotsError, RequestError, ShuttingDownError, StepError
 from layerscale_core.specs.executor import Executor
 from layerscale_core.specs.kv_pool import KVPool
 from layerscale_core.specs.scheduler import SchedulerPolicy, TokenBudget
@@ -90,7 +90,8 @@ class Engine:
         An answer that would outgrow the context window is cut there and ends with ``FinishReason.LENGTH``.
 
         Raises:
-            InvalidRequestError: names the field; ``code`` is ``no_burst_slots`` if the pool is too small for it, ever.
+            InvalidRequestError: names the field.
+            NoBurstSlotsError: the pool is too small for it, ever.
             ContextLengthError: the prompt leaves no room in the context window.
             QueueFullError: too much is waiting.
             ShuttingDownError: no work is accepted any more.
@@ -99,7 +100,7 @@ class Engine:
         sequence = LiveSequence(request, sink, self._tokenizer, self._limits.max_context_len, self._clock())
         if not self._pool.fits_ever(sequence.max_computed):
             message = "prompt and max_tokens together need more KV memory than there is for stateless requests"
-            raise InvalidRequestError(message, param="max_tokens", code="no_burst_slots")
+            raise NoBurstSlotsError(message)
         self._intake.accept(sequence)
 
     def cancel(self, request_id: str) -> None:

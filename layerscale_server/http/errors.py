@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from layerscale_core.errors import (
     InvalidRequestError,
+    NoBurstSlotsError,
     NumericalError,
     QueueFullError,
     RequestError,
@@ -36,6 +37,7 @@ _KINDS: dict[type[Exception], ErrorKind] = {
     QueueFullError: ErrorKind(429, "rate_limit_error", "queue_full"),
     ModelLoadingError: ErrorKind(503, "server_error", "model_loading"),
     ShuttingDownError: ErrorKind(503, "server_error", "shutting_down"),
+    NoBurstSlotsError: ErrorKind(503, "server_error"),
     NumericalError: ErrorKind(500, "server_error", "numerical_error"),
     Exception: ErrorKind(500, "server_error"),
 }

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from layerscale_core.errors import StepError
+from layerscale_core.errors import NoBurstSlotsError, StepError
 from layerscale_server.http.strict_json import parse_object
 from tests.server.conftest import FakeServer, Gate, MakeServer
 
@@ -127,6 +127,15 @@ def test_while_loading_only_health_and_models_are_there(make_server: MakeServer)
     assert listed["server"]["model"] is None
     assert listed["server"]["scheduler"] is None
     assert server.get("/metrics").status_code == 200
+
+
+def test_what_the_pool_can_never_hold_is_a_503_of_its_own(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise NoBurstSlotsError("too little KV memory")
+
+    monkeypatch.setattr(server.engine, "submit", refuse)
+    error = error_of(server.post(CHAT, HI), 503)
+    assert (error["type"], error["code"], error["param"]) == ("server_error", "no_burst_slots", "max_tokens")
 
 
 def test_while_draining_new_work_is_refused(server: FakeServer) -> None:
