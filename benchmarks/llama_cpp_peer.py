@@ -42,7 +42,7 @@ class PeerOptions:
     micro_batch_len: int = 512
 
     def __str__(self) -> str:
-        return f"{self.num_threads} threads, flash attention {self.flash_attention}"
+        return f"threads: {self.num_threads}, flash attention: {self.flash_attention}"
 
 
 @dataclass(frozen=True, slots=True)

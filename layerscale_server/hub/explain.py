@@ -42,7 +42,8 @@ def explain(error: BaseException, reference: ModelReference, endpoint: str) -> s
         case OSError() as failed if failed.errno == errno.ENOSPC:
             line = f"the disk is full: {reference} cannot be stored; free some space, or set HF_HOME to another place"
         case root:
-            line = f"cannot fetch {reference} from {endpoint}: {_first_line(root)}"
+            reason = _first_line(root)
+            line = f"cannot fetch {reference} from {endpoint}: {reason}; check the network, or give a local file's path"
     return line
 
 
