@@ -136,7 +136,15 @@ class Assembler:
     def _start_engine(self, plan: MemoryPlan, executor: Executor, tokenizer: Tokenizer, limits: EngineLimits) -> Engine:
         pool = self.registry.make_kv_pool(plan.layout)
         policy = self.registry.make_scheduler_policy()
-        engine = Engine(executor, tokenizer, pool, policy, limits, observer=self.metrics)
+        engine = Engine(
+            executor,
+            tokenizer,
+            pool,
+            policy,
+            limits,
+            shares_prefixes=self.settings.prefix_cache == "on",
+            observer=self.metrics,
+        )
         self.metrics.watch_engine(engine.stats, plan.layout.page_size)
         engine.start()
         return engine
