@@ -16,8 +16,8 @@ class PrefixSharing:
 
     What a sequence computed is published when its prompt is done, and again when it ends. By then its logits were
     finite, and as they depend on every key and value before them, so are those: a prompt that breaks the numbers is
-    never shared. A sequence whose prompt begins like one that is being computed waits for it, if that costs at most
-    twice what it saves: fifty equal requests that come at once compute their prompt once.
+    never shared. A sequence whose prompt begins like one that is being computed waits for it, if that one is at least
+    as urgent and has at most twice as much left as is saved: fifty equal requests at once compute their prompt once.
 
     Thread: engine.
 
@@ -76,7 +76,7 @@ class PrefixSharing:
         return False
 
     def _is_worth_waiting(self, sequence: LiveSequence, other: LiveSequence) -> bool:
-        if sequence.request.cache_key != other.request.cache_key:
+        if sequence.request.cache_key != other.request.cache_key or other.request.priority > sequence.request.priority:
             return False
         num_saved = self._num_shared(sequence, other) - (other.num_cached or 0)
         return num_saved > 0 and 2 * num_saved >= other.num_uncomputed

@@ -17,7 +17,7 @@ from layerscale_core.engine.request import Request
 from layerscale_core.engine.sampling_params import SamplingParams
 from layerscale_core.engine.sequence import Admission, LiveSequence
 from layerscale_core.engine.step_builder import StepBuilder
-from layerscale_core.specs import MissReason, PageTable, PrefixMiss
+from layerscale_core.specs import MissReason, PageTable, PrefixMiss, Priority
 from tests.support.engine_harness import PAGE_SIZE, EngineHarness, RecordingObserver, make_harness
 from tests.support.fake_executor import FakeExecutor, greedy_answer
 from tests.support.fake_tokenizer import ByteTokenizer
@@ -257,6 +257,15 @@ def test_nobody_waits_for_what_does_not_pay(first: bytes, second: bytes, key: st
     harness.submit("b", second, cache_key=key)
     harness.engine.step()
     assert len(harness.executor.batches[0]) == 2
+
+
+@pytest.mark.parametrize(("first", "second"), [*itertools.product(Priority, repeat=2)])
+def test_nobody_waits_for_less_urgent_work(first: Priority, second: Priority) -> None:
+    harness = make_harness(max_tokens_per_step=16)
+    harness.submit("a", PROMPT, priority=first)
+    waiting = harness.submit("b", PROMPT, priority=second)
+    cached = finish(harness, waiting)
+    assert cached == [28 if first <= second else 0]
 
 
 def test_cached_pages_give_way_to_whoever_needs_them() -> None:
