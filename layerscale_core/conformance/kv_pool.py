@@ -237,6 +237,19 @@ class KVPoolContract:
         assert after.num_tokens == 2 * PAGE_SIZE
         pool.check_integrity()
 
+    def test_a_page_that_a_fork_went_on_writing_is_withdrawn_with_it(self, pool: KVPool) -> None:
+        """``withdraw``: the page counts as this sequence's, although another one began it."""
+        parent = pool.admit(PAGE_SIZE)
+        pool.append(parent, 1)
+        fork = pool.fork(parent, len(PROMPT))
+        pool.release(parent)
+        assert pool.make_writable(fork) is None
+        pool.append(fork, len(PROMPT) - 1)
+        pool.publish(fork, PROMPT, "")
+        pool.withdraw(fork)
+        pool.release(fork)
+        assert pool.stats() == PoolStats(NUM_PAGES, NUM_PAGES, 0)
+
     def test_cached_pages_never_stand_in_the_way(self, pool: KVPool) -> None:
         """``can_admit`` and ``append``: what nobody refers to is evicted, and a miss says so."""
         pool.release(publish(pool))

@@ -17,7 +17,7 @@ class PagedTable:
 
     Attributes:
         num_promised: pages this table may still take.
-        num_inherited: its first pages, whose tokens another sequence computed.
+        num_inherited: its first pages, full ones, whose tokens another sequence computed.
         is_whole: no token was dropped from the front.
     """
 
@@ -85,9 +85,10 @@ class PagedKVPool:
         pages = [replace(page) for page in table.pages]
         for page in pages:
             self._references[page.page_id] += 1
-        self._num_promised += self._has_open_page(table)
-        num_promised = self._pages_to_grow(table, max_tokens)
-        return self._add_table(PagedTable(num_promised, pages, table.num_tokens, len(pages), table.is_whole))
+        num_open = int(self._has_open_page(table))
+        self._num_promised += num_open
+        num_promised, num_full = self._pages_to_grow(table, max_tokens), len(pages) - num_open
+        return self._add_table(PagedTable(num_promised, pages, table.num_tokens, num_full, table.is_whole))
 
     def reuse_prefix(self, table: PageTable, token_ids: Sequence[int], namespace: str) -> PrefixMiss | None:
         """Begin an empty table with the longest cached prefix of ``token_ids``, in whole pages."""
@@ -127,7 +128,6 @@ class PagedKVPool:
         own = replace(shared, page_id=self._take_page())
         self._references[shared.page_id] -= 1
         table.pages[-1] = own
-        table.num_inherited = min(table.num_inherited, len(table.pages) - 1)
         return PageCopy(shared.page_id, own.page_id)
 
     def append(self, table: PageTable, num_tokens: int) -> list[int]:
