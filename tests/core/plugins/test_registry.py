@@ -214,8 +214,8 @@ class TestBuiltIn:
     def test_brings_market_bars(self, registry: PluginRegistry) -> None:
         assert "ohlcv" in registry.stream_types()
 
-    def test_reads_no_licence_yet(self, registry: PluginRegistry) -> None:
-        assert list(registry.license_verifiers()) == []
+    def test_reads_signed_licence_keys(self, registry: PluginRegistry) -> None:
+        assert [type(verifier).__name__ for verifier in registry.license_verifiers()] == ["SignedKeyVerifier"]
 
     def test_opens_gguf(self, registry: PluginRegistry, tiny_model_path: Path) -> None:
         model = registry.open_model(tiny_model_path)
