@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -229,6 +230,21 @@ class TestBuiltIn:
         path.write_bytes(b"something else")
         with pytest.raises(UnsupportedModelError, match=r"none of the known model formats \(.*gguf.*\)"):
             registry.open_model(path)
+
+
+def test_a_plugin_that_cannot_be_hashed_is_broken_and_harms_no_other() -> None:
+    @dataclass
+    class Unhashable:
+        LAYERSCALE_SPEC_VERSION = SPEC_VERSION
+
+        @hookimpl
+        def layerscale_stream_types(self) -> Sequence[object]:
+            return ()
+
+    registry, (good, bad) = register(plugin_with(license_verifiers=["verifier"]), Unhashable())
+    assert "unhashable" in (bad.cause or "")
+    assert registry.license_verifiers() == ["verifier"]
+    assert good.cause is None
 
 
 def test_license_verifiers_of_all_plugins_are_brought_together() -> None:
