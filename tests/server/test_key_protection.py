@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
 from layerscale_server.settings import LICENSE_KEY_VARIABLE
-from tests.support.license_authority import LicenseAuthority
+from tests.support.license_authority import TODAY, LicenseAuthority
 from tests.support.server_process import TIMEOUT_S, ServerProcess
 
 CHAT = "/v1/chat/completions"
@@ -56,19 +57,33 @@ def windows_of(key: str, size: int = 16) -> set[str]:
 
 
 def test_a_planted_key_is_in_no_output_at_debug_level(tiny_model_path: Path, authority: LicenseAuthority) -> None:
-    key = authority.issue()
+    key = authority.issue(expires=TODAY + timedelta(days=5))
     environment = {**authority.environment, LICENSE_KEY_VARIABLE: key}
     with ServerProcess(tiny_model_path, "--log-level", "debug", environment=environment) as running:
         running.wait_until_ready()
         shown = str(ask_with(running, key))
-        process = Path("/proc") / str(running.process.pid)
-        if process.exists():
-            shown += (process / "cmdline").read_text() + (process / "comm").read_text()
+        shown += seen_by_others(running.process.pid)
         running.signal()
         assert running.wait() == 0
     shown += str(running.events)
     assert {event["level"] for event in running.events} >= {"debug", "info"}
     assert not [piece for piece in windows_of(key) if piece in shown]
+    assert [event["level"] for event in running.events if event["logger"] == "layerscale.license"] == ["warning"]
+
+
+def seen_by_others(pid: int) -> str:
+    """What Linux tells other processes of this one, which must also be unable to leave a core file."""
+    process = Path("/proc") / str(pid)
+    if not process.exists():
+        return ""
+    assert ["Max", "core", "file", "size", "0", "0"] in [
+        line.split()[:6] for line in (process / "limits").read_text().splitlines()
+    ]
+    try:
+        environment = (process / "environ").read_text()
+    except PermissionError:  # we are not root, and the process is closed to others
+        environment = ""
+    return environment + (process / "cmdline").read_text() + (process / "comm").read_text()
 
 
 def ask_with(running: ServerProcess, key: str) -> list[str]:
