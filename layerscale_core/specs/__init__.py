@@ -11,8 +11,10 @@ from layerscale_core.specs.backend import (
     Capabilities,
     Device,
     DeviceInfo,
+    MemoryNeeds,
     MemoryStats,
     Probe,
+    StepLimits,
 )
 from layerscale_core.specs.executor import Executor, KVLayout, StepBatch
 from layerscale_core.specs.hooks import ENTRY_POINT_GROUP, PROJECT_NAME, hookimpl, hookspec
@@ -47,6 +49,7 @@ __all__ = [
     "KVPool",
     "Kernels",
     "LicenseVerifier",
+    "MemoryNeeds",
     "MemoryStats",
     "ModelFile",
     "ModelFormat",
@@ -61,6 +64,7 @@ __all__ = [
     "ScheduledTokens",
     "SchedulerPolicy",
     "StepBatch",
+    "StepLimits",
     "StreamType",
     "Tier",
     "TokenBudget",
