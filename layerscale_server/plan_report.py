@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from layerscale_core.memory_plan import Cap
+from layerscale_core.memory_plan import KV_SHARE, Cap
 from layerscale_server.planning import StartPlan
 from layerscale_server.sizes import readable
 from layerscale_server.text import printable
@@ -109,7 +109,7 @@ def _device_rows(plan: StartPlan) -> list[tuple[str, str, str]]:
         (
             "headroom",
             readable(request.rest_bytes - request.budget_bytes),
-            "a tenth of the rest, for the process",
+            f"{1 - KV_SHARE:.0%} of the rest, for the process",
         ),
         ("KV budget", readable(request.budget_bytes), "what is left"),
     ]

@@ -28,7 +28,10 @@ from layerscale_core.specs import (
     hookimpl,
 )
 from layerscale_server.assembly import Assembler, Assembly
+from layerscale_server.logging import configure_logging
 from layerscale_server.metrics import Metrics
+from layerscale_server.plan_report import plan_lines
+from layerscale_server.planning import plan_start
 from layerscale_server.settings import Settings
 
 _MIB = 1 << 20
@@ -173,3 +176,16 @@ def test_sessions_beyond_the_tier_are_capped_with_one_warning(tiny_model_path: P
     assert assembly.model.plan.request.num_sessions == 1
     capped = "--sessions 8 is more than the free tier's limit of 1, which holds instead"
     assert warnings(logs) == [capped, "this device is only a test"]
+
+
+def test_the_start_prints_the_table_of_the_plan_command(tiny_model_path: Path) -> None:
+    stream = io.StringIO()
+    configure_logging("text", "info", stream)
+    assemble(SmallBackend(64 * _MIB), tiny_model_path).close()
+    below = [line.removeprefix("    | ") for line in stream.getvalue().splitlines() if line.startswith("    | ")]
+    registry = PluginRegistry.discover()
+    file = registry.open_model(tiny_model_path, metadata_only=True)
+    backend = SmallBackend(64 * _MIB)
+    plan = plan_start(Settings(model=str(tiny_model_path)), FREE_TIER, file, backend, backend.device)
+    assert below == plan_lines(plan)
+    file.close()
