@@ -17,6 +17,7 @@ from layerscale_server.text import printable
 
 _COMMANDS = {
     "doctor": "layerscale_server.commands.doctor:doctor",
+    "license": "layerscale_server.commands.license:license_",
     "plan": "layerscale_server.commands.plan:plan",
     "plugins": "layerscale_server.commands.plugins:plugins",
     "pull": "layerscale_server.hub.pull:pull",

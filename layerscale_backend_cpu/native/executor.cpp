@@ -87,6 +87,7 @@ void Executor::commit(int num_pages) {
     const AttentionShape& attention = shape_.layers.front().attention;
     kv_ = std::make_unique<KvCache>(arena_, static_cast<int>(layers_.size()), num_pages, attention.num_kv_heads,
                                     attention.head_dim);
+    kv_->commit(pool_);
 }
 
 const float* Executor::step(const Batch& batch) {

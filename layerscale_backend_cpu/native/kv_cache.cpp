@@ -1,5 +1,6 @@
 #include "kv_cache.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace layerscale {
@@ -7,9 +8,16 @@ namespace layerscale {
 KvCache::KvCache(Arena& arena, int num_layers, int num_pages, int num_kv_heads, int head_dim)
     : num_layers_(num_layers), num_pages_(num_pages), num_kv_heads_(num_kv_heads), head_dim_(head_dim),
       padded_dim_((head_dim + kLanes - 1) / kLanes * kLanes),
-      head_elements_(static_cast<size_t>(kPageSize) * (head_dim_ + padded_dim_)) {
-    data_ = reinterpret_cast<uint16_t*>(
-        arena.allocate(sizeof(uint16_t) * head_elements_ * num_layers_ * num_pages_ * num_kv_heads_));
+      head_elements_(static_cast<size_t>(kPageSize) * (head_dim_ + padded_dim_)),
+      num_bytes_(sizeof(uint16_t) * head_elements_ * num_layers_ * num_pages_ * num_kv_heads_),
+      data_(reinterpret_cast<uint16_t*>(arena.allocate(num_bytes_))) {}
+
+void KvCache::commit(ThreadPool& pool) {
+    constexpr size_t kChunk = size_t{4} << 20;
+    pool.parallel_for(static_cast<int>((num_bytes_ + kChunk - 1) / kChunk), [&](int index, int) {
+        const size_t begin = index * kChunk;
+        std::memset(reinterpret_cast<uint8_t*>(data_) + begin, 0, std::min(kChunk, num_bytes_ - begin));
+    });
 }
 
 void KvCache::store(int layer, int64_t slot, const float* key, const float* value) {

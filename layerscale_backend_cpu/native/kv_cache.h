@@ -6,6 +6,7 @@
 
 #include "arena.h"
 #include "simd.h"
+#include "thread_pool.h"
 
 namespace layerscale {
 
@@ -16,6 +17,9 @@ constexpr int kPageSize = kLanes;  // tokens in a page: a vector's lanes are a p
 class KvCache {
 public:
     KvCache(Arena& arena, int num_layers, int num_pages, int num_kv_heads, int head_dim);
+
+    // Writes to all of the memory, so that the system gives it now and no request waits for it, or misses it, later.
+    void commit(ThreadPool& pool);
 
     int num_pages() const { return num_pages_; }
     int head_dim() const { return head_dim_; }
@@ -38,6 +42,7 @@ private:
 
     int num_layers_, num_pages_, num_kv_heads_, head_dim_, padded_dim_;
     size_t head_elements_;  // float16 numbers of one head's keys and values in a page
+    size_t num_bytes_;
     uint16_t* data_;
 };
 

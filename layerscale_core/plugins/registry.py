@@ -66,6 +66,7 @@ class PluginRegistry:
         plugin = Plugin(name, distribution)
         try:
             validate(plugin, implementation)
+            hash(implementation)  # pluggy keeps plugins in sets: one that cannot be in any would break the others
             self._manager.register(implementation, name=str(plugin))
             self._registered[str(plugin)] = plugin
         except PluginError as error:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import closing
 from typing import Any
 
 import click
 
-from layerscale_core.licensing import tier_for_key
+from layerscale_core.licensing.selection import license_for_key
 from layerscale_core.plugins import PluginRegistry
-from layerscale_core.specs import BackendOptions
+from layerscale_core.specs import FREE_TIER, BackendOptions, Tier
 from layerscale_server.hub import resolve_model
+from layerscale_server.key_protection import take_from_environment
 from layerscale_server.options import MODEL_IS_MISSING, option_of
 from layerscale_server.plan_report import plan_fields, plan_lines, plan_warnings
 from layerscale_server.planning import StartPlan, notices, plan_start
@@ -41,13 +41,17 @@ def _plan(ctx: click.Context, /, gpu_memory: int | None, as_json: bool, **values
 
 def _planned(settings: Settings, memory_bytes: int | None) -> StartPlan:
     registry = PluginRegistry.discover()
-    key = os.environ.get(LICENSE_KEY_VARIABLE, "").strip()
-    tier = tier_for_key(key or None, registry.license_verifiers())
+    tier = _tier(registry)
     chosen = registry.choose_backend(settings.backend)
     path = resolve_model(settings.model).path
     with closing(registry.open_model(path, metadata_only=True)) as file:
         device = chosen.load(BackendOptions(settings.threads))
         return plan_start(settings, tier, file, chosen.backend, device, assumed_bytes=memory_bytes)
+
+
+def _tier(registry: PluginRegistry) -> Tier:
+    key = take_from_environment(LICENSE_KEY_VARIABLE)
+    return license_for_key(key, registry.license_verifiers()).tier if key else FREE_TIER
 
 
 def _size(ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:

@@ -54,9 +54,11 @@ def subcommands() -> list[click.Command]:
 def check_layerscale(words: list[str]) -> None:
     """The flags and the subcommand of a documented ``layerscale`` command exist."""
     command: click.Command = cli
-    if words and not words[0].startswith("-"):
-        subcommand = cli.get_command(click.Context(cli), words[0])
-        assert subcommand is not None, f"no subcommand {words[0]}"
+    for word in words:
+        if word.startswith("-") or not isinstance(command, click.Group):
+            break
+        subcommand = command.get_command(click.Context(command), word)
+        assert subcommand is not None, f"no subcommand {word}"
         command = subcommand
     flags = {word.split("=")[0] for word in words if word.startswith("--")}
     assert flags <= option_names(command)

@@ -16,6 +16,7 @@ from layerscale_core.errors import ModelFileError, OutOfMemoryError, StartupErro
 from layerscale_core.host import inspect_host
 from layerscale_core.plugins import PluginRegistry
 from layerscale_server.cli import cli
+from tests.support.license_authority import LicenseAuthority
 from tests.support.llama_header import write_llama_header
 
 GIB = 1 << 30
@@ -104,3 +105,13 @@ def test_wrong_flags_are_usage_errors(tiny_model_path: Path) -> None:
         assert "--gpu-memory must be a size such as 48GiB or 500MB" in result.output
     with pytest.raises(StartupError, match="more than the 512 tokens"):
         run("--model", tiny_model_path, "--context", "1024")
+
+
+def test_a_licence_key_counts(header_of_70b: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = LicenseAuthority(tmp_path)
+    for name, value in authority.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LAYERSCALE_LICENSE_KEY", authority.issue())
+    plan = plan_of("--model", header_of_70b, "--gpu-memory", "100GB", "--context", "2048", "--sessions", "8")
+    assert (plan["tier"], plan["sessions"], plan["sessions_cap"]) == ("pro", 8, "wish")
+    assert (plan["burst_slots"], plan["burst_slots_cap"]) == (32, "tier")
