@@ -44,7 +44,7 @@ def layerscale_make_kv_pool(layout: KVLayout) -> KVPool:
     """Reference-counted pages."""
     from layerscale_core.engine.kv_pool import PagedKVPool  # noqa: PLC0415
 
-    return PagedKVPool(layout.num_pages, layout.page_size)
+    return PagedKVPool(layout.num_pages, layout.page_size, layout.num_session_pages)
 
 
 @hookimpl(trylast=True)

@@ -30,13 +30,17 @@ class PagedKVPool:
 
     Freed pages are not cleared, and yet carry nothing over: a page joins a table with an empty valid range, the range
     grows only over slots that the same step writes, and executors read valid slots alone.
+
+    Args:
+        num_session_pages: pages that no stateless request is promised.
     """
 
-    def __init__(self, num_pages: int, page_size: int) -> None:
-        assert num_pages >= 0
+    def __init__(self, num_pages: int, page_size: int, num_session_pages: int = 0) -> None:
+        assert 0 <= num_session_pages <= num_pages
         assert page_size >= 1
         self._page_size = page_size
         self._num_pages = num_pages
+        self._num_session_pages = num_session_pages
         self._references = np.zeros(num_pages, np.int32)
         # A stack whose top is at index _num_free: the page freed last is taken next, while the caches still know it.
         self._free = np.arange(num_pages, dtype=np.int32)[::-1].copy()
@@ -51,11 +55,11 @@ class PagedKVPool:
 
     def can_admit(self, max_tokens: int) -> bool:
         """Whether a sequence that may grow to ``max_tokens`` can be promised its pages now."""
-        return self._pages_for(max_tokens) <= self._num_free - self._num_promised
+        return self._pages_for(max_tokens) <= self._num_free - self._num_promised - self._num_session_pages
 
     def fits_ever(self, max_tokens: int) -> bool:
         """Whether such a sequence could be admitted to an empty pool. Any thread."""
-        return self._pages_for(max_tokens) <= self._num_pages
+        return self._pages_for(max_tokens) <= self._num_pages - self._num_session_pages
 
     def admit(self, max_tokens: int) -> PagedTable:
         """Promise a sequence its pages up to ``max_tokens``; returns its empty table."""

@@ -12,8 +12,10 @@ from layerscale_core.specs.backend import (
     Capabilities,
     Device,
     DeviceInfo,
+    MemoryNeeds,
     MemoryStats,
     Probe,
+    StepLimits,
 )
 from layerscale_core.specs.executor import Executor, KVLayout, StepBatch
 from layerscale_core.specs.hooks import ENTRY_POINT_GROUP, PROJECT_NAME, hookimpl, hookspec
@@ -51,6 +53,7 @@ __all__ = [
     "Kernels",
     "License",
     "LicenseVerifier",
+    "MemoryNeeds",
     "MemoryStats",
     "ModelFile",
     "ModelFormat",
@@ -65,6 +68,7 @@ __all__ = [
     "ScheduledTokens",
     "SchedulerPolicy",
     "StepBatch",
+    "StepLimits",
     "StreamType",
     "Tier",
     "TokenBudget",

@@ -129,7 +129,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_commands_are_imported_on_demand() -> None:
     group: Any = cli.cli
     context = click.Context(group)
-    assert group.list_commands(context) == ["doctor", "license", "plugins", "pull"]
+    assert group.list_commands(context) == ["doctor", "license", "plan", "plugins", "pull"]
     for name in group.list_commands(context):
         assert group.get_command(context, name).name == name
     assert group.get_command(context, "nonsense") is None
