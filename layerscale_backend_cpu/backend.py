@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from layerscale_backend_cpu.native_executor import ISA_VARIABLE, PAGE_SIZE, NativeExecutor, native_isa
+from layerscale_backend_cpu.native_memory import native_memory_needs
 from layerscale_core.allocator import CountingAllocator
 from layerscale_core.errors import BackendError
 from layerscale_core.host import inspect_host
@@ -17,7 +18,9 @@ from layerscale_core.specs import (
     Executor,
     Kernels,
     KVLayout,
+    MemoryNeeds,
     Probe,
+    StepLimits,
     WeightSource,
 )
 
@@ -93,6 +96,14 @@ class CpuDevice:
             return ()
         slow = _SWITCHED_OFF if os.environ.get(ISA_VARIABLE) == "numpy" else _NOT_COMPILED
         return (slow,) if self._options.num_threads is None else (slow, _THREADS_IGNORED)
+
+    def memory_needs(self, spec: ModelSpec, weights: WeightSource, limits: StepLimits) -> MemoryNeeds:
+        """The packed layout with native kernels, four bytes a weight with numpy."""
+        if self._isa is not None:
+            return native_memory_needs(spec, weights, limits)
+        from layerscale_core.reference import reference_memory_needs  # noqa: PLC0415
+
+        return reference_memory_needs(spec, limits)
 
     def make_executor(self, spec: ModelSpec, weights: WeightSource, kv: KVLayout) -> Executor | None:
         """The native executor; None without native kernels."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from layerscale_core.specs import (
     KVLayout,
     KVPool,
+    LicenseVerifier,
     ModelFormat,
     OffloadPlanner,
     SchedulerPolicy,
@@ -43,7 +44,7 @@ def layerscale_make_kv_pool(layout: KVLayout) -> KVPool:
     """Reference-counted pages."""
     from layerscale_core.engine.kv_pool import PagedKVPool  # noqa: PLC0415
 
-    return PagedKVPool(layout.num_pages, layout.page_size)
+    return PagedKVPool(layout.num_pages, layout.page_size, layout.num_session_pages)
 
 
 @hookimpl(trylast=True)
@@ -60,3 +61,11 @@ def layerscale_make_offload_planner() -> OffloadPlanner:
     from layerscale_core.offload import EvenPlanner  # noqa: PLC0415
 
     return EvenPlanner()
+
+
+@hookimpl(trylast=True)
+def layerscale_license_verifiers() -> Sequence[LicenseVerifier]:
+    """Signed keys."""
+    from layerscale_core.licensing import SignedKeyVerifier, authority_folders  # noqa: PLC0415
+
+    return (SignedKeyVerifier(authority_folders()),)

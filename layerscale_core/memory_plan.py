@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+import math
 from dataclasses import dataclass
 
 from layerscale_core.errors import OutOfMemoryError
@@ -12,9 +14,20 @@ CONTEXT_STEP = 256
 """A clamped context is a multiple of this, and never less."""
 
 KV_SHARE = 0.9
-"""Part of the memory beside the weights that the KV cache may take; the rest is for activations and the process."""
+"""Part of the memory beside weights and workspace that the KV cache may take; the rest is headroom for the process."""
+
+STATELESS_SHARE = 1 / 16
+"""Part of the KV budget that clamped sessions leave to stateless requests, which could not run at all without any."""
 
 _MIB = 1 << 20
+
+
+class Cap(enum.Enum):
+    """What a number of the plan is limited by."""
+
+    WISH = "wish"
+    MEMORY = "memory"
+    TIER = "tier"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +41,7 @@ class MemoryRequest:
         weights_bytes: what the weights will take of the same memory.
         available_bytes: what the device can still give.
         page_size: tokens per page.
+        workspace_bytes: what the largest step takes of the same memory.
     """
 
     context_len: int
@@ -36,6 +50,22 @@ class MemoryRequest:
     weights_bytes: int
     available_bytes: int
     page_size: int
+    workspace_bytes: int = 0
+
+    @property
+    def num_guaranteed(self) -> int:
+        """Contexts that must fit: every session's, or one stateless request's when there is none."""
+        return max(1, self.num_sessions)
+
+    @property
+    def rest_bytes(self) -> int:
+        """What weights and workspace leave; negative when they do not fit themselves."""
+        return self.available_bytes - self.weights_bytes - self.workspace_bytes
+
+    @property
+    def budget_bytes(self) -> int:
+        """What the KV cache may take."""
+        return int(KV_SHARE * max(0, self.rest_bytes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +73,7 @@ class MemoryPlan:
     """What is committed.
 
     Attributes:
-        layout: the KV cache.
+        layout: the KV cache; its session pages come first, the others are the burst pool.
         context_len: context window of one sequence; less than wanted when clamped.
         burst_slots: stateless requests that can hold a full context at once; more run while they are shorter.
     """
@@ -58,9 +88,29 @@ class MemoryPlan:
         """The wanted context did not fit."""
         return self.context_len < self.request.context_len
 
+    @property
+    def context_cap(self) -> Cap:
+        """Why the context is not longer."""
+        return Cap.MEMORY if self.is_clamped else Cap.WISH
+
+    @property
+    def burst_cap(self) -> Cap:
+        """Why there are not more burst slots."""
+        return Cap.TIER if self.burst_slots == self.request.max_burst_slots else Cap.MEMORY
+
+    @property
+    def num_burst_pages(self) -> int:
+        """Pages of the burst pool."""
+        return self.layout.num_pages - self.layout.num_session_pages
+
+    @property
+    def burst_tokens(self) -> int:
+        """Tokens of the burst pool: the longest stateless request, if that is less than the context."""
+        return self.num_burst_pages * self.layout.page_size
+
 
 def plan_memory(spec: ModelSpec, request: MemoryRequest) -> MemoryPlan:
-    """Divide the memory beside the weights.
+    """Divide the memory beside weights and workspace.
 
     Sessions come first; if they do not fit with the wanted context, all get a shorter one. What is left, up to the
     allowed number of full contexts, is for stateless requests. Without sessions one sequence must fit.
@@ -69,42 +119,58 @@ def plan_memory(spec: ModelSpec, request: MemoryRequest) -> MemoryPlan:
         OutOfMemoryError: not even the shortest context fits; the message has the numbers.
     """
     one_page = _layout(spec, request.page_size, num_pages=1)
-    budget_bytes = int(KV_SHARE * max(0, request.available_bytes - request.weights_bytes))
-    budget_pages = budget_bytes // one_page.total_bytes
-    num_guaranteed = max(1, request.num_sessions)
-    context_len = _fitting_context(request, budget_pages // num_guaranteed)
-    if context_len < min(CONTEXT_STEP, request.context_len):
-        raise OutOfMemoryError(_refusal(request, num_guaranteed, one_page.bytes_per_token, budget_bytes))
+    budget_pages = request.budget_bytes // one_page.total_bytes
+    context_len = _fitting_context(request, budget_pages)
+    if context_len == 0:
+        raise OutOfMemoryError(_refusal(request, one_page.bytes_per_token))
     context_pages = _pages(context_len, request.page_size)
-    burst_pages = budget_pages - request.num_sessions * context_pages
-    burst_slots = min(request.max_burst_slots, burst_pages // context_pages)
-    num_pages = min(budget_pages, (request.num_sessions + request.max_burst_slots) * context_pages)
-    return MemoryPlan(_layout(spec, request.page_size, num_pages), context_len, burst_slots, request)
+    session_pages = request.num_sessions * context_pages
+    burst_pages = min(budget_pages - session_pages, request.max_burst_slots * context_pages)
+    layout = _layout(spec, request.page_size, session_pages + burst_pages, session_pages)
+    return MemoryPlan(layout, context_len, burst_pages // context_pages, request)
 
 
-def _layout(spec: ModelSpec, page_size: int, num_pages: int) -> KVLayout:
+def _layout(spec: ModelSpec, page_size: int, num_pages: int, num_session_pages: int = 0) -> KVLayout:
     attention = spec.layers[0].attention
-    return KVLayout(num_pages, page_size, len(spec.layers), attention.num_kv_heads, attention.head_dim)
+    return KVLayout(
+        num_pages, page_size, len(spec.layers), attention.num_kv_heads, attention.head_dim, num_session_pages
+    )
 
 
 def _pages(num_tokens: int, page_size: int) -> int:
     return -(-num_tokens // page_size)
 
 
-def _fitting_context(request: MemoryRequest, pages_each: int) -> int:
-    """The wanted context if a sequence's pages hold it, else the longest multiple of ``CONTEXT_STEP`` that they do."""
-    fitting = pages_each * request.page_size
-    if fitting >= request.context_len:
+def _fitting_context(request: MemoryRequest, budget_pages: int) -> int:
+    """The wanted context if every guaranteed sequence gets it, else a shorter one; 0 when not even the shortest fits.
+
+    A shorter one is the longest multiple of ``CONTEXT_STEP`` that leaves stateless requests their share.
+    """
+    shortest = min(CONTEXT_STEP, request.context_len)
+    if _pages(request.context_len, request.page_size) * request.num_guaranteed <= budget_pages:
         return request.context_len
-    return fitting // CONTEXT_STEP * CONTEXT_STEP
+    stateless_pages = int(STATELESS_SHARE * budget_pages) if request.num_sessions else 0
+    pages_each = (budget_pages - stateless_pages) // request.num_guaranteed
+    clamped = pages_each * request.page_size // CONTEXT_STEP * CONTEXT_STEP
+    if clamped:
+        return clamped
+    return shortest if _pages(shortest, request.page_size) * request.num_guaranteed <= budget_pages else 0
 
 
-def _refusal(request: MemoryRequest, num_guaranteed: int, bytes_per_token: int, budget_bytes: int) -> str:
-    needed = num_guaranteed * CONTEXT_STEP * bytes_per_token
-    fitting_sessions = budget_bytes // (CONTEXT_STEP * bytes_per_token)
-    remedy = f"--sessions {fitting_sessions} would fit" if fitting_sessions else "free memory or choose a smaller model"
+def _refusal(request: MemoryRequest, bytes_per_token: int) -> str:
+    """One line: what is needed, what there is, and what would fit."""
+    shortest = min(CONTEXT_STEP, request.context_len)
+    context_bytes = _pages(shortest, request.page_size) * request.page_size * bytes_per_token
+    needed = request.num_guaranteed * context_bytes
+    missing_mib = math.ceil((needed / KV_SHARE - request.rest_bytes + 1) / _MIB)
+    fitting_sessions = request.budget_bytes // context_bytes
+    remedies = [f"--sessions {fitting_sessions}"] if fitting_sessions else []
+    remedies.append(f"{missing_mib:,} MiB more memory")
+    if request.rest_bytes <= 0:
+        remedies.append("a smaller quantisation of the model")
     return (
-        f"the KV cache does not fit: {num_guaranteed} sequences of {CONTEXT_STEP} tokens need {needed / _MIB:.0f} MiB, "
-        f"and of {request.available_bytes / _MIB:.0f} MiB available the weights take "
-        f"{request.weights_bytes / _MIB:.0f} MiB, which leaves {budget_bytes / _MIB:.0f} MiB for the cache; {remedy}"
+        f"the model does not fit: {request.num_guaranteed} x {shortest} tokens of KV cache need "
+        f"{needed / _MIB:,.0f} MiB, and of {request.available_bytes / _MIB:,.0f} MiB available the weights take "
+        f"{request.weights_bytes / _MIB:,.0f} MiB and a step's workspace {request.workspace_bytes / _MIB:,.0f} MiB, "
+        f"which leaves {request.budget_bytes / _MIB:,.0f} MiB for the cache; {' or '.join(remedies)} would make it fit"
     )

@@ -11,12 +11,14 @@ import click
 
 from layerscale_core.errors import StartupError
 from layerscale_core.version import __version__
-from layerscale_server.rows import Row
+from layerscale_server.options import MODEL_IS_MISSING, option_of
 from layerscale_server.settings import LICENSE_KEY_VARIABLE, SETTING_ROWS, Settings, parse_limits
 from layerscale_server.text import printable
 
 _COMMANDS = {
     "doctor": "layerscale_server.commands.doctor:doctor",
+    "license": "layerscale_server.commands.license:license_",
+    "plan": "layerscale_server.commands.plan:plan",
     "plugins": "layerscale_server.commands.plugins:plugins",
     "pull": "layerscale_server.hub.pull:pull",
 }
@@ -36,33 +38,6 @@ class _ServeGroup(click.Group):
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
-
-
-class _RowType(click.ParamType[Any]):
-    """Parses an option as its row says."""
-
-    def __init__(self, described: Row) -> None:
-        self.name = described.kind.__name__
-        self._row = described
-
-    def convert(self, value: Any, _param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return self._row.parse(value)
-        except ValueError as error:
-            raise click.UsageError(f"{self._row.flag} {error}", ctx) from None
-
-
-def _option(described: Row) -> click.Option:
-    return click.Option(
-        [described.flag],
-        type=_RowType(described),
-        default=described.default,
-        metavar=described.metavar,
-        help=described.help,
-        show_default=described.default not in (None, ""),
-    )
 
 
 def _refuse_license_key(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
@@ -95,7 +70,7 @@ def _serve(ctx: click.Context, /, assignments: Sequence[str], **values: Any) -> 
     if ctx.invoked_subcommand is not None:
         return
     if not values["model"]:
-        raise click.UsageError("--model is missing: name a model file, a directory or a repository id", ctx)
+        raise click.UsageError(MODEL_IS_MISSING, ctx)
     try:
         limits = parse_limits(assignments)
     except ValueError as error:
@@ -109,7 +84,7 @@ cli = _ServeGroup(
     "layerscale",
     callback=_serve,
     invoke_without_command=True,
-    params=[*(_option(each) for each in SETTING_ROWS), _LIMIT_OPTION, _LICENSE_KEY_OPTION],
+    params=[*(option_of(each) for each in SETTING_ROWS), _LIMIT_OPTION, _LICENSE_KEY_OPTION],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     help="Serve a language model over HTTP: layerscale --model FILE.",
     epilog=f"A licence key is read from the environment variable {LICENSE_KEY_VARIABLE}.",

@@ -8,6 +8,7 @@
     ├── ShuttingDownError
     │   └── ModelLoadingError        the model is not loaded yet
     ├── AuthenticationError          no valid key came with the request
+    ├── LicenseExpiredError          the server's licence ended while it ran
     ├── NotFoundError                the request names something that does not exist
     └── SlowReaderError              the client leaves its events unread
     ClientGoneError                  nobody is there to be answered
@@ -20,6 +21,13 @@ from layerscale_core.errors import InvalidRequestError, RequestError, ShuttingDo
 
 class AuthenticationError(RequestError):
     """No valid key came with the request."""
+
+
+class LicenseExpiredError(RequestError):
+    """The server's licence ended while it ran: what was begun is finished, nothing new is taken."""
+
+    def __init__(self) -> None:
+        super().__init__("the licence of this server has expired: it takes no new requests until it has a new key")
 
 
 class NotFoundError(RequestError):

@@ -21,7 +21,8 @@ _QUIET_LIBRARIES = ("uvicorn", "uvicorn.error", "asyncio", "httpx", "huggingface
 """Loggers of libraries that are heard from warnings on."""
 
 AS_TABLE = "as_table"
-"""A field that is not shown itself: with it, the text format puts each of the other fields on a line of its own."""
+"""A field that holds lines for people: the text format shows them below the message, in place of the other fields, and
+JSON shows the other fields alone."""
 
 Event = MutableMapping[str, Any]
 
@@ -82,12 +83,9 @@ def _render_json(_logger: object, _method: str, event: Event) -> str:
 
 def _render_text(_logger: object, _method: str, event: Event) -> str:
     time, level, logger = (event.pop(key) for key in ("time", "level", "logger"))
-    message, trace, as_table = event.pop("event"), event.pop("exception", ""), event.pop(AS_TABLE, False)
-    fields = [(key, printable(str(value))) for key, value in event.items()]
+    message, trace, as_table = event.pop("event"), event.pop("exception", ""), event.pop(AS_TABLE, ())
     line = f"{time} {level.upper():<7} {logger}: {printable(str(message))}"
-    if as_table:
-        below = [f"{key:<20} {value}" for key, value in fields]
-    else:
-        below = [printable(each) for each in trace.splitlines()]
-        line += "".join(f" {key}={value}" for key, value in fields)
+    if not as_table:
+        line += "".join(f" {key}={printable(str(value))}" for key, value in event.items())
+    below = [printable(each) for each in (*as_table, *trace.splitlines())]
     return "\n".join([line, *(f"    | {each}" for each in below)])  # marked, so that none looks like a line of its own

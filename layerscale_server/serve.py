@@ -13,13 +13,15 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from layerscale_core.errors import StartupError
-from layerscale_core.licensing import tier_for_key
+from layerscale_core.licensing import license_for_key
 from layerscale_core.plugins import PluginRegistry
+from layerscale_core.specs import FREE_LICENSE
 from layerscale_server.assembly import Assembler, Assembly
+from layerscale_server.key_protection import forbid_core_files, take_from_environment
 from layerscale_server.logging import configure_logging, get_logger
 from layerscale_server.metrics import Metrics
 from layerscale_server.settings import LICENSE_KEY_VARIABLE, Settings
-from layerscale_server.state import ServerState
+from layerscale_server.state import ServerState, digest_of
 
 _BACKLOG = 2048
 
@@ -35,9 +37,8 @@ def serve(settings: Settings) -> None:
     started = time.monotonic()
     configure_logging(settings.log_format, settings.log_level)
     registry = PluginRegistry.discover()
-    license_key = os.environ.get(LICENSE_KEY_VARIABLE, "").strip()
-    tier = tier_for_key(license_key or None, registry.license_verifiers())
-    state = ServerState(settings, tier, Metrics(), license_key)
+    state = _state(settings, registry)
+    tier = state.tier
     with bind(settings.host, settings.port) as listener:
         address = address_of(listener)
         logger.info(f"listening on {address}, loading {settings.model}", tier=tier.name)
@@ -47,6 +48,20 @@ def serve(settings: Settings) -> None:
         HttpProcess(state, loading, address, started).run(listener)
     if not loading.done():
         os._exit(0)  # a load cannot be interrupted, and the interpreter must not be torn down around it
+
+
+def _state(settings: Settings, registry: PluginRegistry) -> ServerState:
+    """The server as its licence key makes it; of the key itself nothing is left but a digest.
+
+    Raises:
+        LicenseError: the key grants nothing.
+    """
+    key = take_from_environment(LICENSE_KEY_VARIABLE)
+    if not key:
+        return ServerState(settings, FREE_LICENSE, Metrics())
+    forbid_core_files()
+    granted = license_for_key(key, registry.license_verifiers())
+    return ServerState(settings, granted, Metrics(), digest_of(os.fsencode(key)))
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -72,7 +72,6 @@ class Settings:
         kind=int,
         minimum=0,
         maximum=10_000,
-        since_later=True,
         help="persistent sessions to reserve memory for; 0 = none",
     )
     backend: str | None = row(

@@ -1,4 +1,4 @@
-"""What the HTTP application knows: the settings, the tier, and the model once it is loaded."""
+"""What the HTTP application knows: the settings, the licence, and the model once it is loaded."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from layerscale_core.chat_template import ChatTemplate
 from layerscale_core.errors import ShuttingDownError
 from layerscale_core.memory_plan import MemoryPlan
 from layerscale_core.models import ModelSpec
-from layerscale_core.specs import DeviceInfo, Tier, Tokenizer
-from layerscale_server.errors import ModelLoadingError
+from layerscale_core.specs import FREE_TIER, DeviceInfo, License, Tier, Tokenizer
+from layerscale_server.errors import LicenseExpiredError, ModelLoadingError
 from layerscale_server.generation import AsyncEngine
 from layerscale_server.metrics import Metrics
 from layerscale_server.settings import Settings
@@ -41,27 +41,37 @@ class LoadedModel:
     created: int
 
 
+def digest_of(key: bytes) -> bytes:
+    """What is kept of a key, and compared instead of it."""
+    return hashlib.sha256(key).digest()
+
+
 @dataclass(slots=True)
 class ServerState:
     """One server. Used on the event loop.
 
     Attributes:
-        license_key: the key that the tier came with; "" without one.
+        license: what the key grants; the free one without a key.
+        key_digest: SHA-256 of the key, which authenticates clients. The key itself is kept nowhere.
         model: None until it is loaded.
         is_draining: running requests finish, nothing new is taken.
     """
 
     settings: Settings
-    tier: Tier
+    license: License
     metrics: Metrics
-    license_key: str = field(default="", repr=False)
+    key_digest: bytes = field(default=b"", repr=False)
     model: LoadedModel | None = None
     is_draining: bool = False
 
     @property
-    def key_digest(self) -> bytes:
-        """SHA-256 of the licence key, which authenticates clients."""
-        return hashlib.sha256(self.license_key.encode()).digest()
+    def tier(self) -> Tier:
+        """What was granted at start; it says who needs a key even after it has expired."""
+        return self.license.tier
+
+    def is_licensed(self) -> bool:
+        """Whether a key grants more than the free tier, now."""
+        return self.tier != FREE_TIER and not self.license.has_expired(time.time())
 
     def loaded_model(self) -> LoadedModel:
         """The model.
@@ -77,18 +87,20 @@ class ServerState:
         """The model, if it takes new work.
 
         Raises:
-            ModelLoadingError, ShuttingDownError: it does not.
+            ModelLoadingError, LicenseExpiredError, ShuttingDownError: it does not.
             QueueFullError: too much is waiting.
         """
         model = self.loaded_model()
         if self.is_draining:
             raise ShuttingDownError("the server is shutting down and accepts no work")
+        if self.license.has_expired(time.time()):
+            raise LicenseExpiredError
         model.engine.check_accepting()
         return model
 
     def is_ready(self) -> bool:
         """Whether new work is taken and makes progress."""
-        if self.model is None or self.is_draining:
+        if self.model is None or self.is_draining or self.license.has_expired(time.time()):
             return False
         stats = self.model.engine.stats()
         stalled_s = time.monotonic() - stats.last_progress if stats.has_work else 0.0

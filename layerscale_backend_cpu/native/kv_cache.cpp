@@ -1,15 +1,50 @@
 #include "kv_cache.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <cstring>
 
 namespace layerscale {
 
+namespace {
+constexpr size_t kPopulateBytes = size_t{2} << 20;  // a huge page
+}  // namespace
+
 KvCache::KvCache(Arena& arena, int num_layers, int num_pages, int num_kv_heads, int head_dim)
     : num_layers_(num_layers), num_pages_(num_pages), num_kv_heads_(num_kv_heads), head_dim_(head_dim),
       padded_dim_((head_dim + kLanes - 1) / kLanes * kLanes),
-      head_elements_(static_cast<size_t>(kPageSize) * (head_dim_ + padded_dim_)) {
-    data_ = reinterpret_cast<uint16_t*>(
-        arena.allocate(sizeof(uint16_t) * head_elements_ * num_layers_ * num_pages_ * num_kv_heads_));
+      head_elements_(static_cast<size_t>(kPageSize) * (head_dim_ + padded_dim_)),
+      layer_bytes_(sizeof(uint16_t) * head_elements_ * num_pages_ * num_kv_heads_),
+      data_(reinterpret_cast<uint16_t*>(arena.allocate(layer_bytes_ * num_layers_))) {
+    if (!populate(0)) return;
+    populating_ = std::thread([this] {
+        for (size_t begin = kPopulateBytes; begin < layer_bytes_ && !stopping_; begin += kPopulateBytes)
+            if (!populate(begin)) return;
+    });
+}
+
+KvCache::~KvCache() {
+    stopping_ = true;
+    if (populating_.joinable()) populating_.join();
+}
+
+// Has the system give kPopulateBytes of every layer, from `begin` on, without changing what they hold. Returns false
+// where it cannot be asked to: memory then comes as it is first written.
+bool KvCache::populate([[maybe_unused]] size_t begin) {
+#if defined(MADV_POPULATE_WRITE)
+    const size_t page_size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    for (int layer = 0; layer < num_layers_; ++layer) {
+        const uintptr_t start = reinterpret_cast<uintptr_t>(data_) + layer * layer_bytes_ + begin;
+        const uintptr_t aligned = start / page_size * page_size;
+        const size_t num_bytes = std::min(kPopulateBytes, layer_bytes_ - begin) + (start - aligned);
+        if (madvise(reinterpret_cast<void*>(aligned), num_bytes, MADV_POPULATE_WRITE) != 0) return false;
+    }
+    return true;
+#else
+    return false;
+#endif
 }
 
 void KvCache::store(int layer, int64_t slot, const float* key, const float* value) {

@@ -1,8 +1,10 @@
 // The paged KV cache.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <thread>
 
 #include "arena.h"
 #include "simd.h"
@@ -15,7 +17,12 @@ constexpr int kPageSize = kLanes;  // tokens in a page: a vector's lanes are a p
 // transposed, so that the scores of 16 keys are one vector and no horizontal sum is needed.
 class KvCache {
 public:
+    // The memory is asked of the system at once, so that no request waits for it later: each layer's first megabytes
+    // before the constructor returns, the rest on a thread of its own, for gigabytes take seconds.
     KvCache(Arena& arena, int num_layers, int num_pages, int num_kv_heads, int head_dim);
+    ~KvCache();
+    KvCache(const KvCache&) = delete;
+    KvCache& operator=(const KvCache&) = delete;
 
     int num_pages() const { return num_pages_; }
     int head_dim() const { return head_dim_; }
@@ -36,9 +43,14 @@ private:
         return ((static_cast<size_t>(layer) * num_pages_ + page) * num_kv_heads_ + kv_head) * head_elements_;
     }
 
+    bool populate(size_t begin);
+
     int num_layers_, num_pages_, num_kv_heads_, head_dim_, padded_dim_;
     size_t head_elements_;  // float16 numbers of one head's keys and values in a page
+    size_t layer_bytes_;
     uint16_t* data_;
+    std::atomic<bool> stopping_{false};
+    std::thread populating_;
 };
 
 }  // namespace layerscale

@@ -200,7 +200,7 @@ PYBIND11_MODULE(LAYERSCALE_MODULE, module) {
              [](Executor& executor, const std::string& name, const Array<float>& values) {
                  executor.add_vector(name, values.data(), static_cast<int>(values.size()));
              })
-        .def("commit", &Executor::commit)
+        .def("commit", &Executor::commit, py::call_guard<py::gil_scoped_release>())
         .def("step", &step)
         .def("copy_pages", &copy_pages)
         .def_property_readonly("allocated_bytes", &Executor::allocated_bytes);

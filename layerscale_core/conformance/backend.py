@@ -13,10 +13,11 @@ import pytest
 from layerscale_core.conformance.executors import kv_layout, logits_in_chunks, open_executor, random_tokens
 from layerscale_core.conformance.numerics import NumericsContract
 from layerscale_core.conformance.paging import PagingContract
-from layerscale_core.conformance.random_model import RandomWeights, tiny_spec
+from layerscale_core.conformance.random_model import LAYOUTS, RandomWeights, tiny_spec
 from layerscale_core.errors import OutOfMemoryError
 from layerscale_core.forward import make_executor
-from layerscale_core.specs import Backend, BackendOptions, Device
+from layerscale_core.models.spec import weight_shapes
+from layerscale_core.specs import Backend, BackendOptions, Device, StepLimits
 
 HEAVY_MODULES = ("torch", "triton", "jax", "tensorflow", "cupy", "onnxruntime", "numba")
 
@@ -129,6 +130,21 @@ class BackendContract(NumericsContract, PagingContract):
         executor.close()
         executor.close()
         assert device.allocator.stats().used_bytes == before
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_says_what_a_model_takes_before_it_is_loaded(self, backend: Backend, device: Device, layout: str) -> None:
+        """``memory_needs``: every weight, and never less than is then counted."""
+        spec = tiny_spec(tied_output=False)
+        kv = kv_layout(spec, backend.capabilities.page_sizes[0])
+        weights = RandomWeights(spec, layout)
+        needs = device.memory_needs(spec, weights, StepLimits(max_tokens=32, max_logits=4, max_context_len=256))
+        before = device.allocator.stats().used_bytes
+        executor = make_executor(device, spec, weights, kv)
+        counted = device.allocator.stats().used_bytes - before - kv.total_bytes
+        executor.close()
+        assert needs.weights.keys() == weight_shapes(spec).keys()
+        assert needs.workspace_bytes > 0
+        assert counted <= needs.weights_bytes <= 1.1 * counted
 
     def test_a_cache_that_does_not_fit_is_refused_and_nothing_stays(self, backend: Backend, device: Device) -> None:
         """``make_executor``: out of memory is ``OutOfMemoryError``, and the device is as before."""

@@ -59,6 +59,20 @@ class KVPoolContract:
         with pytest.raises(AssertionError):
             pool.admit(CAPACITY + 1)
 
+    def test_pages_kept_for_sessions_go_to_no_request(self) -> None:
+        """``num_session_pages`` of the layout: they are not there for ``admit``, however many are free."""
+        layout = KVLayout(NUM_PAGES, PAGE_SIZE, num_layers=1, num_kv_heads=1, head_dim=8, num_session_pages=2)
+        pool = self.make_pool(layout)
+        left = CAPACITY - 2 * PAGE_SIZE
+        assert pool.fits_ever(left)
+        assert not pool.fits_ever(left + 1)
+        assert not pool.can_admit(left + 1)
+        table = pool.admit(left)
+        assert not pool.can_admit(1)
+        pool.append(table, left)
+        assert pool.stats() == PoolStats(NUM_PAGES, free_pages=2, reserved_pages=0)
+        pool.check_integrity()
+
     def test_a_full_pool_admits_nobody_and_still_says_who_would_fit(self, pool: KVPool) -> None:
         """``fits_ever`` speaks of an empty pool, ``can_admit`` of this one."""
         pool.admit(CAPACITY)

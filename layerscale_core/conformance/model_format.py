@@ -39,6 +39,23 @@ class ModelFormatContract:
 
     # ModelFormat
 
+    def test_metadata_is_enough_to_describe_a_model(
+        self, model_format: ModelFormat, model: ModelFile, model_path: Path, tmp_path: Path
+    ) -> None:
+        """``open`` with ``metadata_only``: the same description, sizes and layouts, though the last weight is cut."""
+        cut = tmp_path / model_path.name
+        cut.write_bytes(model_path.read_bytes()[:-64])
+        described = model_format.open(cut, metadata_only=True)
+        assert described.spec == model.spec
+        assert described.size_bytes == model.size_bytes
+        for name, shape in weight_shapes(model.spec).items():
+            assert described.weights.stored_bytes(name) == model.weights.stored_bytes(name)
+            if len(shape) == 2:
+                empty, whole = described.weights.matrix(name, 0, 0), model.weights.matrix(name)
+                assert type(empty) is type(whole)
+                assert empty.shape == (0, shape[1])
+        described.close()
+
     def test_has_a_name(self, model_format: ModelFormat) -> None:
         """``name``: for messages."""
         assert model_format.name

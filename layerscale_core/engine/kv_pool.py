@@ -33,20 +33,25 @@ class PagedKVPool:
 
     A page is free, referenced by tables, or cached: referenced by none and kept for its prefix. A sequence is promised
     its worst case when it is admitted and takes pages as it grows, so an admitted sequence never finds the pool empty:
-    ``free + cached >= promised`` holds throughout. Reusing a prefix keeps it, as every page found is one promised less.
+    ``free + cached >= promised + sessions' pages`` holds throughout. Reusing a prefix keeps it, as every page found is
+    one promised less.
 
     A page that is not full can be shared by forks alone, and is the last page of each. Whoever writes first takes a
     copy, the last one keeps it: with ``n`` owners, ``n - 1`` copies are promised along with the tables' own pages.
 
     Freed pages are not cleared, and yet carry nothing over: a page joins a table with an empty valid range, the range
     grows only over slots that the same step writes, and executors read valid slots alone.
+
+    Args:
+        num_session_pages: pages that no stateless request is promised.
     """
 
-    def __init__(self, num_pages: int, page_size: int) -> None:
-        assert num_pages >= 0
+    def __init__(self, num_pages: int, page_size: int, num_session_pages: int = 0) -> None:
+        assert 0 <= num_session_pages <= num_pages
         assert page_size >= 1
         self._page_size = page_size
         self._num_pages = num_pages
+        self._num_session_pages = num_session_pages
         self._references = np.zeros(num_pages, np.int32)
         # A stack whose top is at index _num_free: the page freed last is taken next, while the caches still know it.
         self._free = np.arange(num_pages, dtype=np.int32)[::-1].copy()
@@ -66,7 +71,7 @@ class PagedKVPool:
 
     def fits_ever(self, max_tokens: int) -> bool:
         """Whether such a sequence could be admitted to an empty pool. Any thread."""
-        return self._pages_for(max_tokens) <= self._num_pages
+        return self._pages_for(max_tokens) <= self._num_pages - self._num_session_pages
 
     def admit(self, max_tokens: int) -> PagedTable:
         """Promise a sequence its pages up to ``max_tokens``; returns its empty table."""
@@ -189,7 +194,8 @@ class PagedKVPool:
         promised = sum(table.num_promised for table in self._tables)
         promised += sum(int(references[page_id]) - 1 for page_id in open_pages)
         assert promised == self._num_promised, "a promise is not counted"
-        assert 0 <= promised <= self._num_free + self._prefixes.num_idle, "promises are not covered"
+        assert promised >= 0
+        assert self._num_unpromised >= 0, "promises and the sessions' pages are not covered"
         for table in self._tables:
             self._check_ranges(table)
 
@@ -205,7 +211,7 @@ class PagedKVPool:
 
     @property
     def _num_unpromised(self) -> int:
-        return self._num_free + self._prefixes.num_idle - self._num_promised
+        return self._num_free + self._prefixes.num_idle - self._num_promised - self._num_session_pages
 
     def _count(self, page_ids: Iterable[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """How often each page occurs."""

@@ -66,6 +66,7 @@ class PluginRegistry:
         plugin = Plugin(name, distribution)
         try:
             validate(plugin, implementation)
+            hash(implementation)  # pluggy keeps plugins in sets: one that cannot be in any would break the others
             self._manager.register(implementation, name=str(plugin))
             self._registered[str(plugin)] = plugin
         except PluginError as error:
@@ -115,8 +116,11 @@ class PluginRegistry:
         """Every model format, in the order in which they are asked."""
         return [found.item for found in self._collect("layerscale_model_formats")]
 
-    def open_model(self, path: Path) -> ModelFile:
+    def open_model(self, path: Path, *, metadata_only: bool = False) -> ModelFile:
         """Open a model with the first format that recognises it.
+
+        Args:
+            metadata_only: see ``ModelFormat.open``.
 
         Raises:
             UnsupportedModelError: none does.
@@ -124,7 +128,7 @@ class PluginRegistry:
         """
         for model_format in self.model_formats():
             if model_format.matches(path):
-                return model_format.open(path)
+                return model_format.open(path, metadata_only=metadata_only)
         known = ", ".join(model_format.name for model_format in self.model_formats())
         raise UnsupportedModelError(f"{path} is in none of the known model formats ({known})")
 

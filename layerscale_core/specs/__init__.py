@@ -1,7 +1,8 @@
 """The specs: hooks that assemble, protocols that serve.
 
 All that a plugin implements is here. What it may use of core besides: the errors and model descriptions that the specs
-speak of, ``allocator`` and ``host``, the ``reference`` kernels, and in its tests the ``conformance`` kit.
+speak of, ``allocator``, ``host`` and ``licensing``, the ``reference`` kernels, and in its tests the ``conformance``
+kit.
 """
 
 from layerscale_core.specs.backend import (
@@ -11,14 +12,16 @@ from layerscale_core.specs.backend import (
     Capabilities,
     Device,
     DeviceInfo,
+    MemoryNeeds,
     MemoryStats,
     Probe,
+    StepLimits,
 )
 from layerscale_core.specs.executor import Executor, KVLayout, StepBatch
 from layerscale_core.specs.hooks import ENTRY_POINT_GROUP, PROJECT_NAME, hookimpl, hookspec
 from layerscale_core.specs.kernels import Array, Kernels
 from layerscale_core.specs.kv_pool import KVPool, MissReason, PageCopy, PageRange, PageTable, PoolStats, PrefixMiss
-from layerscale_core.specs.licensing import FREE_TIER, LicenseVerifier, Tier
+from layerscale_core.specs.licensing import FREE_LICENSE, FREE_TIER, PRO_TIER, License, LicenseVerifier, Tier
 from layerscale_core.specs.model_format import ModelFile, ModelFormat, WeightSource
 from layerscale_core.specs.offload import OffloadPlan, OffloadPlanner
 from layerscale_core.specs.scheduler import (
@@ -33,8 +36,10 @@ from layerscale_core.specs.tokenizer import Tokenizer
 
 __all__ = [
     "ENTRY_POINT_GROUP",
+    "FREE_LICENSE",
     "FREE_TIER",
     "PROJECT_NAME",
+    "PRO_TIER",
     "Allocator",
     "Array",
     "Backend",
@@ -46,7 +51,9 @@ __all__ = [
     "KVLayout",
     "KVPool",
     "Kernels",
+    "License",
     "LicenseVerifier",
+    "MemoryNeeds",
     "MemoryStats",
     "MissReason",
     "ModelFile",
@@ -64,6 +71,7 @@ __all__ = [
     "ScheduledTokens",
     "SchedulerPolicy",
     "StepBatch",
+    "StepLimits",
     "StreamType",
     "Tier",
     "TokenBudget",

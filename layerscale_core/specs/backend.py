@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,6 +76,39 @@ class MemoryStats:
         return self.total_bytes - self.used_bytes
 
 
+@dataclass(frozen=True, slots=True)
+class StepLimits:
+    """The largest step that a plan makes room for.
+
+    Attributes:
+        max_tokens: most tokens it computes.
+        max_logits: most rows of logits it returns.
+        max_context_len: most tokens that one of its sequences attends to.
+    """
+
+    max_tokens: int
+    max_logits: int
+    max_context_len: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNeeds:
+    """What a model takes of a device beside its KV cache.
+
+    Attributes:
+        weights: bytes of each weight as the device holds it, by canonical name.
+        workspace_bytes: intermediate results of the largest step.
+    """
+
+    weights: Mapping[str, int]
+    workspace_bytes: int
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of all weights."""
+        return sum(self.weights.values())
+
+
 class Allocator(Protocol):
     """The device's memory. Everything a backend keeps on the device is counted here."""
 
@@ -111,6 +145,14 @@ class Device(Protocol):
     @property
     def notices(self) -> tuple[str, ...]:
         """Lines a user must see at start: what is slower or missing here, and the remedy."""
+        ...
+
+    def memory_needs(self, spec: ModelSpec, weights: WeightSource, limits: StepLimits) -> MemoryNeeds:
+        """What ``make_executor`` would take for this model, from its description alone; asked before it is called.
+
+        The weights must not be read: they may be missing from the file when a plan is all that is wanted. A matrix's
+        layout shows in an empty slice of it, ``weights.matrix(name, 0, 0)``.
+        """
         ...
 
     def make_executor(self, spec: ModelSpec, weights: WeightSource, kv: KVLayout) -> Executor | None:

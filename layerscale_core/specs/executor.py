@@ -14,6 +14,9 @@ class KVLayout:
     """The shape of the paged KV cache, committed once.
 
     A slot is one token's place: ``page_id * page_size + offset``.
+
+    Attributes:
+        num_session_pages: of all pages, how many are kept for sessions; stateless requests never get those.
     """
 
     num_pages: int
@@ -21,6 +24,7 @@ class KVLayout:
     num_layers: int
     num_kv_heads: int
     head_dim: int
+    num_session_pages: int = 0
 
     @property
     def bytes_per_token(self) -> int:

@@ -86,7 +86,7 @@ def layerscale_make_offload_planner() -> OffloadPlanner | None:
 def layerscale_license_verifiers() -> Sequence[LicenseVerifier]:
     """Called once at start when a licence key is given: who can read it.
 
-    The first verifier whose ``verify`` returns a tier decides; one that raises ``LicenseError`` stops the start. Since
-    spec version 1.
+    The first verifier whose ``verify`` returns a licence decides; one that raises ``LicenseError`` stops the start.
+    Since spec version 1.
     """
     return ()

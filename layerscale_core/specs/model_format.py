@@ -31,6 +31,8 @@ class WeightSource(Protocol):
     def matrix(self, name: str, start: int = 0, stop: int | None = None) -> Matrix:
         """Rows ``[start, stop)`` of a matrix in an internal layout, freshly allocated.
 
+        No rows at all show the layout, and touch nothing of the file.
+
         Raises:
             KeyError: no such weight.
         """
@@ -99,8 +101,12 @@ class ModelFormat(Protocol):
         """Whether this looks like the format: by name or first bytes. Never raises."""
         ...
 
-    def open(self, path: Path) -> ModelFile:
+    def open(self, path: Path, *, metadata_only: bool = False) -> ModelFile:
         """Read and check the metadata.
+
+        Args:
+            metadata_only: the weights are never read and may be missing from the file. Sizes are then those of the
+                whole model; numbers that stand among the weights, such as factors of a rotation, are left at 1.
 
         Raises:
             ModelFileError: missing, truncated, corrupt or hostile; names field and offset.

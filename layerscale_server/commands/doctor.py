@@ -17,7 +17,8 @@ from layerscale_core.plugins import ChosenBackend, Plugin, PluginRegistry
 from layerscale_core.specs import BackendOptions, Device, DeviceInfo
 from layerscale_core.version import __version__
 from layerscale_server.commands.plugins import print_plugins
-from layerscale_server.commands.tables import gib, print_table
+from layerscale_server.commands.tables import print_table
+from layerscale_server.sizes import readable
 from layerscale_server.text import printable
 
 
@@ -118,7 +119,7 @@ def _print(console: Console, diagnosis: Diagnosis) -> None:
         "Devices",
         ("name", "description", "memory", "free"),
         [
-            (info.name, info.description, gib(info.total_memory_bytes), gib(info.free_memory_bytes))
+            (info.name, info.description, readable(info.total_memory_bytes), readable(info.free_memory_bytes))
             for info in diagnosis.devices
         ],
     )
@@ -137,10 +138,10 @@ def _machine_rows(diagnosis: Diagnosis) -> list[tuple[str, str]]:
         ("system", diagnosis.system),
         ("processor", f"{host.cpu_name} ({host.architecture})"),
         ("cores", f"{host.num_usable_cpus} usable, {host.num_logical_cpus} hardware threads"),
-        ("memory", f"{gib(host.available_memory_bytes)} available of {gib(host.total_memory_bytes)}"),
+        ("memory", f"{readable(host.available_memory_bytes)} available of {readable(host.total_memory_bytes)}"),
         (
             "control group",
-            f"memory {gib(memory_limit) if memory_limit is not None else 'unlimited'}, "
+            f"memory {readable(memory_limit) if memory_limit is not None else 'unlimited'}, "
             f"cores {cpu_limit if cpu_limit is not None else 'unlimited'}",
         ),
     ]

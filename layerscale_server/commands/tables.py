@@ -23,8 +23,3 @@ def print_table(console: Console, title: str, columns: Sequence[str], rows: Iter
         table.add_row(*(Text(printable(cell)) for cell in row))
     console.print(table)
     console.print()
-
-
-def gib(num_bytes: int) -> str:
-    """A size for people."""
-    return f"{num_bytes / 2**30:.2f} GiB"

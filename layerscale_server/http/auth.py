@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Iterator
 
-from fastapi import Request
+from starlette.requests import HTTPConnection
 
 from layerscale_server.errors import AuthenticationError
 from layerscale_server.http.dependencies import Server
+from layerscale_server.state import digest_of
 
 
-async def require_key(request: Request, server: Server) -> None:
-    """Let a request pass that carries the server's key, or any request where the tier needs none.
+async def require_key(connection: HTTPConnection, server: Server) -> None:
+    """Let a request or WebSocket upgrade pass that carries the server's key, or any where the tier needs none.
 
     Raises:
         AuthenticationError: neither ``Authorization: Bearer KEY`` nor ``x-api-key: KEY`` matches.
@@ -21,15 +21,15 @@ async def require_key(request: Request, server: Server) -> None:
     if not server.tier.requires_auth:
         return
     max_bytes = server.settings.limits.bearer_bytes
-    offered = [key for key in _offered_keys(request) if len(key) <= max_bytes]
+    offered = [key for key in _offered_keys(connection) if len(key) <= max_bytes]
     # No short cut: the time taken does not tell which of several keys matched.
-    matches = [hmac.compare_digest(hashlib.sha256(key).digest(), server.key_digest) for key in offered]
+    matches = [hmac.compare_digest(digest_of(key), server.key_digest) for key in offered]
     if not any(matches):
         raise AuthenticationError("this server needs its key: Authorization: Bearer KEY, or x-api-key: KEY")
 
 
-def _offered_keys(request: Request) -> Iterator[bytes]:
-    for name, value in request.headers.raw:
+def _offered_keys(connection: HTTPConnection) -> Iterator[bytes]:
+    for name, value in connection.headers.raw:
         if name == b"x-api-key":
             yield value
         elif name == b"authorization" and value[:7].lower() == b"bearer ":

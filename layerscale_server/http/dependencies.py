@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 
 from layerscale_core.errors import InvalidRequestError
 from layerscale_server.errors import ClientGoneError, RequestTooLargeError
@@ -25,9 +25,9 @@ _MAX_DETAILS = 10
 Body = TypeVar("Body", bound=BaseModel)
 
 
-def get_server(request: Request) -> ServerState:
+def get_server(connection: HTTPConnection) -> ServerState:
     """The server that the application was made for."""
-    server = request.app.state.server
+    server = connection.app.state.server
     assert isinstance(server, ServerState)
     return server
 
@@ -48,7 +48,7 @@ def get_accepting_model(server: Server) -> LoadedModel:
     """The loaded model, if it takes new work; asked before a body is read.
 
     Raises:
-        ModelLoadingError, ShuttingDownError: it does not.
+        ModelLoadingError, LicenseExpiredError, ShuttingDownError: it does not.
         QueueFullError: its queue is full.
     """
     return server.model_for_new_work()

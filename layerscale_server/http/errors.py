@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
+from starlette.websockets import WebSocket
 
 from layerscale_core.errors import (
     InvalidRequestError,
@@ -17,7 +19,13 @@ from layerscale_core.errors import (
     RequestError,
     ShuttingDownError,
 )
-from layerscale_server.errors import AuthenticationError, ModelLoadingError, NotFoundError, RequestTooLargeError
+from layerscale_server.errors import (
+    AuthenticationError,
+    LicenseExpiredError,
+    ModelLoadingError,
+    NotFoundError,
+    RequestTooLargeError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,7 @@ _KINDS: dict[type[Exception], ErrorKind] = {
     RequestTooLargeError: ErrorKind(413, "invalid_request_error"),
     InvalidRequestError: ErrorKind(400, "invalid_request_error"),
     AuthenticationError: ErrorKind(401, "authentication_error", "invalid_api_key"),
+    LicenseExpiredError: ErrorKind(403, "permission_error", "license_expired"),
     NotFoundError: ErrorKind(404, "not_found_error"),
     QueueFullError: ErrorKind(429, "rate_limit_error", "queue_full"),
     ModelLoadingError: ErrorKind(503, "server_error", "model_loading"),
@@ -74,10 +83,13 @@ def error_response(error: Exception, request_id: str) -> Response:
 def install_error_handlers(app: FastAPI) -> None:
     """Answer with the envelope whatever a route raises, and where there is no route."""
 
-    async def on_request_error(request: Request, error: Exception) -> Response:
-        return error_response(error, request.state.request_id)
+    async def on_request_error(connection: HTTPConnection, error: Exception) -> Response:
+        response = error_response(error, connection.state.request_id)
+        if isinstance(connection, WebSocket):  # before the handshake: the answer to the upgrade is a plain HTTP one
+            await connection.send_denial_response(response)
+        return response
 
-    async def on_http_error(_request: Request, error: Exception) -> Response:
+    async def on_http_error(_connection: HTTPConnection, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         kind = _HTTP_TYPES.get(error.status_code, "invalid_request_error")
         message = {404: "no such route", 405: "this route does not have that method"}.get(error.status_code)

@@ -23,6 +23,7 @@ import uvicorn
 from layerscale_server.assembly import Assembly
 from layerscale_server.http.app import create_app
 from layerscale_server.http.edge import EdgeProtocol
+from layerscale_server.license_watch import watch_license
 from layerscale_server.logging import get_logger
 from layerscale_server.state import ServerState
 
@@ -73,6 +74,7 @@ class HttpProcess:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number.name)
+        self._begin(watch_license(self._state.license))
         ready = asyncio.create_task(self._become_ready())
         try:
             await self._server.serve(sockets=[listener])

@@ -38,11 +38,14 @@ class RequestScope:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run one request."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         exchange = _Exchange(send)
         scope.setdefault("state", {})["request_id"] = exchange.request_id
+        if scope["type"] == "websocket":
+            await self._app(scope, receive, exchange.send)
+            return
         with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
             # To HEAD the answer is GET's; the server below leaves the body out.
             inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
@@ -90,7 +93,7 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         """Pass a message on; the head of the answer gets the headers that every answer has."""
-        if message["type"] == "http.response.start":
+        if message["type"] in {"http.response.start", "websocket.http.response.start"}:
             self.status = message["status"]
             request_id = self.request_id.encode()
             message["headers"] = [

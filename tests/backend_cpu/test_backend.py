@@ -6,12 +6,12 @@ import pytest
 
 from layerscale_backend_cpu import backend as backend_module
 from layerscale_backend_cpu.backend import CpuBackend
-from layerscale_backend_cpu.native_executor import ISA_VARIABLE, native_isa
-from layerscale_core.conformance import RandomWeights, tiny_spec
+from layerscale_backend_cpu.native_executor import ISA_VARIABLE, NativeExecutor, native_isa
+from layerscale_core.conformance import LAYOUTS, RandomWeights, tiny_spec
 from layerscale_core.errors import BackendError, OutOfMemoryError
 from layerscale_core.forward import KernelExecutor, make_executor
 from layerscale_core.host import inspect_host
-from layerscale_core.specs import BackendOptions, KVLayout, Probe
+from layerscale_core.specs import BackendOptions, KVLayout, Probe, StepLimits
 
 SPEC = tiny_spec()
 LAYOUT = KVLayout(num_pages=4, page_size=16, num_layers=2, num_kv_heads=2, head_dim=16)
@@ -110,3 +110,33 @@ def test_weights_that_do_not_fit_beside_the_cache_are_refused(monkeypatch: pytes
     with pytest.raises(OutOfMemoryError, match=r"weights needs .* bytes, but host memory has 100 of"):
         device.make_executor(SPEC, RandomWeights(SPEC), LAYOUT)
     assert device.allocator.stats().used_bytes == rest
+
+
+@needs_native
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_native_weights_take_what_was_said_to_the_byte(layout: str) -> None:
+    spec = tiny_spec(hidden_size=96, vocab_size=131, tied_output=False)
+    weights, limits = RandomWeights(spec, layout), StepLimits(max_tokens=8, max_logits=1, max_context_len=64)
+    needs = CpuBackend().load(BackendOptions()).memory_needs(spec, weights, limits)
+    executor = NativeExecutor(spec, weights, LAYOUT, num_threads=1)
+    matrices = sum(num_bytes for name, num_bytes in needs.weights.items() if len(weights.shape(name)) == 2)
+    assert executor.allocated_bytes - LAYOUT.total_bytes == matrices
+    executor.close()
+
+
+@needs_native
+def test_native_workspace_counts_the_large_buffers() -> None:
+    def workspace(max_tokens: int, max_logits: int) -> int:
+        limits = StepLimits(max_tokens, max_logits, max_context_len=64)
+        device = CpuBackend().load(BackendOptions())
+        return device.memory_needs(SPEC, RandomWeights(SPEC), limits).workspace_bytes
+
+    gate_and_up = 2 * SPEC.layers[0].mlp.intermediate_size
+    assert workspace(512, 1) - workspace(256, 1) > 4 * 256 * gate_and_up
+    assert workspace(512, 128) - workspace(512, 1) == 4 * 127 * (SPEC.hidden_size + SPEC.vocab_size)
+
+
+def test_numpy_takes_four_bytes_a_weight(without_native: None) -> None:
+    limits = StepLimits(max_tokens=8, max_logits=1, max_context_len=64)
+    needs = CpuBackend().load(BackendOptions()).memory_needs(SPEC, RandomWeights(SPEC), limits)
+    assert needs.weights_bytes == 4 * SPEC.num_parameters

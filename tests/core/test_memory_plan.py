@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerscale_core.errors import OutOfMemoryError
-from layerscale_core.memory_plan import CONTEXT_STEP, KV_SHARE, MemoryPlan, MemoryRequest, plan_memory
+from layerscale_core.memory_plan import (
+    CONTEXT_STEP,
+    KV_SHARE,
+    STATELESS_SHARE,
+    Cap,
+    MemoryPlan,
+    MemoryRequest,
+    plan_memory,
+)
 from layerscale_core.models import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, RopeSpec
 
 
@@ -63,17 +72,17 @@ def test_context_is_clamped_only_when_a_page_is_missing(missing: int, context_le
 
 def test_shortest_context_is_the_last_that_starts() -> None:
     assert plan_with(256 * BYTES_PER_TOKEN, 4096).context_len == CONTEXT_STEP
-    with pytest.raises(OutOfMemoryError, match=r"32 MiB.*free memory or choose a smaller model"):
+    with pytest.raises(OutOfMemoryError, match=r"need 32 MiB.*; 1 MiB more memory would make it fit"):
         plan_with(255 * BYTES_PER_TOKEN, 4096)
 
 
 def test_refusal_says_how_many_sessions_would_fit() -> None:
-    with pytest.raises(OutOfMemoryError, match="--sessions 3 would fit"):
+    with pytest.raises(OutOfMemoryError, match="--sessions 3 or 36 MiB more memory would make it fit"):
         plan_with(3 * 256 * BYTES_PER_TOKEN, 4096, num_sessions=4)
 
 
 def test_weights_larger_than_memory_are_refused() -> None:
-    with pytest.raises(OutOfMemoryError, match="weights take 2048 MiB"):
+    with pytest.raises(OutOfMemoryError, match=r"weights take 2,048 MiB.*or a smaller quantisation"):
         plan_memory(LLAMA_8B, MemoryRequest(256, 0, 1, 2 << 30, 1 << 30, 16))
 
 
@@ -81,29 +90,91 @@ def test_model_trained_on_less_than_the_step_is_served_whole() -> None:
     assert plan_with(1 << 40, 64).context_len == 64
 
 
-@settings(deadline=None, max_examples=200)
-@given(
+def test_workspace_comes_out_of_the_same_memory() -> None:
+    without = MemoryRequest(4096, 1, 2, weights_bytes=1 << 30, available_bytes=4 << 30, page_size=16)
+    plan = plan_memory(LLAMA_8B, replace(without, workspace_bytes=1 << 30))
+    assert plan.request.budget_bytes == int(KV_SHARE * (2 << 30))
+    assert plan_memory(LLAMA_8B, without).request.budget_bytes > plan.request.budget_bytes
+
+
+def test_sessions_that_are_cut_leave_stateless_requests_a_share() -> None:
+    plan = plan_with(100_000 * BYTES_PER_TOKEN, 131_072, num_sessions=1)
+    assert plan.context_len == int(100_000 * (1 - STATELESS_SHARE)) // CONTEXT_STEP * CONTEXT_STEP
+    assert plan.burst_tokens >= 100_000 * STATELESS_SHARE - 16
+    assert (plan.burst_slots, plan.burst_cap, plan.context_cap) == (0, Cap.MEMORY, Cap.MEMORY)
+
+
+def test_the_last_sessions_that_fit_take_all() -> None:
+    plan = plan_with(8 * 256 * BYTES_PER_TOKEN, 4096, num_sessions=8)
+    assert (plan.context_len, plan.burst_tokens, plan.layout.num_session_pages) == (256, 0, 8 * 16)
+
+
+def test_says_what_limits_it() -> None:
+    plan = plan_with(1 << 40, 4096, num_sessions=2, max_burst_slots=3)
+    assert (plan.context_cap, plan.burst_cap) == (Cap.WISH, Cap.TIER)
+    plan = plan_with(4 * 4096 * BYTES_PER_TOKEN, 4096, num_sessions=2, max_burst_slots=3)
+    assert (plan.burst_slots, plan.context_cap, plan.burst_cap) == (2, Cap.WISH, Cap.MEMORY)
+
+
+REQUESTS = st.builds(
+    MemoryRequest,
     context_len=st.integers(256, 1 << 20),
     num_sessions=st.integers(0, 64),
     max_burst_slots=st.integers(1, 32),
-    available=st.integers(0, 1 << 38),
-    weights=st.integers(0, 1 << 35),
+    weights_bytes=st.integers(0, 1 << 35),
+    available_bytes=st.integers(0, 1 << 38),
+    page_size=st.sampled_from([1, 16, 32, 100, 512]),
+    workspace_bytes=st.integers(0, 1 << 32),
 )
-def test_every_plan_keeps_its_promises(
-    context_len: int, num_sessions: int, max_burst_slots: int, available: int, weights: int
-) -> None:
-    request = MemoryRequest(context_len, num_sessions, max_burst_slots, weights, available, 16)
+
+
+def plan_or_refusal(request: MemoryRequest) -> MemoryPlan | str:
     try:
-        plan = plan_memory(LLAMA_8B, request)
-    except OutOfMemoryError:
-        shortest = replace(request, context_len=CONTEXT_STEP)
-        with pytest.raises(OutOfMemoryError):
-            plan_memory(LLAMA_8B, shortest)
+        return plan_memory(LLAMA_8B, request)
+    except OutOfMemoryError as error:
+        return str(error)
+
+
+@settings(deadline=None, max_examples=300)
+@given(REQUESTS)
+def test_every_plan_keeps_its_promises(request: MemoryRequest) -> None:
+    plan = plan_or_refusal(request)
+    if isinstance(plan, str):
+        assert isinstance(plan_or_refusal(replace(request, context_len=CONTEXT_STEP)), str)
         return
-    pages_each = -(-plan.context_len // 16)
-    assert plan.context_len == context_len or (plan.context_len % CONTEXT_STEP == 0 and plan.context_len < context_len)
-    assert plan.layout.total_bytes <= KV_SHARE * (available - weights)
-    assert 0 <= plan.burst_slots <= max_burst_slots
-    assert (num_sessions + plan.burst_slots) * pages_each <= plan.layout.num_pages
-    assert plan.layout.num_pages <= (num_sessions + max_burst_slots) * pages_each
-    assert num_sessions + plan.burst_slots >= 1
+    pages_each = -(-plan.context_len // request.page_size)
+    rest = request.available_bytes - request.weights_bytes - request.workspace_bytes
+    assert plan.layout.total_bytes <= KV_SHARE * rest
+    assert plan.context_len == request.context_len or plan.context_len % CONTEXT_STEP == 0
+    assert CONTEXT_STEP <= plan.context_len <= request.context_len
+    assert plan.layout.num_session_pages == request.num_sessions * pages_each
+    assert plan.layout.num_pages == plan.layout.num_session_pages + plan.num_burst_pages
+    assert plan.burst_slots == min(request.max_burst_slots, plan.num_burst_pages // pages_each)
+    assert 0 <= plan.num_burst_pages <= request.max_burst_slots * pages_each
+    assert request.num_sessions + plan.burst_slots >= 1
+
+
+@settings(deadline=None, max_examples=200)
+@given(REQUESTS, st.integers(1, 1 << 36))
+def test_more_memory_never_makes_a_plan_smaller(request: MemoryRequest, more_bytes: int) -> None:
+    plan = plan_or_refusal(request)
+    richer = plan_or_refusal(replace(request, available_bytes=request.available_bytes + more_bytes))
+    if isinstance(plan, MemoryPlan):
+        assert isinstance(richer, MemoryPlan)
+        assert richer.context_len >= plan.context_len
+        assert richer.layout.num_session_pages >= plan.layout.num_session_pages
+
+
+@settings(deadline=None, max_examples=200)
+@given(REQUESTS)
+def test_what_a_refusal_recommends_helps(request: MemoryRequest) -> None:
+    refusal = plan_or_refusal(request)
+    if isinstance(refusal, MemoryPlan):
+        return
+    assert "\n" not in refusal
+    more = re.search(r"([\d,]+) MiB more memory", refusal)
+    assert more is not None
+    missing = int(more[1].replace(",", "")) << 20
+    assert isinstance(plan_or_refusal(replace(request, available_bytes=request.available_bytes + missing)), MemoryPlan)
+    if fewer := re.search(r"--sessions (\d+)", refusal):
+        assert isinstance(plan_or_refusal(replace(request, num_sessions=int(fewer[1]))), MemoryPlan)

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from examples.demo.server_process import ServerProcess
 from layerscale_core import builtin
@@ -22,6 +24,7 @@ from tests.support.documentation import PAGES, code_blocks
 pytestmark = pytest.mark.xdist_group("documented examples")  # one server for all of them
 
 DOCUMENTED_URL = "http://localhost:8080"
+GENERATED_TOKENS = "layerscale_generated_tokens_total"
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +44,19 @@ def pages_with(language: str, words: str) -> list[Path]:
     return [page for page in PAGES if any(words in block for block in code_blocks(page, language))]
 
 
+def generated_tokens(url: str) -> float:
+    """How many tokens the server has generated."""
+    families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
+    return sum(sample.value for family in families for sample in family.samples if sample.name == GENERATED_TOKENS)
+
+
 @pytest.mark.parametrize("page", pages_with("python", "from openai import"), ids=str)
 def test_the_examples_with_the_openai_sdk_run(page: Path, url: str) -> None:
     code = "\n".join(block for block in code_blocks(page, "python")).replace(DOCUMENTED_URL, url)
+    before = generated_tokens(url)
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip()
+    assert generated_tokens(url) > before  # a random model's words may all be blank
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

@@ -44,12 +44,21 @@ def option_names(command: click.Command) -> set[str]:
     return {name for parameter in command.get_params(context) for name in (*parameter.opts, *parameter.secondary_opts)}
 
 
+def subcommands() -> list[click.Command]:
+    """Every subcommand of ``layerscale``."""
+    context = click.Context(cli)
+    found = [cli.get_command(context, name) for name in cli.list_commands(context)]
+    return [command for command in found if command is not None]
+
+
 def check_layerscale(words: list[str]) -> None:
     """The flags and the subcommand of a documented ``layerscale`` command exist."""
     command: click.Command = cli
-    if words and not words[0].startswith("-"):
-        subcommand = cli.get_command(click.Context(cli), words[0])
-        assert subcommand is not None, f"no subcommand {words[0]}"
+    for word in words:
+        if word.startswith("-") or not isinstance(command, click.Group):
+            break
+        subcommand = command.get_command(click.Context(command), word)
+        assert subcommand is not None, f"no subcommand {word}"
         command = subcommand
     flags = {word.split("=")[0] for word in words if word.startswith("--")}
     assert flags <= option_names(command)
@@ -87,7 +96,7 @@ def test_shell_commands_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_inline_commands_and_flags_exist(page: Path) -> None:
-    known = option_names(cli)
+    known = option_names(cli).union(*(option_names(command) for command in subcommands()))
     for code in inline_code(read(page)):
         if code.startswith("layerscale "):
             check_layerscale(shlex.split(code)[1:])

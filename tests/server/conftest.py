@@ -21,7 +21,7 @@ from layerscale_core.engine import Engine, EngineLimits, FairPolicy, PagedKVPool
 from layerscale_core.errors import InvalidRequestError
 from layerscale_core.memory_plan import MemoryPlan, MemoryRequest, plan_memory
 from layerscale_core.models import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, RopeSpec
-from layerscale_core.specs import FREE_TIER, DeviceInfo, Tier
+from layerscale_core.specs import FREE_TIER, DeviceInfo, License, Tier
 from layerscale_server.generation import AsyncEngine
 from layerscale_server.http.app import create_app
 from layerscale_server.http.process import make_uvicorn
@@ -30,7 +30,7 @@ from layerscale_server.logging import configure_logging
 from layerscale_server.metrics import Metrics
 from layerscale_server.serve import bind
 from layerscale_server.settings import Settings
-from layerscale_server.state import LoadedModel, ServerState
+from layerscale_server.state import LoadedModel, ServerState, digest_of
 from tests.support.fake_executor import FakeExecutor, greedy_answer
 from tests.support.fake_tokenizer import ByteTokenizer
 
@@ -38,7 +38,6 @@ CONTEXT_LEN = 256
 PAGE_SIZE = 16
 MODEL_ID = "acme/tiny"
 PRO_KEY = "pro-key-0123456789"
-PRO_TIER = Tier(name="pro", max_sessions=64, max_burst_slots=32, requires_auth=True)
 
 _ATTENTION = AttentionSpec(num_heads=4, num_kv_heads=2, head_dim=8, scale=1.0, rope=RopeSpec((1.0,) * 4))
 SPEC = ModelSpec(
@@ -150,6 +149,7 @@ def make_server() -> Iterator[MakeServer]:
         *,
         tier: Tier = FREE_TIER,
         license_key: str = "",
+        expires_at: float | None = None,
         has_model: bool = True,
         has_template: bool = True,
         max_waiting: int = 1024,
@@ -172,7 +172,7 @@ def make_server() -> Iterator[MakeServer]:
             observer=metrics,
         )
         metrics.watch_engine(engine.stats, PAGE_SIZE)
-        state = ServerState(settings, tier, metrics, license_key)
+        state = ServerState(settings, License(tier, expires_at), metrics, digest_of(license_key.encode()))
         if has_model:
             state.model = LoadedModel(
                 model_id=MODEL_ID,

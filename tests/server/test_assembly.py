@@ -13,11 +13,26 @@ import pytest
 from layerscale_core.allocator import CountingAllocator
 from layerscale_core.engine import Request, SamplingParams
 from layerscale_core.errors import OutOfMemoryError, PluginError, StartupError
+from layerscale_core.memory_plan import KV_SHARE
+from layerscale_core.models import ModelSpec
 from layerscale_core.plugins import PluginRegistry
-from layerscale_core.reference import ReferenceKernels
-from layerscale_core.specs import FREE_TIER, Backend, BackendOptions, Capabilities, DeviceInfo, Probe, hookimpl
+from layerscale_core.reference import ReferenceKernels, reference_memory_needs
+from layerscale_core.specs import (
+    FREE_TIER,
+    Backend,
+    BackendOptions,
+    Capabilities,
+    DeviceInfo,
+    MemoryNeeds,
+    Probe,
+    StepLimits,
+    hookimpl,
+)
 from layerscale_server.assembly import Assembler, Assembly
+from layerscale_server.logging import configure_logging
 from layerscale_server.metrics import Metrics
+from layerscale_server.plan_report import plan_lines
+from layerscale_server.planning import plan_start
 from layerscale_server.settings import Settings
 from tests.support.recording_sink import RecordingSink
 
@@ -33,6 +48,9 @@ class SmallDevice:
     def __init__(self, free_bytes: int) -> None:
         self.allocator = CountingAllocator(1 << 30, "the test's memory")
         self.infos = (DeviceInfo("small", "a small device", 1 << 30, free_bytes, is_accelerator=True),)
+
+    def memory_needs(self, spec: ModelSpec, _weights: object, limits: StepLimits) -> MemoryNeeds:
+        return reference_memory_needs(spec, limits)
 
     def make_executor(self, *_: object) -> None:
         return None
@@ -68,6 +86,15 @@ def assemble(backend: SmallBackend, model: Path, **settings: Any) -> Assembly:
     registry = PluginRegistry.discover()
     registry.register(backend, "small", "test 1.0")
     return Assembler(Settings(model=str(model), **settings), registry, FREE_TIER, Metrics()).assemble()
+
+
+def taken_by(model: Path) -> int:
+    """Bytes of the model's weights and workspace on this device."""
+    file = PluginRegistry.discover().open_model(model)
+    limits = StepLimits(max_tokens=100, max_logits=128, max_context_len=file.spec.max_context_len)
+    needs = reference_memory_needs(file.spec, limits)
+    file.close()
+    return needs.weights_bytes + needs.workspace_bytes
 
 
 def warnings(logs: io.StringIO) -> list[str]:
@@ -115,16 +142,17 @@ def test_context_is_the_trained_one_by_default(tiny_model_path: Path, logs: io.S
 
 
 def test_context_that_does_not_fit_is_cut_and_said(tiny_model_path: Path, logs: io.StringIO) -> None:
-    room = int(300 * BYTES_PER_TOKEN / 0.9) + 1
-    assembly = assemble(SmallBackend(tiny_model_path.stat().st_size + room), tiny_model_path)
+    room = int(400 * BYTES_PER_TOKEN / KV_SHARE) + 1
+    assembly = assemble(SmallBackend(taken_by(tiny_model_path) + room), tiny_model_path)
     assembly.close()
     assert assembly.model.plan.context_len == 256
+    assert assembly.model.plan.burst_tokens == 400 - 256 - 16  # in pages of 32
     assert "a context of 512 tokens does not fit in memory and is cut to 256" in warnings(logs)
 
 
 def test_no_room_at_all_is_refused_with_numbers_and_leaves_nothing(tiny_model_path: Path) -> None:
-    backend = SmallBackend(tiny_model_path.stat().st_size + 1000)
-    with pytest.raises(OutOfMemoryError, match="the KV cache does not fit"):
+    backend = SmallBackend(taken_by(tiny_model_path) + 1000)
+    with pytest.raises(OutOfMemoryError, match=r"the model does not fit.*1 MiB more memory would make it fit"):
         assemble(backend, tiny_model_path)
     assert backend.device.allocator.stats().used_bytes == 0
 
@@ -144,3 +172,37 @@ def test_plugin_that_fails_late_leaves_nothing(tiny_model_path: Path) -> None:
 def test_context_above_the_trained_one_is_refused(tiny_model_path: Path) -> None:
     with pytest.raises(StartupError, match="--context 513 is more than the 512 tokens"):
         assemble(SmallBackend(64 * _MIB), tiny_model_path, context=513)
+
+
+def test_sessions_are_reserved_and_no_request_gets_their_pages(tiny_model_path: Path) -> None:
+    assembly = assemble(SmallBackend(64 * _MIB), tiny_model_path, context=256, sessions=1)
+    try:
+        layout = assembly.model.plan.layout
+        assert (layout.num_session_pages, layout.num_pages) == (8, 3 * 8)
+        assert assembly.engine.stats().pool.total_pages == 24
+    finally:
+        assembly.close()
+    without = assemble(SmallBackend(64 * _MIB), tiny_model_path, context=256, sessions=0)
+    without.close()
+    assert (without.model.plan.layout.num_session_pages, without.model.plan.layout.num_pages) == (0, 2 * 8)
+
+
+def test_sessions_beyond_the_tier_are_capped_with_one_warning(tiny_model_path: Path, logs: io.StringIO) -> None:
+    assembly = assemble(SmallBackend(64 * _MIB), tiny_model_path, sessions=8)
+    assembly.close()
+    assert assembly.model.plan.request.num_sessions == 1
+    capped = "--sessions 8 is more than the free tier's limit of 1, which holds instead"
+    assert warnings(logs) == [capped, "this device is only a test"]
+
+
+def test_the_start_prints_the_table_of_the_plan_command(tiny_model_path: Path) -> None:
+    stream = io.StringIO()
+    configure_logging("text", "info", stream)
+    assemble(SmallBackend(64 * _MIB), tiny_model_path).close()
+    below = [line.removeprefix("    | ") for line in stream.getvalue().splitlines() if line.startswith("    | ")]
+    registry = PluginRegistry.discover()
+    file = registry.open_model(tiny_model_path, metadata_only=True)
+    backend = SmallBackend(64 * _MIB)
+    plan = plan_start(Settings(model=str(tiny_model_path)), FREE_TIER, file, backend, backend.device)
+    assert below == plan_lines(plan)
+    file.close()

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import json
 import re
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
+from fastapi import APIRouter, Depends, FastAPI, WebSocket
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute, WebSocketRoute
 
-from layerscale_core.specs import FREE_TIER
-from tests.server.conftest import PRO_KEY, PRO_TIER, FakeServer, MakeServer
+from layerscale_core.specs import FREE_TIER, PRO_TIER
+from layerscale_server.http.auth import require_key
+from tests.server.conftest import PRO_KEY, FakeServer, MakeServer
 
 OPEN_ROUTES = {"/health", "/v1/health", "/metrics"}
 
@@ -18,19 +26,104 @@ def pro_server(make_server: MakeServer) -> FakeServer:
     return make_server(tier=PRO_TIER, license_key=PRO_KEY)
 
 
-def every_route(server: FakeServer) -> list[tuple[str, str]]:
-    paths = server.app.openapi()["paths"]
-    return [(method.upper(), re.sub(r"\{.*?\}", "x", path)) for path, methods in paths.items() for method in methods]
+def leaves(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
+    """The route table, routers within routers included; in newer FastAPI they stay whole, in older they are copied."""
+    for route in routes:
+        router = getattr(route, "original_router", None)
+        if router is None:
+            yield route
+        else:
+            yield from leaves(router.routes)
+
+
+def every_route(app: FastAPI) -> list[tuple[str, str]]:
+    """Method and path of each route, hidden ones too; a WebSocket's method is WS. Nothing of another kind is there."""
+    found: list[tuple[str, str]] = []
+    for route in leaves(app.routes):
+        assert isinstance(route, APIRoute | WebSocketRoute), f"nobody checks {route}"
+        methods = ["WS"] if isinstance(route, WebSocketRoute) else sorted(route.methods)
+        found += [(method, re.sub(r"\{.*?\}", "x", route.path)) for method in methods]
+    return found
+
+
+def status_of(server: FakeServer, method: str, path: str, headers: dict[str, str]) -> int:
+    if method == "WS":
+        return upgrade(server.app, path, headers)["status"]
+    return server.request(method, path, headers=headers).status_code
+
+
+def upgrade(app: FastAPI, path: str, headers: dict[str, str]) -> dict[str, Any]:
+    """Ask for a WebSocket as a server does that can refuse in plain HTTP; status 101 = it was accepted."""
+    answer: dict[str, Any] = {}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.disconnect" if answer else "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "websocket.accept":
+            answer["status"] = 101
+        elif message["type"] == "websocket.close":
+            answer.setdefault("status", 403)
+        else:
+            answer.update({name: value for name, value in message.items() if name in {"status", "headers", "body"}})
+
+    scope = {
+        "type": "websocket",
+        "path": path,
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        "extensions": {"websocket.http.response": {}},
+    }
+    asyncio.run(app(scope, receive, send))
+    return answer
+
+
+def routes_that_need_no_key(server: FakeServer) -> set[str]:
+    """Paths that answer somebody without a key, or with a wrong one, with anything but 401."""
+    attempts: list[dict[str, str]] = [{}, {"x-api-key": "wrong"}, {"authorization": "Bearer wrong"}]
+    return {
+        path
+        for method, path in every_route(server.app)
+        if any(status_of(server, method, path, headers) != 401 for headers in attempts)
+    }
 
 
 def test_every_route_but_health_and_metrics_needs_the_key(pro_server: FakeServer) -> None:
-    routes = every_route(pro_server)
+    routes = every_route(pro_server.app)
     assert {path for _, path in routes} >= OPEN_ROUTES | {"/v1/models", "/v1/chat/completions", "/detokenize"}
+    assert routes_that_need_no_key(pro_server) == OPEN_ROUTES
     for method, path in routes:
-        response = pro_server.request(method, path)
-        assert (response.status_code == 401) == (path not in OPEN_ROUTES), (method, path, response.text)
-        with_key = pro_server.request(method, path, headers={"x-api-key": PRO_KEY})
-        assert with_key.status_code != 401, (method, path)
+        assert status_of(pro_server, method, path, {"x-api-key": PRO_KEY}) != 401, (method, path)
+
+
+def test_the_walk_finds_routes_that_somebody_forgot_to_guard(pro_server: FakeServer) -> None:
+    forgotten = APIRouter()
+
+    @forgotten.get("/forgotten", include_in_schema=False)
+    def answer() -> None: ...
+
+    @forgotten.websocket("/forgotten/ws")
+    async def talk(websocket: WebSocket) -> None:
+        await websocket.accept()
+
+    pro_server.app.include_router(forgotten)
+    assert routes_that_need_no_key(pro_server) == OPEN_ROUTES | {"/forgotten", "/forgotten/ws"}
+
+
+def test_a_websocket_is_refused_in_plain_http_before_the_handshake(pro_server: FakeServer) -> None:
+    guarded = APIRouter(dependencies=[Depends(require_key)])
+
+    @guarded.websocket("/ws")
+    async def talk(websocket: WebSocket) -> None:
+        await websocket.accept()
+
+    pro_server.app.include_router(guarded)
+    refused = upgrade(pro_server.app, "/ws", {})
+    assert refused["status"] == 401
+    assert json.loads(refused["body"])["error"]["code"] == "invalid_api_key"
+    assert b"x-request-id" in dict(refused["headers"])
+    assert upgrade(pro_server.app, "/ws", {"authorization": f"Bearer {PRO_KEY}"})["status"] == 101
+    assert upgrade(pro_server.app, "/unknown", {})["status"] == 403
 
 
 def test_refusal_has_the_envelope_and_comes_before_the_body_is_read(pro_server: FakeServer) -> None:

@@ -116,7 +116,7 @@ def test_failure_to_start_is_one_line_and_exit_1(
 def test_help_shows_every_option_and_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     text = capsys.readouterr().out
-    for word in [*(row.flag for row in SETTING_ROWS), "--limit", "--version", "doctor", "plugins", "pull"]:
+    for word in [*(row.flag for row in SETTING_ROWS), "--limit", "--version", "doctor", "license", "plugins", "pull"]:
         assert word in text
     assert "--license-key" not in text
     assert "LAYERSCALE_LICENSE_KEY" in text
@@ -130,7 +130,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_commands_are_imported_on_demand() -> None:
     group: Any = cli.cli
     context = click.Context(group)
-    assert group.list_commands(context) == ["doctor", "plugins", "pull"]
+    assert group.list_commands(context) == ["doctor", "license", "plan", "plugins", "pull"]
     for name in group.list_commands(context):
         assert group.get_command(context, name).name == name
     assert group.get_command(context, "nonsense") is None

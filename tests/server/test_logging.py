@@ -75,12 +75,12 @@ def test_traceback_cannot_be_taken_for_lines(log_format: str) -> None:
 
 def test_table_for_people_is_fields_for_machines() -> None:
     stream, logger = lines_of("text")
-    logger.info("plan", **{AS_TABLE: True}, weights_mib=93, context=8192)
+    logger.info("plan", **{AS_TABLE: ["weights  93 MiB", "context  8192\x1b[2J"]}, weights_mib=93)
     first, *rows = stream.getvalue().splitlines()
     assert first.endswith("layerscale.test: plan")
-    assert [row.split() for row in rows] == [["|", "weights_mib", "93"], ["|", "context", "8192"]]
+    assert rows == ["    | weights  93 MiB", "    | context  8192\\x1b[2J"]
     stream, logger = lines_of("json")
-    logger.info("plan", **{AS_TABLE: True}, weights_mib=93)
+    logger.info("plan", **{AS_TABLE: ["weights  93 MiB"]}, weights_mib=93)
     event = json.loads(stream.getvalue())
     assert event["weights_mib"] == 93
     assert AS_TABLE not in event

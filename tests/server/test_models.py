@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from layerscale_core.specs import DeviceInfo
+from layerscale_core.specs import PRO_TIER, DeviceInfo
 from layerscale_core.version import __version__
-from tests.server.conftest import MODEL_ID, PRO_KEY, PRO_TIER, FakeServer, MakeServer
+from tests.server.conftest import MODEL_ID, PRO_KEY, FakeServer, MakeServer
 
 
 def test_lists_the_loaded_model_and_the_server(server: FakeServer) -> None:

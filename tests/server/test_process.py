@@ -193,10 +193,11 @@ def test_flags_of_later_versions_are_named_once_and_change_nothing(tiny_model_pa
         models = httpx.get(running.address + "/v1/models").json()
     warnings = [event["message"] for event in running.events if event["level"] == "warning"]
     assert warnings == [
-        "--cpu-offload-gb, --kv-cache-type, --sessions: takes effect in a later version and changes nothing now",
+        "--cpu-offload-gb, --kv-cache-type: takes effect in a later version and changes nothing now",
         "--sessions 3 is more than the free tier's limit of 1, which holds instead",
     ]
     assert models["server"]["model"]["kv_cache_type"] == "fp16"
+    assert models["server"]["scheduler"]["max_sessions"] == 1
 
 
 def test_signal_while_loading_ends_the_process() -> None:

@@ -10,11 +10,11 @@ import openai
 import pytest
 
 from layerscale_core.errors import StepError
+from layerscale_core.specs import PRO_TIER
 from layerscale_server.state import ServerState
 from tests.server.conftest import (
     MODEL_ID,
     PRO_KEY,
-    PRO_TIER,
     FakeServer,
     Gate,
     MakeServer,

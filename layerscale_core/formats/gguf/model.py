@@ -37,14 +37,14 @@ class GgufFormat:
         except OSError:
             return False
 
-    def open(self, path: Path) -> ModelFile:
+    def open(self, path: Path, *, metadata_only: bool = False) -> ModelFile:
         """See ``ModelFormat``."""
         if not path.is_dir():
-            return GgufModelFile(path)
+            return GgufModelFile(path, metadata_only=metadata_only)
         files = _files_in(path)
         if len(files) != 1:
             raise ModelFileError(str(path), f"the directory holds {len(files)} .gguf files; name one file")
-        return GgufModelFile(files[0])
+        return GgufModelFile(files[0], metadata_only=metadata_only)
 
 
 def _files_in(directory: Path) -> list[Path]:
@@ -58,16 +58,19 @@ def _is_named_gguf(path: Path) -> bool:
 class GgufModelFile:
     """An opened GGUF model: a ``ModelFile``.
 
+    Args:
+        metadata_only: see ``ModelFormat.open``.
+
     Raises:
         ModelFileError: missing, truncated, corrupt or hostile.
         UnsupportedModelError: an architecture or type this build cannot run, or one part of several.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, metadata_only: bool = False) -> None:
         self._path = path
         data = map_file(path)
-        header = read_header(data, str(path))
-        self._size_bytes = len(data)
+        header = read_header(data, str(path), metadata_only=metadata_only)
+        self._size_bytes = max([len(data), *(tensor.offset + tensor.num_bytes for tensor in header.tensors.values())])
         self._metadata = header.metadata
         if self._metadata.integer("split.count", default=1, minimum=0) > 1:
             raise UnsupportedModelError(f"{path}: one part of a model in several files; join them into one file")

@@ -64,15 +64,18 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """What a file says about itself. The tensors lie inside the file and do not overlap."""
+    """What a file says about itself. Tensors do not overlap, and lie inside the file unless only metadata counts."""
 
     version: int
     metadata: Metadata
     tensors: dict[str, TensorInfo]
 
 
-def read_header(data: mmap.mmap | bytes, path: str) -> GgufHeader:
+def read_header(data: mmap.mmap | bytes, path: str, *, metadata_only: bool = False) -> GgufHeader:
     """Read and check a file's header, in time and memory bounded by constants whatever it claims.
+
+    Args:
+        metadata_only: the tensors' data may be missing.
 
     Raises:
         ModelFileError: truncated, corrupt, hostile, or of another version or byte order.
@@ -86,7 +89,8 @@ def read_header(data: mmap.mmap | bytes, path: str) -> GgufHeader:
     alignment = _alignment(metadata)
     tensors = [_read_tensor(cursor, index, alignment, path) for index in range(num_tensors)]
     data_start = -(-cursor.offset // alignment) * alignment
-    return GgufHeader(version, metadata, _place(tensors, data_start, len(data), path))
+    file_size = None if metadata_only else len(data)
+    return GgufHeader(version, metadata, _place(tensors, data_start, file_size, path))
 
 
 def _read_version(cursor: Cursor) -> int:
@@ -210,14 +214,18 @@ def _tensor_type(type_id: int, name: str, path: str) -> GgmlType:
     )
 
 
-def _place(tensors: list[TensorInfo], data_start: int, file_size: int, path: str) -> dict[str, TensorInfo]:
-    """The tensors by name, at offsets from the start of the file, once none overlaps another or leaves the file."""
+def _place(tensors: list[TensorInfo], data_start: int, file_size: int | None, path: str) -> dict[str, TensorInfo]:
+    """The tensors by name, at offsets from the start of the file, once none overlaps another or leaves the file.
+
+    Args:
+        file_size: None: the file may end before its tensors do.
+    """
     placed: dict[str, TensorInfo] = {}
     for tensor in tensors:
         if tensor.name in placed:
             raise ModelFileError(path, "two tensors have this name", field=tensor.name)
         offset = data_start + tensor.offset
-        if offset + tensor.num_bytes > file_size:
+        if file_size is not None and offset + tensor.num_bytes > file_size:
             raise ModelFileError(
                 path,
                 f"truncated: the tensor ends at byte {offset + tensor.num_bytes} of a file of {file_size}",

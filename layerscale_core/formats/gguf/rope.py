@@ -124,6 +124,8 @@ def _read_divisors(tensors: GgufTensors, scaling: RopeScaling, num_pairs: int, p
     if info.shape != (num_pairs,):
         reason = f"the tensor has the shape {list(info.shape)}, the metadata asks for {[num_pairs]}"
         raise ModelFileError(path, reason, field=name, offset=info.offset)
+    if not tensors.is_present(name):  # read for its metadata only: what is planned does not depend on the angles
+        return np.ones(num_pairs)
     divisors = tensors.vector(name).astype(np.float64)
     if not (np.isfinite(divisors).all() and (divisors > 0).all()):
         raise ModelFileError(path, "a divisor is not a positive number", field=name, offset=info.offset)

@@ -19,6 +19,11 @@ class GgufTensors:
         self.infos = infos
         self._data = data
 
+    def is_present(self, name: str) -> bool:
+        """Whether the file goes on to the end of a tensor, as every file does that was not read for its metadata."""
+        info = self.infos[name]
+        return info.offset + info.num_bytes <= len(self._data)
+
     def matrix(self, name: str, start: int = 0, stop: int | None = None) -> Matrix:
         """Rows ``[start, stop)`` of a tensor of two dimensions; bounds mean what they mean in a slice.
 
@@ -51,5 +56,7 @@ class GgufTensors:
 
     def _read(self, info: TensorInfo, start: int, stop: int, num_cols: int) -> Matrix:
         row_bytes = num_cols // info.type.block_size * info.type.block_bytes
+        if start == stop:
+            return info.type.read(np.empty((0, row_bytes), np.uint8))
         raw = np.frombuffer(self._data, np.uint8, (stop - start) * row_bytes, info.offset + start * row_bytes)
         return info.type.read(raw.reshape(stop - start, row_bytes))

@@ -51,7 +51,7 @@ def _server_block(server: ServerState) -> dict[str, Any]:
     return {
         "version": __version__,
         "build": _BUILD,
-        "licensed": bool(server.license_key),
+        "licensed": server.is_licensed(),
         "accelerators": [] if model is None else _accelerators(model),
         "model": None if model is None else _description(model),
         "scheduler": None if model is None else _scheduler(model),

@@ -39,7 +39,8 @@ class PoolSimulation:
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
         self.num_pages = self.chance.choice([6, 14, 40])
-        self.pool = PagedKVPool(self.num_pages, PAGE_SIZE)
+        self.num_session_pages = self.chance.choice([0, 0, 2])
+        self.pool = PagedKVPool(self.num_pages, PAGE_SIZE, self.num_session_pages)
         self.memory = np.full((self.num_pages, PAGE_SIZE), -1)
         self.live: list[Simulated] = []
         self.seen: dict[str, int] = {}
@@ -147,6 +148,8 @@ class PoolSimulation:
     def check(self) -> None:
         self.pool.check_integrity()
         self.pool.check_prefixes()
+        stats = self.pool.stats()
+        assert stats.free_pages + stats.cached_pages - stats.reserved_pages >= self.num_session_pages
         for sequence in self.live:
             held = [self.memory[page.page_id, page.start : page.stop] for page in sequence.table.pages]
             assert [token for page in held for token in page.tolist()] == sequence.valid, "somebody wrote here"

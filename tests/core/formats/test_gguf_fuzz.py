@@ -98,3 +98,16 @@ def test_every_shortened_file_is_refused(model: bytes, header_len: int, tmp_path
         path.write_bytes(model[:length])
         with pytest.raises(ModelFileError, match="truncated"):
             open_model(path, [GgufFormat()])
+
+
+def test_a_header_is_whole_or_refused_when_only_metadata_counts(model: bytes, header_len: int, tmp_path: Path) -> None:
+    path = tmp_path / "header.gguf"
+    for length in (*range(1, header_len, 211), header_len - 33, header_len, header_len + 1, len(model)):
+        path.write_bytes(model[:length])
+        if length < header_len - 32:  # what is missing then may be padding alone
+            with pytest.raises(ModelFileError, match="truncated"):
+                GgufFormat().open(path, metadata_only=True)
+        else:
+            opened = GgufFormat().open(path, metadata_only=True)
+            assert opened.size_bytes == len(model)
+            opened.close()

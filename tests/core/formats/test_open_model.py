@@ -53,7 +53,7 @@ def test_a_file_of_another_kind_says_which_formats_are_known(tmp_path: Path) -> 
 
 def test_the_first_format_that_matches_opens_the_file(tiny_model_path: Path) -> None:
     class Jealous(GgufFormat):
-        def open(self, path: Path) -> None:
+        def open(self, path: Path, *, metadata_only: bool = False) -> None:
             raise ModelFileError(str(path), "mine")
 
     open_model(tiny_model_path, [GgufFormat(), Jealous()])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -214,8 +215,8 @@ class TestBuiltIn:
     def test_brings_market_bars(self, registry: PluginRegistry) -> None:
         assert "ohlcv" in registry.stream_types()
 
-    def test_reads_no_licence_yet(self, registry: PluginRegistry) -> None:
-        assert list(registry.license_verifiers()) == []
+    def test_reads_signed_licence_keys(self, registry: PluginRegistry) -> None:
+        assert [type(verifier).__name__ for verifier in registry.license_verifiers()] == ["SignedKeyVerifier"]
 
     def test_opens_gguf(self, registry: PluginRegistry, tiny_model_path: Path) -> None:
         model = registry.open_model(tiny_model_path)
@@ -229,6 +230,21 @@ class TestBuiltIn:
         path.write_bytes(b"something else")
         with pytest.raises(UnsupportedModelError, match=r"none of the known model formats \(.*gguf.*\)"):
             registry.open_model(path)
+
+
+def test_a_plugin_that_cannot_be_hashed_is_broken_and_harms_no_other() -> None:
+    @dataclass
+    class Unhashable:
+        LAYERSCALE_SPEC_VERSION = SPEC_VERSION
+
+        @hookimpl
+        def layerscale_stream_types(self) -> Sequence[object]:
+            return ()
+
+    registry, (good, bad) = register(plugin_with(license_verifiers=["verifier"]), Unhashable())
+    assert "unhashable" in (bad.cause or "")
+    assert registry.license_verifiers() == ["verifier"]
+    assert good.cause is None
 
 
 def test_license_verifiers_of_all_plugins_are_brought_together() -> None:

@@ -1,14 +1,14 @@
-"""From a key to a tier."""
+"""Which verifier decides what a key grants."""
 
 from __future__ import annotations
 
 import pytest
 
 from layerscale_core.errors import LicenseError
-from layerscale_core.licensing import tier_for_key
-from layerscale_core.specs import FREE_TIER, Tier
+from layerscale_core.licensing import license_for_key
+from layerscale_core.specs import PRO_TIER, License
 
-PRO = Tier("pro", max_sessions=64, max_burst_slots=32, requires_auth=True)
+PRO = License(PRO_TIER)
 
 
 class PrefixVerifier:
@@ -17,7 +17,7 @@ class PrefixVerifier:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
 
-    def verify(self, key: str) -> Tier | None:
+    def verify(self, key: str) -> License | None:
         if not key.startswith(self.prefix):
             return None
         if key.endswith("expired"):
@@ -25,21 +25,17 @@ class PrefixVerifier:
         return PRO
 
 
-def test_without_a_key_the_tier_is_free() -> None:
-    assert tier_for_key(None, [PrefixVerifier("a-")]) is FREE_TIER
-
-
 def test_the_first_verifier_that_knows_the_key_decides() -> None:
-    assert tier_for_key("b-secret", [PrefixVerifier("a-"), PrefixVerifier("b-")]) is PRO
+    assert license_for_key("b-secret", [PrefixVerifier("a-"), PrefixVerifier("b-")]) is PRO
 
 
 @pytest.mark.parametrize("key", ["b-secret", ""])
 def test_a_key_that_nobody_knows_is_refused_and_not_shown(key: str) -> None:
     with pytest.raises(LicenseError, match="no installed plugin recognises it") as refusal:
-        tier_for_key(key, [PrefixVerifier("a-")])
+        license_for_key(key, [PrefixVerifier("a-")])
     assert "secret" not in str(refusal.value)
 
 
 def test_a_verifier_refusing_its_own_key_is_final() -> None:
     with pytest.raises(LicenseError, match="expired"):
-        tier_for_key("a-expired", [PrefixVerifier("a-"), PrefixVerifier("")])
+        license_for_key("a-expired", [PrefixVerifier("a-"), PrefixVerifier("")])
