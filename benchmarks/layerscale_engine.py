@@ -12,8 +12,18 @@ from typing import Self
 
 from llama_cpp_peer import Completion
 
-from layerscale_core.engine import Engine, EngineLimits, Event, Failed, Request, SamplingParams, TokensGenerated
-from layerscale_core.engine.request import TerminalEvent
+from layerscale_core.engine import (
+    Engine,
+    EngineLimits,
+    Event,
+    Failed,
+    Finished,
+    Request,
+    SamplingParams,
+    TerminalEvent,
+    TokensGenerated,
+    Usage,
+)
 from layerscale_core.forward import make_executor
 from layerscale_core.plugins import PluginRegistry
 from layerscale_core.specs import BackendOptions, KVLayout
@@ -74,10 +84,10 @@ class LayerScaleEngine:
         started = time.perf_counter()
         sampling = SamplingParams(max_tokens=max_tokens, ignore_eos=True)
         self._engine.submit(Request("benchmark", tuple(prompt_ids), sampling), recording)
-        recording.wait()
+        usage = recording.wait()
         return Completion(
             token_ids=recording.token_ids,
-            num_prefilled=len(prompt_ids),
+            num_prefilled=usage.prompt_tokens - usage.cached_tokens,
             prefill_s=recording.times[0] - started,
             decode_s=recording.times[-1] - recording.times[0],
         )
@@ -98,8 +108,8 @@ class _Recording:
         elif isinstance(event, TerminalEvent):
             self._ended.put(event)
 
-    def wait(self) -> None:
-        """Wait for the end.
+    def wait(self) -> Usage:
+        """Wait for the end; returns the counts.
 
         Raises:
             RequestError: the request failed.
@@ -107,3 +117,5 @@ class _Recording:
         event = self._ended.get()
         if isinstance(event, Failed):
             raise event.error
+        assert isinstance(event, Finished)
+        return event.usage

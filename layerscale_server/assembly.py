@@ -103,7 +103,15 @@ class Assembler:
         layout = start.memory.layout
         pool = self.registry.make_kv_pool(layout)
         policy = self.registry.make_scheduler_policy()
-        engine = Engine(executor, tokenizer, pool, policy, self._engine_limits(start), observer=self.metrics)
+        engine = Engine(
+            executor,
+            tokenizer,
+            pool,
+            policy,
+            self._engine_limits(start),
+            shares_prefixes=self.settings.prefix_cache == "on",
+            observer=self.metrics,
+        )
         self.metrics.watch_engine(engine.stats, layout.page_size)
         engine.start()
         return engine

@@ -37,6 +37,12 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self._prefix_misses = Counter(
+            "layerscale_prefix_misses",
+            "Prompts of which the prefix cache had not every whole page, by reason.",
+            ["reason"],
+            registry=self.registry,
+        )
         self._queue = self._histogram("queue_seconds", "Submission to admission.", _TTFT_BUCKETS)
         self._ttft = self._histogram("time_to_first_token_seconds", "Submission to the first token.", _TTFT_BUCKETS)
         self._tpot = self._histogram(
@@ -62,8 +68,10 @@ class Metrics:
         self._step.observe(metrics.duration_s)
 
     def on_request_finished(self, metrics: RequestMetrics) -> None:
-        """Observe a generation's times and why it ended."""
+        """Observe a generation's times, why it ended, and why more of its prompt was not cached."""
         self._finished.labels(_reason(metrics.end)).inc()
+        if metrics.prefix_miss is not None:
+            self._prefix_misses.labels(metrics.prefix_miss.reason.value).inc()
         for histogram, seconds in (
             (self._queue, metrics.queue_s),
             (self._ttft, metrics.ttft_s),
@@ -95,17 +103,19 @@ class _EngineCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         stats = self._stats()
-        used_pages = stats.pool.total_pages - stats.pool.free_pages
+        used_pages = stats.pool.total_pages - stats.pool.free_pages - stats.pool.cached_pages
         gauges = {
             "requests_running": ("Sequences being computed.", stats.num_running),
             "requests_queued": ("Requests that wait.", stats.num_waiting),
             "prompt_tokens_queued": ("Prompt tokens that wait.", stats.num_waiting_prompt_tokens),
             "kv_cells": ("Token slots of the KV cache.", stats.pool.total_pages * self._page_size),
             "kv_cells_used": ("Token slots of pages in use.", used_pages * self._page_size),
+            "kv_cells_cached": ("Token slots of pages kept for later.", stats.pool.cached_pages * self._page_size),
             "healthy": ("1 while the engine makes progress.", int(stats.healthy)),
         }
         counters = {
             "prompt_tokens": ("Prompt tokens computed.", stats.num_prompt_tokens),
+            "cached_prompt_tokens": ("Prompt tokens found in the prefix cache.", stats.num_cached_tokens),
             "generated_tokens": ("Tokens generated.", stats.num_generated_tokens),
             "steps": ("Engine steps that succeeded.", stats.num_steps),
             "failed_steps": ("Engine steps that failed.", stats.num_failed_steps),

@@ -53,6 +53,13 @@ class Settings:
         since_later=True,
         help="precision of the KV cache",
     )
+    prefix_cache: str = row(
+        "on",
+        kind=str,
+        metavar="MODE",
+        choices=("on", "off"),
+        help="reuse computed prompts that begin alike, as long as memory is free",
+    )
     log_format: str = row(
         "text",
         kind=str,

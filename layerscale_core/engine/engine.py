@@ -10,11 +10,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from layerscale_core.engine.copy_on_write import copy_shared_pages
 from layerscale_core.engine.faults import contained, logged_error
 from layerscale_core.engine.intake import Intake
 from layerscale_core.engine.limits import EngineLimits
 from layerscale_core.engine.observer import EngineObserver, NullObserver, StepMetrics
 from layerscale_core.engine.plan import ScheduledSequence, plan_step
+from layerscale_core.engine.prefix_sharing import PrefixSharing
 from layerscale_core.engine.request import Cancelled, Event, EventSink, Failed, Request, TerminalEvent
 from layerscale_core.engine.sampler import find_likeliest
 from layerscale_core.engine.sequence import Admission, LiveSequence
@@ -40,6 +42,7 @@ class Engine:
 
     Args:
         executor: closed by whoever made it, after ``stop``.
+        shares_prefixes: reuse computed prompts (the prefix cache).
         clock: monotonic seconds.
     """
 
@@ -51,6 +54,7 @@ class Engine:
         policy: SchedulerPolicy,
         limits: EngineLimits,
         *,
+        shares_prefixes: bool = True,
         observer: EngineObserver | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -62,6 +66,7 @@ class Engine:
         self._observer = observer or NullObserver()
         self._clock = clock
         self._budget = TokenBudget(limits.max_tokens_per_step, limits.max_logits_per_step)
+        self._sharing = PrefixSharing(pool, is_on=shares_prefixes)
         self._builder = StepBuilder(pool, limits.max_tokens_per_step, limits.max_logits_per_step)
         self._intake = Intake(WaitingQueue(limits.max_waiting, limits.waiting_prompt_tokens))
         self._running: dict[int, LiveSequence] = {}
@@ -144,6 +149,7 @@ class Engine:
             num_steps=counters.num_steps,
             num_failed_steps=counters.num_failed_steps,
             num_prompt_tokens=counters.num_prompt_tokens,
+            num_cached_tokens=self._sharing.num_cached_tokens,
             num_generated_tokens=counters.num_generated_tokens,
             healthy=not counters.is_broken and counters.num_failed_in_a_row < self._limits.max_failed_steps,
             last_progress=max(counters.last_progress, self._intake.busy_since),
@@ -157,8 +163,9 @@ class Engine:
         concerned = list(self._running.values())
         if concerned:
             try:
-                scheduled = plan_step(self._policy, self._running, self._budget)
+                scheduled = plan_step(self._policy, self._sharing.begin_ready(self._running), self._budget)
                 concerned = [item.sequence for item in scheduled]
+                copy_shared_pages(self._pool, self._executor, concerned)
                 batch = self._builder.build(scheduled)
                 logits = self._executor.step(batch)
                 likeliest = find_likeliest(logits)
@@ -228,6 +235,8 @@ class Engine:
         except Exception:
             self._end(sequence, Failed(logged_error("a step's result could not be processed")))
         else:
+            if not item.is_decoding:
+                self._sharing.publish(sequence)
             self._counters.num_generated_tokens += sequence.num_generated - num_generated
             self._publish(sequence, events)
 
@@ -252,6 +261,8 @@ class Engine:
         try:
             if sequence.admission is not None:
                 del self._running[sequence.admission.sequence_id]
+                settle = self._sharing.withdraw if isinstance(event, Failed) else self._sharing.publish
+                settle(sequence)
                 self._pool.release(sequence.admission.table)
         finally:
             self._send(sequence, event)

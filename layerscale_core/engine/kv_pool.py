@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from layerscale_core.specs.kv_pool import PageRange, PageTable, PoolStats
+from layerscale_core.engine.prefix_cache import PrefixCache
+from layerscale_core.specs.kv_pool import PageCopy, PageRange, PageTable, PoolStats, PrefixMiss
 
 
 @dataclass(eq=False, slots=True)
@@ -15,18 +17,27 @@ class PagedTable:
 
     Attributes:
         num_promised: pages this table may still take.
+        num_inherited: its first pages, full ones, whose tokens another sequence computed.
+        is_whole: no token was dropped from the front.
     """
 
     num_promised: int
     pages: list[PageRange] = field(default_factory=list)
     num_tokens: int = 0
+    num_inherited: int = 0
+    is_whole: bool = True
 
 
 class PagedKVPool:
     """Pages of one size (PagedAttention, arXiv:2309.06180); implements ``specs.KVPool``. Thread: engine.
 
-    A sequence is promised its worst case when it is admitted and takes pages as it grows, so an admitted sequence never
-    finds the pool empty. ``free pages >= promised pages`` holds throughout.
+    A page is free, referenced by tables, or cached: referenced by none and kept for its prefix. A sequence is promised
+    its worst case when it is admitted and takes pages as it grows, so an admitted sequence never finds the pool empty:
+    ``free + cached >= promised + sessions' pages`` holds throughout. Reusing a prefix keeps it, as every page found is
+    one promised less.
+
+    A page that is not full can be shared by forks alone, and is the last page of each. Whoever writes first takes a
+    copy, the last one keeps it: with ``n`` owners, ``n - 1`` copies are promised along with the tables' own pages.
 
     Freed pages are not cleared, and yet carry nothing over: a page joins a table with an empty valid range, the range
     grows only over slots that the same step writes, and executors read valid slots alone.
@@ -47,6 +58,7 @@ class PagedKVPool:
         self._num_free = num_pages
         self._num_promised = 0
         self._tables: set[PagedTable] = set()
+        self._prefixes = PrefixCache(num_pages, page_size)
 
     @property
     def page_size(self) -> int:
@@ -55,7 +67,7 @@ class PagedKVPool:
 
     def can_admit(self, max_tokens: int) -> bool:
         """Whether a sequence that may grow to ``max_tokens`` can be promised its pages now."""
-        return self._pages_for(max_tokens) <= self._num_free - self._num_promised - self._num_session_pages
+        return self._pages_for(max_tokens) <= self._num_unpromised
 
     def fits_ever(self, max_tokens: int) -> bool:
         """Whether such a sequence could be admitted to an empty pool. Any thread."""
@@ -64,19 +76,75 @@ class PagedKVPool:
     def admit(self, max_tokens: int) -> PagedTable:
         """Promise a sequence its pages up to ``max_tokens``; returns its empty table."""
         assert self.can_admit(max_tokens), "admitted without asking"
-        table = PagedTable(num_promised=self._pages_for(max_tokens))
-        self._num_promised += table.num_promised
-        self._tables.add(table)
-        return table
+        return self._add_table(PagedTable(num_promised=self._pages_for(max_tokens)))
+
+    def can_fork(self, table: PageTable, max_tokens: int) -> bool:
+        """Whether a fork that may grow to ``max_tokens`` can be promised what it does not share."""
+        table = self._own(table)
+        return self._pages_to_grow(table, max_tokens) + self._has_open_page(table) <= self._num_unpromised
+
+    def fork(self, table: PageTable, max_tokens: int) -> PagedTable:
+        """Make a sequence that begins as a copy of another; shares its pages, copies none."""
+        assert self.can_fork(table, max_tokens), "forked without asking"
+        table = self._own(table)
+        pages = [replace(page) for page in table.pages]
+        for page in pages:
+            self._references[page.page_id] += 1
+        num_open = int(self._has_open_page(table))
+        self._num_promised += num_open
+        num_promised, num_full = self._pages_to_grow(table, max_tokens), len(pages) - num_open
+        return self._add_table(PagedTable(num_promised, pages, table.num_tokens, num_full, table.is_whole))
+
+    def reuse_prefix(self, table: PageTable, token_ids: Sequence[int], namespace: str) -> PrefixMiss | None:
+        """Begin an empty table with the longest cached prefix of ``token_ids``, in whole pages."""
+        table = self._own(table)
+        assert not table.pages, "a prefix comes first"
+        page_ids, miss = self._prefixes.find(token_ids, namespace)
+        self._settle(table, len(page_ids))
+        for page_id in page_ids:
+            self._references[page_id] += 1
+            self._prefixes.mark_busy(page_id)
+            table.pages.append(PageRange(page_id, 0, self._page_size))
+        table.num_inherited = len(page_ids)
+        table.num_tokens = len(page_ids) * self._page_size
+        return miss
+
+    def publish(self, table: PageTable, token_ids: Sequence[int], namespace: str) -> None:
+        """Let later sequences reuse a table's full pages, also after its release, until memory is needed."""
+        table = self._own(table)
+        if table.is_whole:
+            num_full = min(table.num_tokens, len(token_ids)) // self._page_size
+            page_ids = [page.page_id for page in table.pages[:num_full]]
+            self._prefixes.publish(token_ids, namespace, page_ids)
+
+    def withdraw(self, table: PageTable) -> None:
+        """Take back what was published of the pages that this sequence computed: they may be bad."""
+        table = self._own(table)
+        for page in table.pages[table.num_inherited :]:
+            self._push_free(self._prefixes.withdraw(page.page_id))
+
+    def make_writable(self, table: PageTable) -> PageCopy | None:
+        """Give a sequence its own last page if the next token goes into one that is shared."""
+        table = self._own(table)
+        if not self._has_open_page(table) or self._references[table.pages[-1].page_id] == 1:
+            return None
+        shared = table.pages[-1]
+        self._num_promised -= 1
+        own = replace(shared, page_id=self._take_page())
+        self._references[shared.page_id] -= 1
+        table.pages[-1] = own
+        return PageCopy(shared.page_id, own.page_id)
 
     def append(self, table: PageTable, num_tokens: int) -> list[int]:
-        """Extend a sequence by new tokens; returns their slots in order. Takes free pages from the promise."""
+        """Extend a sequence by new tokens; returns their slots in order. Takes pages from the promise."""
         table = self._own(table)
         slots: list[int] = []
         while len(slots) < num_tokens:
-            if not table.pages or table.pages[-1].stop == self._page_size:
-                table.pages.append(PageRange(self._take_page(table), 0, 0))
+            if not self._has_open_page(table):
+                self._settle(table, 1)
+                table.pages.append(PageRange(self._take_page(), 0, 0))
             page = table.pages[-1]
+            assert self._references[page.page_id] == 1, "writes into a shared page"
             count = min(self._page_size - page.stop, num_tokens - len(slots))
             first_slot = page.page_id * self._page_size + page.stop
             slots.extend(range(first_slot, first_slot + count))
@@ -84,55 +152,116 @@ class PagedKVPool:
         table.num_tokens += num_tokens
         return slots
 
-    def release(self, table: PageTable) -> None:
-        """Give back a sequence's pages and the rest of its promise. Called exactly once per admit."""
+    def drop_front(self, table: PageTable, num_tokens: int) -> None:
+        """Make a sequence's oldest tokens invalid; at least one stays. Pages that hold no other are given back."""
         table = self._own(table)
+        assert 0 <= num_tokens < table.num_tokens, "drops its newest token"
+        table.num_tokens -= num_tokens
+        table.is_whole &= num_tokens == 0
+        num_pages = 0
+        while (num_held := table.pages[num_pages].stop - table.pages[num_pages].start) <= num_tokens:
+            num_tokens -= num_held
+            num_pages += 1
+        table.pages[num_pages].start += num_tokens
+        dropped, table.pages = table.pages[:num_pages], table.pages[num_pages:]
+        table.num_inherited = max(0, table.num_inherited - num_pages)
+        self._drop_pages(dropped)
+
+    def release(self, table: PageTable) -> None:
+        """Give back a sequence's pages and the rest of its promise. Called exactly once per admit or fork."""
+        table = self._own(table)
+        if self._has_open_page(table) and self._references[table.pages[-1].page_id] > 1:
+            self._num_promised -= 1
+        self._settle(table, table.num_promised)
         self._tables.remove(table)
-        self._num_promised -= table.num_promised
-        for page in table.pages:
-            self._drop_page(page.page_id)
+        self._drop_pages(table.pages)
 
     def stats(self) -> PoolStats:
         """The counts now."""
-        return PoolStats(self._num_pages, self._num_free, self._num_promised)
+        return PoolStats(self._num_pages, self._num_free, self._num_promised, self._prefixes.num_idle)
 
     def check_integrity(self) -> None:
-        """Prove that free + referenced = total, each owner counted, and that promises are covered."""
-        free = self._free[: self._num_free]
+        """Prove that free + cached + referenced = total, each owner counted, and that promises are covered."""
         owned = [page.page_id for table in self._tables for page in table.pages]
-        references = np.bincount(np.array(owned, np.int64), minlength=self._num_pages)
+        references = self._count(owned)
         assert np.array_equal(references, self._references), "a reference is not counted, or its owner is gone"
-        assert np.all(np.bincount(free, minlength=self._num_pages) == (references == 0)), "free and referenced overlap"
+        free = np.bincount(self._free[: self._num_free], minlength=self._num_pages)
+        cached = self._count(self._prefixes.idle_page_ids)
+        assert np.all(free + cached + (references > 0) == 1), "free, cached and referenced pages overlap or miss one"
+        unreferenced = self._count(self._prefixes.page_ids) * (references == 0)
+        assert np.array_equal(cached, unreferenced), "a page of the prefix cache can never be evicted"
+        open_pages = {table.pages[-1].page_id for table in self._tables if self._has_open_page(table)}
         promised = sum(table.num_promised for table in self._tables)
-        assert 0 <= promised == self._num_promised <= self._num_free, "promises are not covered by free pages"
+        promised += sum(int(references[page_id]) - 1 for page_id in open_pages)
+        assert promised == self._num_promised, "a promise is not counted"
+        assert promised >= 0
+        assert self._num_unpromised >= 0, "promises and the sessions' pages are not covered"
         for table in self._tables:
             self._check_ranges(table)
+
+    def check_prefixes(self) -> None:
+        """Prove that the prefix cache is in order. Slow: for tests."""
+        self._prefixes.check_tree()
 
     def _check_ranges(self, table: PagedTable) -> None:
         assert all(0 <= page.start < page.stop <= self._page_size for page in table.pages), "an empty or wild range"
         assert all(page.stop == self._page_size for page in table.pages[:-1]), "a gap before the last page"
+        assert all(page.start == 0 for page in table.pages[1:]), "a gap after the first page"
         assert sum(page.stop - page.start for page in table.pages) == table.num_tokens, "tokens are miscounted"
+
+    @property
+    def _num_unpromised(self) -> int:
+        return self._num_free + self._prefixes.num_idle - self._num_promised - self._num_session_pages
+
+    def _count(self, page_ids: Iterable[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """How often each page occurs."""
+        return np.bincount(np.fromiter(page_ids, np.int64), minlength=self._num_pages)
 
     def _pages_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self._page_size)
+
+    def _pages_to_grow(self, table: PagedTable, max_tokens: int) -> int:
+        """Pages beyond the last one that a table takes until it holds ``max_tokens``."""
+        room = self._page_size - table.pages[-1].stop if table.pages else 0
+        return self._pages_for(max(0, max_tokens - table.num_tokens - room))
+
+    def _has_open_page(self, table: PagedTable) -> bool:
+        """Whether the next token goes into the last page."""
+        return bool(table.pages) and table.pages[-1].stop < self._page_size
 
     def _own(self, table: PageTable) -> PagedTable:
         assert isinstance(table, PagedTable)
         assert table in self._tables, "released before, or made by another pool"
         return table
 
-    def _take_page(self, table: PagedTable) -> int:
-        assert table.num_promised > 0, "grew beyond its promise"
-        table.num_promised -= 1
-        self._num_promised -= 1
+    def _add_table(self, table: PagedTable) -> PagedTable:
+        self._num_promised += table.num_promised
+        self._tables.add(table)
+        return table
+
+    def _settle(self, table: PagedTable, num_pages: int) -> None:
+        """Take pages off a table's promise: it gets them now, or never."""
+        assert table.num_promised >= num_pages, "grew beyond its promise"
+        table.num_promised -= num_pages
+        self._num_promised -= num_pages
+
+    def _take_page(self) -> int:
+        """A page of one's own: a free one, else the one that was cached for longest without use."""
+        if not self._num_free:
+            self._push_free(self._prefixes.evict())
         self._num_free -= 1
         page_id = int(self._free[self._num_free])
         self._references[page_id] = 1
         return page_id
 
-    def _drop_page(self, page_id: int) -> None:
-        assert self._references[page_id] > 0, "freed twice"
-        self._references[page_id] -= 1
-        if self._references[page_id] == 0:
+    def _drop_pages(self, pages: Sequence[PageRange]) -> None:
+        for page in reversed(pages):  # the cache wants the deepest first
+            assert self._references[page.page_id] > 0, "freed twice"
+            self._references[page.page_id] -= 1
+            if self._references[page.page_id] == 0 and not self._prefixes.mark_idle(page.page_id):
+                self._push_free([page.page_id])
+
+    def _push_free(self, page_ids: Sequence[int]) -> None:
+        for page_id in page_ids:
             self._free[self._num_free] = page_id
             self._num_free += 1

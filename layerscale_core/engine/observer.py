@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from layerscale_core.engine.request import TerminalEvent
+from layerscale_core.specs.kv_pool import PrefixMiss
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class RequestMetrics:
         queue_s: submission to admission.
         ttft_s: submission to the first token.
         tpot_s: (last token - first token) / (tokens - 1).
+        prefix_miss: why not more of its prompt was found in the prefix cache; None if all whole pages were, or if it
+            was never looked up.
         end: the terminal event it was sent.
     """
 
@@ -39,6 +42,7 @@ class RequestMetrics:
     queue_s: float | None
     ttft_s: float | None
     tpot_s: float | None
+    prefix_miss: PrefixMiss | None
     end: TerminalEvent
 
 

@@ -14,7 +14,7 @@ class PageArrays:
     """A page table as arrays, kept beside it so that a step copies rows instead of walking page objects.
 
     Pages before the last one known are taken to be unchanged; whoever changes one (drops tokens, copies on write)
-    starts over with new arrays.
+    calls ``start_over``.
     """
 
     def __init__(self) -> None:
@@ -31,6 +31,10 @@ class PageArrays:
             page = pages[index]
             self._rows[:, index] = page.page_id, page.start, page.stop
         self.num_pages = len(pages)
+
+    def start_over(self) -> None:
+        """Take every page over anew at the next ``update``."""
+        self.num_pages = 0
 
     @property
     def rows(self) -> NDArray[np.int32]:

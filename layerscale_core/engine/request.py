@@ -25,12 +25,14 @@ class Request:
     Attributes:
         request_id: unique among live requests; for cancellation and logs.
         prompt_ids: at least one token.
+        cache_key: on whose behalf it is made; prefixes are shared among equal keys only.
     """
 
     request_id: str
     prompt_ids: tuple[int, ...]
     sampling: SamplingParams
     priority: Priority = Priority.INTERACTIVE
+    cache_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +46,15 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of a finished request."""
+    """Token counts of a finished request.
+
+    Attributes:
+        cached_tokens: of the prompt's, those found in the prefix cache.
+    """
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

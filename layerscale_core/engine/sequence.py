@@ -24,7 +24,7 @@ from layerscale_core.engine.request import (
 )
 from layerscale_core.engine.sampler import Sampler, token_logprob
 from layerscale_core.errors import NumericalError
-from layerscale_core.specs.kv_pool import PageTable
+from layerscale_core.specs.kv_pool import PageTable, PrefixMiss
 from layerscale_core.specs.scheduler import RunningSequence
 from layerscale_core.specs.tokenizer import Tokenizer
 
@@ -56,6 +56,8 @@ class LiveSequence:
     Attributes:
         max_new_tokens: what was asked for, clipped to the context window.
         max_computed: most tokens that will ever be in the pool.
+        num_cached: leading tokens that were found in the prefix cache; None until it begins to compute.
+        prefix_miss: why they are not more.
         admission: None while it waits.
         submitted_at, first_token_at, last_token_at: clock readings, None until then.
     """
@@ -72,6 +74,8 @@ class LiveSequence:
         self.max_computed = self.prompt_len + max(self.max_new_tokens - 1, 0)
         self.num_computed = 0
         self.steps_waited = 0
+        self.num_cached: int | None = None
+        self.prefix_miss: PrefixMiss | None = None
 
         self.admission: Admission | None = None
         self.submitted_at = submitted_at
@@ -108,7 +112,22 @@ class LiveSequence:
     @property
     def usage(self) -> Usage:
         """Token counts so far; a stop token counts, as it was generated, though it is never shown."""
-        return Usage(self.prompt_len, self.num_generated)
+        return Usage(self.prompt_len, self.num_generated, self.num_cached or 0)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether its prefix was looked up, so that the rest can be computed."""
+        return self.num_cached is not None
+
+    @property
+    def scores_whole_prompt(self) -> bool:
+        """Whether every prompt token's logits are wanted, so that all must be computed."""
+        return self.request.sampling.prompt_logprobs is not None
+
+    def begin(self, num_cached: int, miss: PrefixMiss | None) -> None:
+        """Start with what the prefix cache gave."""
+        self.num_computed = self.num_cached = num_cached
+        self.prefix_miss = miss
 
     def num_logits(self, num_tokens: int) -> int:
         """Of how many of the next ``num_tokens`` tokens the logits are wanted; always the last ones."""
@@ -150,7 +169,7 @@ class LiveSequence:
         if self._scores_prompt:
             self._score_prompt(num_tokens, logits)
         self.num_computed += num_tokens
-        if self.num_computed == self.prompt_len and self.request.sampling.prompt_logprobs is not None:
+        if self.num_computed == self.prompt_len and self.scores_whole_prompt:
             events.append(PromptScored(tuple(self._prompt_logprobs)))
         if self.num_uncomputed == 0:
             events += self._generate(logits[-1], likeliest[-1], now)
@@ -167,12 +186,13 @@ class LiveSequence:
             queue_s=None if self.admission is None else self.admission.admitted_at - self.submitted_at,
             ttft_s=None if self.first_token_at is None else self.first_token_at - self.submitted_at,
             tpot_s=tpot_s,
+            prefix_miss=self.prefix_miss,
             end=end,
         )
 
     @property
     def _scores_prompt(self) -> bool:
-        return self.request.sampling.prompt_logprobs is not None and not self.is_decoding
+        return self.scores_whole_prompt and not self.is_decoding
 
     def _score_prompt(self, num_tokens: int, logits: NDArray[np.float32]) -> None:
         num_top = self.request.sampling.prompt_logprobs

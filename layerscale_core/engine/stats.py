@@ -16,7 +16,8 @@ class EngineStats:
         num_waiting, num_waiting_prompt_tokens: what the queue holds.
         pool: pages as of the last step.
         num_steps, num_failed_steps: forward passes that succeeded, and that did not.
-        num_prompt_tokens, num_generated_tokens: computed prompt tokens, sampled tokens.
+        num_prompt_tokens, num_cached_tokens, num_generated_tokens: prompt tokens computed, prompt tokens found in the
+            prefix cache, sampled tokens.
         healthy: False after several failed steps in a row, until one succeeds, and when the engine has broken down.
         last_progress: clock reading (``time.monotonic``) when a step last succeeded, or when work last came to an idle
             engine. Old while ``has_work``: the device hangs.
@@ -29,6 +30,7 @@ class EngineStats:
     num_steps: int
     num_failed_steps: int
     num_prompt_tokens: int
+    num_cached_tokens: int
     num_generated_tokens: int
     healthy: bool
     last_progress: float

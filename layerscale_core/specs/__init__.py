@@ -20,7 +20,7 @@ from layerscale_core.specs.backend import (
 from layerscale_core.specs.executor import Executor, KVLayout, StepBatch
 from layerscale_core.specs.hooks import ENTRY_POINT_GROUP, PROJECT_NAME, hookimpl, hookspec
 from layerscale_core.specs.kernels import Array, Kernels
-from layerscale_core.specs.kv_pool import KVPool, PageRange, PageTable, PoolStats
+from layerscale_core.specs.kv_pool import KVPool, MissReason, PageCopy, PageRange, PageTable, PoolStats, PrefixMiss
 from layerscale_core.specs.licensing import FREE_LICENSE, FREE_TIER, PRO_TIER, License, LicenseVerifier, Tier
 from layerscale_core.specs.model_format import ModelFile, ModelFormat, WeightSource
 from layerscale_core.specs.offload import OffloadPlan, OffloadPlanner
@@ -55,13 +55,16 @@ __all__ = [
     "LicenseVerifier",
     "MemoryNeeds",
     "MemoryStats",
+    "MissReason",
     "ModelFile",
     "ModelFormat",
     "OffloadPlan",
     "OffloadPlanner",
+    "PageCopy",
     "PageRange",
     "PageTable",
     "PoolStats",
+    "PrefixMiss",
     "Priority",
     "Probe",
     "RunningSequence",

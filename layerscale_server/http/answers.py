@@ -44,7 +44,7 @@ async def collect(generation: Generation, num_answers: int) -> list[Answer]:
     return answers
 
 
-def usage_of(usages: Iterable[Usage]) -> dict[str, int]:
+def usage_of(usages: Iterable[Usage]) -> dict[str, Any]:
     """OpenAI's ``usage`` over all sequences of a request."""
     all_usages = list(usages)
     prompt_tokens = sum(usage.prompt_tokens for usage in all_usages)
@@ -53,6 +53,7 @@ def usage_of(usages: Iterable[Usage]) -> dict[str, int]:
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": sum(usage.cached_tokens for usage in all_usages)},
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,11 +11,12 @@ import pytest
 from layerscale_core.allocator import CountingAllocator
 from layerscale_core.conformance import BackendContract, KVPoolContract, SchedulerPolicyContract, tiny_spec
 from layerscale_core.conformance.executors import kv_layout, open_executor
+from layerscale_core.conformance.kv_pool import PROMPT as SHARED_PROMPT
 from layerscale_core.conformance.paging import PROMPT, cut
 from layerscale_core.engine.kv_pool import PagedKVPool
 from layerscale_core.reference import ReferenceKernels
 from layerscale_core.reference.kernels import PagedKV, Step
-from layerscale_core.specs import Capabilities, ScheduledTokens, TokenBudget
+from layerscale_core.specs import Capabilities, PageTable, PrefixMiss, ScheduledTokens, TokenBudget
 
 BACKEND = SimpleNamespace(name="faulty", capabilities=Capabilities())
 KV = kv_layout(tiny_spec(), 16)
@@ -75,6 +76,7 @@ def whole_first_page(pages: list) -> list:
 
 
 CONTRACT = BackendContract()
+KV_POOL = KVPoolContract()
 
 
 @pytest.mark.parametrize(
@@ -129,6 +131,52 @@ def test_a_pool_that_promises_the_same_pages_twice_is_found() -> None:
     contract = KVPoolContract()
     with pytest.raises(AssertionError):
         contract.test_whoever_is_admitted_can_grow_and_nobody_shares_a_slot(Overbooks(12, 4), seed=0)
+
+
+class ForgetsTheCopy(PagedKVPool):
+    """Promises a fork its own pages, and not the copy of the page it shares."""
+
+    def can_fork(self, table: PageTable, max_tokens: int) -> bool:
+        return self.can_admit(max(0, max_tokens - self.page_size))
+
+
+class SharesWithEverybody(PagedKVPool):
+    """Looks for prefixes in one namespace only."""
+
+    def publish(self, table: PageTable, token_ids: Sequence[int], namespace: str) -> None:
+        super().publish(table, token_ids, "")
+
+    def reuse_prefix(self, table: PageTable, token_ids: Sequence[int], namespace: str) -> PrefixMiss | None:
+        return super().reuse_prefix(table, token_ids, "")
+
+
+class ReusesTheLastToken(PagedKVPool):
+    """Leaves nothing to be computed."""
+
+    def reuse_prefix(self, table: PageTable, token_ids: Sequence[int], namespace: str) -> PrefixMiss | None:
+        return super().reuse_prefix(table, [*token_ids, 0], namespace)
+
+
+class KeepsWhatFailed(PagedKVPool):
+    """Withdraws nothing."""
+
+    def withdraw(self, table: PageTable) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("pool", "promise"),
+    [
+        (ForgetsTheCopy, KV_POOL.test_a_fork_that_could_run_out_is_refused),
+        (SharesWithEverybody, KV_POOL.test_namespaces_are_apart),
+        (KeepsWhatFailed, KV_POOL.test_what_was_withdrawn_is_not_found),
+        (ReusesTheLastToken, lambda pool: KV_POOL.test_a_miss_says_where_and_why(pool, SHARED_PROMPT[:8], 4, None)),
+    ],
+)
+def test_a_pool_that_shares_wrongly_is_found(pool: type[PagedKVPool], promise: Callable[[PagedKVPool], None]) -> None:
+    promise(PagedKVPool(12, 4))
+    with pytest.raises(AssertionError):
+        promise(pool(12, 4))
 
 
 def test_a_policy_that_starves_is_found() -> None:

@@ -28,6 +28,7 @@ IDLE = EngineStats(
     num_steps=0,
     num_failed_steps=0,
     num_prompt_tokens=0,
+    num_cached_tokens=0,
     num_generated_tokens=0,
     healthy=True,
     last_progress=0.0,

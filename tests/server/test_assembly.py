@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from layerscale_core.allocator import CountingAllocator
+from layerscale_core.engine import Request, SamplingParams
 from layerscale_core.errors import OutOfMemoryError, PluginError, StartupError
 from layerscale_core.memory_plan import KV_SHARE
 from layerscale_core.models import ModelSpec
@@ -33,6 +34,7 @@ from layerscale_server.metrics import Metrics
 from layerscale_server.plan_report import plan_lines
 from layerscale_server.planning import plan_start
 from layerscale_server.settings import Settings
+from tests.support.recording_sink import RecordingSink
 
 _MIB = 1 << 20
 BYTES_PER_TOKEN = 256  # of the tiny model: 2 layers, keys and values, 2 heads, 16 wide, 2 bytes
@@ -114,6 +116,21 @@ def test_puts_together_what_was_asked_for(tiny_model_path: Path) -> None:
     finally:
         assembly.close()
     assert backend.device.allocator.stats().used_bytes == 0
+
+
+@pytest.mark.parametrize(("prefix_cache", "expected"), [("on", [0, 64]), ("off", [0, 0])])
+def test_the_prefix_cache_can_be_switched_off(tiny_model_path: Path, prefix_cache: str, expected: list[int]) -> None:
+    assembly = assemble(SmallBackend(64 * _MIB), tiny_model_path, prefix_cache=prefix_cache)
+    try:
+        sinks = [RecordingSink() for _ in expected]
+        for number, sink in enumerate(sinks):
+            request = Request(str(number), (5,) * 70, SamplingParams(3, temperature=0.0, ignore_eos=True))
+            assembly.engine.submit(request, sink)
+            sink.wait()
+        assert [sink.finished.usage.cached_tokens for sink in sinks] == expected
+        assert sinks[0].token_ids == sinks[1].token_ids
+    finally:
+        assembly.close()
 
 
 def test_context_is_the_trained_one_by_default(tiny_model_path: Path, logs: io.StringIO) -> None:

@@ -30,8 +30,23 @@ def test_answers_in_openai_shape(server: FakeServer) -> None:
                 "finish_reason": "length",
             }
         ],
-        "usage": {"prompt_tokens": len(prompt), "completion_tokens": 5, "total_tokens": len(prompt) + 5},
+        "usage": {
+            "prompt_tokens": len(prompt),
+            "completion_tokens": 5,
+            "total_tokens": len(prompt) + 5,
+            "prompt_tokens_details": {"cached_tokens": 0},
+        },
     }
+
+
+def test_a_prompt_asked_again_comes_from_the_cache_and_usage_says_so(server: FakeServer) -> None:
+    first = server.post(CHAT, HI).json()
+    again = server.post(CHAT, HI).json()
+    chunks = server.chunks(CHAT, HI | {"stream_options": {"include_usage": True}})
+    assert again["choices"] == first["choices"]
+    cached = [usage["prompt_tokens_details"]["cached_tokens"] for usage in (first["usage"], again["usage"])]
+    assert cached == [0, 16]  # one page of the prompt's 19 tokens
+    assert chunks[-1]["usage"] == again["usage"]
 
 
 def test_streams_role_text_reason_and_usage_in_order(server: FakeServer) -> None:

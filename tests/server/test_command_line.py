@@ -40,6 +40,7 @@ def test_every_flag_reaches_the_settings(served: list[Settings]) -> None:
         "port": 0,
         "cpu_offload_gb": 1.5,
         "kv_cache_type": "int4",
+        "prefix_cache": "off",
         "log_format": "json",
         "sessions": 3,
         "backend": "cpu",

@@ -14,6 +14,23 @@ BOS = 256
 HI = [BOS, *b"hi"]
 
 
+def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> dict[str, object]:
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
+    }
+
+
+def test_usage_counts_the_cached_tokens_of_all_prompts(server: FakeServer) -> None:
+    long = "a prompt of more than two pages, each of them sixteen tokens"
+    asked = {"prompt": [long, "short", long], "max_tokens": 1, "temperature": 0}
+    server.post(COMPLETIONS, asked)
+    num_prompt_tokens = 2 * (1 + len(long)) + 1 + len("short")
+    assert server.post(COMPLETIONS, asked).json()["usage"] == usage(num_prompt_tokens, 3, 2 * (len(long) // 16 * 16))
+
+
 def test_answers_in_openai_shape(server: FakeServer) -> None:
     body = server.post(COMPLETIONS, {"prompt": "hi", "temperature": 0, "max_tokens": 4}).json()
     assert body.pop("id").startswith("cmpl-")
@@ -22,7 +39,7 @@ def test_answers_in_openai_shape(server: FakeServer) -> None:
         "object": "text_completion",
         "model": MODEL_ID,
         "choices": [{"text": greedy_text(HI, 4), "index": 0, "logprobs": None, "finish_reason": "length"}],
-        "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
+        "usage": usage(3, 4),
     }
 
 
@@ -36,7 +53,7 @@ def test_streams_text_then_reason_then_usage(server: FakeServer) -> None:
     assert all(chunk["choices"][0]["finish_reason"] is None for chunk in chunks[:-2])
     assert chunks[-2]["choices"] == [{"text": "", "index": 0, "logprobs": None, "finish_reason": "length"}]
     assert chunks[-1]["choices"] == []
-    assert chunks[-1]["usage"] == {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+    assert chunks[-1]["usage"] == usage(3, 4)
 
 
 @pytest.mark.parametrize(
@@ -124,11 +141,7 @@ def test_scores_given_text_in_one_call(server: FakeServer, max_tokens: int) -> N
     assert len(second["tokens"]) == 2 + max_tokens
     assert body["choices"][0]["text"] == "<bos>hi" + greedy_text(HI, max_tokens)
     assert body["choices"][0]["finish_reason"] == "length"
-    assert body["usage"] == {
-        "prompt_tokens": 5,
-        "completion_tokens": 2 * max_tokens,
-        "total_tokens": 5 + 2 * max_tokens,
-    }
+    assert body["usage"] == usage(5, 2 * max_tokens)
 
 
 def test_streamed_scores_are_the_whole_ones_in_pieces(server: FakeServer) -> None:

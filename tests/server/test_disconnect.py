@@ -60,7 +60,9 @@ class Caller:
 
 async def _settled(server: FakeServer) -> None:
     """Wait until the engine holds nothing; the test's timeout is the limit."""
-    while (stats := server.engine.stats()).has_work or stats.pool.free_pages < stats.pool.total_pages:
+    while (stats := server.engine.stats()).has_work or (
+        stats.pool.free_pages + stats.pool.cached_pages < stats.pool.total_pages
+    ):
         await asyncio.sleep(0.001)
 
 

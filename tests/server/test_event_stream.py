@@ -31,7 +31,8 @@ def test_a_stream_is_these_bytes(make_server: MakeServer) -> None:
         f'data: {head}[{{"index":0,"delta":{{"role":"assistant","content":""}},"finish_reason":null}}]}}\n\n'
         + 2 * piece
         + f'data: {head}[{{"index":0,"delta":{{}},"finish_reason":"length"}}]}}\n\n'
-        f'data: {head}[],"usage":{{"prompt_tokens":19,"completion_tokens":2,"total_tokens":21}}}}\n\n'
+        f'data: {head}[],"usage":{{"prompt_tokens":19,"completion_tokens":2,"total_tokens":21,'
+        '"prompt_tokens_details":{"cached_tokens":0}}}\n\n'
         "data: [DONE]\n\n"
     )
 

@@ -52,6 +52,18 @@ def test_counts_tokens_and_observes_times(server: FakeServer) -> None:
     assert found["layerscale_failed_steps_total", ()] == 0
 
 
+def test_tells_what_the_prefix_cache_gave_and_why_not_more(server: FakeServer) -> None:
+    long = {"prompt": "more than sixteen tokens", "max_tokens": 1}
+    for body in (HI, long, long, {**long, "echo": True, "logprobs": 0}):
+        server.post("/v1/completions", body)
+    found = samples(server)
+    misses = {labels[0][1]: count for (name, labels), count in found.items() if name.endswith("prefix_misses_total")}
+    assert misses == {"too_short": 1, "never_seen": 1, "bypassed": 1}
+    assert found["layerscale_cached_prompt_tokens_total", ()] == 16
+    assert found["layerscale_kv_cells_cached", ()] == 16
+    assert found["layerscale_kv_cells_used", ()] == 0
+
+
 def test_shows_what_the_engine_holds(server: FakeServer) -> None:
     found = samples(server)
     assert found["layerscale_kv_cells", ()] == 2 * 256

@@ -65,12 +65,13 @@ class EngineHarness:
         max_tokens: int = 5,
         *,
         priority: Priority = Priority.INTERACTIVE,
+        cache_key: str = "",
         **sampling: object,
     ) -> RecordingSink:
         """Submit a request with a new sink."""
         sink = RecordingSink()
         params = SamplingParams(max_tokens, **sampling)  # type: ignore[arg-type]
-        self.engine.submit(Request(request_id, tuple(prompt), params, priority), sink)
+        self.engine.submit(Request(request_id, tuple(prompt), params, priority, cache_key), sink)
         self.sinks[request_id] = sink
         return sink
 
@@ -87,7 +88,8 @@ class EngineHarness:
         """Everything ended once, everything was given back, and every batch was in order."""
         self.pool.check_integrity()
         stats = self.pool.stats()
-        assert (stats.free_pages, stats.reserved_pages) == (stats.total_pages, 0)
+        assert (stats.free_pages + stats.cached_pages, stats.reserved_pages) == (stats.total_pages, 0)
+        self.pool.check_prefixes()
         assert not self.engine.stats().has_work
         assert all(sink.end for sink in self.sinks.values())
         assert not self.executor.violations
@@ -106,6 +108,7 @@ def make_harness(
     policy: SchedulerPolicy | None = None,
     observer: EngineObserver | None = None,
     clock: Callable[[], float] | None = None,
+    shares_prefixes: bool = True,
 ) -> EngineHarness:
     """Build an engine that has not been started."""
     executor = FakeExecutor(num_pages, PAGE_SIZE, alphabet=alphabet)
@@ -125,6 +128,7 @@ def make_harness(
         pool,
         policy or FairPolicy(),
         limits,
+        shares_prefixes=shares_prefixes,
         observer=observer,
         clock=clock or virtual,
     )

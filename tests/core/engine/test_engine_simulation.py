@@ -28,6 +28,11 @@ class Wish:
     prompt: bytes
     max_tokens: int
     is_greedy: bool
+    cache_key: str
+
+
+HEADS = (b"", b"what many prompts", b"what many begin", bytes(range(16)))
+"""How simulated prompts begin, so that they share prefixes of several lengths."""
 
 
 class Simulation:
@@ -58,6 +63,7 @@ class Simulation:
             self.harness.clock.now += 1
             self.harness.engine.step()
             self.harness.pool.check_integrity()
+            self.harness.pool.check_prefixes()
         self.harness.run(max_steps=1000)
         self.harness.check_at_rest()
         for request_id, sink in self.harness.sinks.items():
@@ -74,13 +80,20 @@ class Simulation:
     def _submit(self) -> None:
         chance, request_id = self.chance, f"r{len(self.wishes)}"
         prompt_len = chance.randrange(1, 19)
-        wish = Wish(chance.randbytes(prompt_len), chance.randrange(0, min(25 - prompt_len, 10)), chance.random() < 0.7)
+        prompt = (chance.choice(HEADS) + chance.randbytes(18))[:prompt_len]
+        max_tokens, is_greedy = chance.randrange(0, min(25 - prompt_len, 10)), chance.random() < 0.7
+        wish = Wish(prompt, max_tokens, is_greedy, chance.choice(["", "", "key"]))
         sampling: dict[str, object] = {} if wish.is_greedy else {"temperature": 1.0, "seed": 1, "top_k": 5}
         if wish.max_tokens == 0 or chance.random() < 0.1:
             sampling["prompt_logprobs"] = 0
         try:
             self.harness.submit(
-                request_id, wish.prompt, wish.max_tokens, priority=chance.choice(list(Priority)), **sampling
+                request_id,
+                wish.prompt,
+                wish.max_tokens,
+                priority=chance.choice(list(Priority)),
+                cache_key=wish.cache_key,
+                **sampling,
             )
         except QueueFullError:
             self.num_refused += 1
@@ -125,15 +138,17 @@ NUM_SCHEDULES, NUM_PARTS = 10_000, 20
 def test_random_schedules(part: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)  # thousands of injected failures would be formatted
     ends: list[Event] = []
-    num_refused = 0
+    num_refused = num_cached_tokens = 0
     for seed in range(part, NUM_SCHEDULES, NUM_PARTS):
         simulation = Simulation(seed)
         simulation.run()
         ends += [sink.end for sink in simulation.harness.sinks.values()]
         num_refused += simulation.num_refused
+        num_cached_tokens += simulation.harness.engine.stats().num_cached_tokens
     for kind in (Finished, Failed, Cancelled):
         assert sum(isinstance(end, kind) for end in ends) >= 100, f"hardly any {kind}: the schedules test nothing"
     assert num_refused >= 100
+    assert num_cached_tokens >= 1000
 
 
 def cancelled_harness(seed: int) -> tuple[EngineHarness, RecordingSink, list[Event]]:

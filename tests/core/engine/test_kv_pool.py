@@ -169,6 +169,44 @@ def test_the_integrity_check_sees_damage(damage: Callable[[PagedTable, PagedTabl
         pool.check_integrity()
 
 
+def unreferenced_but_busy(pool: PagedKVPool, page_id: int) -> None:
+    pool._prefixes.mark_busy(page_id)
+
+
+def cached_and_free(pool: PagedKVPool, page_id: int) -> None:
+    pool._push_free([page_id])
+
+
+def lost(pool: PagedKVPool, page_id: int) -> None:
+    pool._prefixes.evict()
+
+
+@pytest.mark.parametrize("damage", [unreferenced_but_busy, cached_and_free, lost])
+def test_the_integrity_check_sees_damage_to_cached_pages(damage: Callable[[PagedKVPool, int], None]) -> None:
+    pool = make_pool()
+    table = pool.admit(PAGE)
+    pool.append(table, PAGE)
+    pool.publish(table, range(PAGE), "")
+    pool.release(table)
+    pool.check_integrity()
+    damage(pool, table.pages[0].page_id)
+    with pytest.raises(AssertionError):
+        pool.check_integrity()
+
+
+def test_a_promise_for_a_copy_goes_with_whoever_shares() -> None:
+    pool = make_pool()
+    parent = pool.admit(PAGE)
+    pool.append(parent, 1)
+    forks = [pool.fork(parent, PAGE) for _ in range(3)]
+    assert pool.stats().reserved_pages == 3
+    for num_left, table in zip((2, 1, 0), [parent, *forks], strict=False):
+        pool.release(table)
+        assert pool.stats().reserved_pages == num_left
+        pool.check_integrity()
+    assert pool.make_writable(forks[-1]) is None
+
+
 class PoolMachine(RuleBasedStateMachine):
     """Any order of calls; the model is a dictionary of what each table may still take."""
 

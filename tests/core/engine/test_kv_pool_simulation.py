@@ -1,0 +1,171 @@
+"""Random schedules over the pool with a memory behind it: whoever reads its table finds its own tokens, always."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from layerscale_core.engine.kv_pool import PagedKVPool, PagedTable
+from layerscale_core.specs import MissReason, PageCopy
+
+PAGE_SIZE = 4
+
+
+@dataclass
+class Simulated:
+    """A sequence: what its table must hold, where that begins in its whole history, and how far it may grow."""
+
+    table: PagedTable
+    history: list[int]
+    first: int
+    limit: int
+    namespace: str
+
+    @property
+    def valid(self) -> list[int]:
+        return self.history[self.first :]
+
+    @property
+    def room(self) -> int:
+        return self.limit - len(self.history)
+
+
+class PoolSimulation:
+    """One random schedule: submit, grow, fork, drop, cancel, fail, with eviction as memory runs short."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.num_pages = self.chance.choice([6, 14, 40])
+        self.num_session_pages = self.chance.choice([0, 0, 2])
+        self.pool = PagedKVPool(self.num_pages, PAGE_SIZE, self.num_session_pages)
+        self.memory = np.full((self.num_pages, PAGE_SIZE), -1)
+        self.live: list[Simulated] = []
+        self.seen: dict[str, int] = {}
+
+    def count(self, event: str) -> None:
+        self.seen[event] = self.seen.get(event, 0) + 1
+
+    def run(self, num_steps: int) -> None:
+        for _ in range(num_steps):
+            act = self.chance.choices(
+                [self.submit, self.grow, self.fork, self.drop, self.cancel, self.fail], [4, 10, 2, 1, 3, 0.5]
+            )[0]
+            act()
+            self.check()
+        self.fill_to_the_last_token()
+        while self.live:
+            self.cancel()
+            self.check()
+        stats = self.pool.stats()
+        assert (stats.free_pages + stats.cached_pages, stats.reserved_pages) == (self.num_pages, 0)
+
+    def submit(self) -> None:
+        """A prompt over two token ids, so that prompts begin alike, with room for an answer."""
+        prompt = self.chance.choices([1, 2], [5, 1], k=self.chance.randrange(1, 14))
+        limit, namespace = len(prompt) + self.chance.randrange(10), self.chance.choice("ab")
+        if not self.pool.can_admit(limit):
+            assert self.live or not self.pool.fits_ever(limit), "an idle pool refuses what fits"
+            self.count("refused")
+            return
+        table = self.pool.admit(limit)
+        miss = self.pool.reuse_prefix(table, prompt, namespace)
+        assert table.num_tokens < len(prompt)
+        assert table.num_tokens % PAGE_SIZE == 0
+        if miss is not None:
+            assert table.num_tokens <= miss.token_index < len(prompt)
+            self.count(miss.reason.value)
+        self.count("hit" if table.num_tokens else "cold")
+        sequence = Simulated(table, prompt[: table.num_tokens], 0, limit, namespace)
+        self.live.append(sequence)
+        self.write(sequence, prompt[table.num_tokens :])
+        self.pool.publish(table, sequence.history, namespace)
+
+    def grow(self) -> None:
+        if growing := [each for each in self.live if each.room]:
+            sequence = self.chance.choice(growing)
+            self.write(sequence, self.chance.choices([1, 2], k=self.chance.randint(1, sequence.room)))
+
+    def fork(self) -> None:
+        if not self.live:
+            return
+        parent = self.chance.choice(self.live)
+        limit = len(parent.history) + self.chance.randrange(8)
+        max_tokens = limit - parent.first
+        if self.pool.can_fork(parent.table, max_tokens):
+            before = self.pool.stats()
+            table = self.pool.fork(parent.table, max_tokens)
+            assert self.pool.stats().free_pages == before.free_pages
+            self.live.append(Simulated(table, list(parent.history), parent.first, limit, parent.namespace))
+            self.count("fork")
+
+    def drop(self) -> None:
+        if self.live and len((sequence := self.chance.choice(self.live)).valid) > 1:
+            num_tokens = self.chance.randrange(1, len(sequence.valid))
+            self.pool.drop_front(sequence.table, num_tokens)
+            sequence.first += num_tokens
+            self.count("drop")
+
+    def cancel(self) -> None:
+        if self.live:
+            sequence = self.take()
+            self.pool.publish(sequence.table, sequence.history, sequence.namespace)
+            self.pool.release(sequence.table)
+
+    def fail(self) -> None:
+        if self.live:
+            sequence = self.take()
+            self.pool.withdraw(sequence.table)
+            self.pool.release(sequence.table)
+            self.count("fail")
+
+    def take(self) -> Simulated:
+        return self.live.pop(self.chance.randrange(len(self.live)))
+
+    def fill_to_the_last_token(self) -> None:
+        """Whatever was promised is there, all at once."""
+        for sequence in self.live:
+            self.write(sequence, [1] * sequence.room)
+            self.check()
+
+    def write(self, sequence: Simulated, token_ids: list[int]) -> None:
+        num_evictable = self.pool.stats().cached_pages
+        copy = self.pool.make_writable(sequence.table)
+        if copy is not None:
+            self.copy(copy)
+        slots = self.pool.append(sequence.table, len(token_ids))
+        self.memory.reshape(-1)[slots] = token_ids
+        sequence.history += token_ids
+        if self.pool.stats().cached_pages < num_evictable:
+            self.count("evict")
+
+    def copy(self, copy: PageCopy) -> None:
+        self.memory[copy.target_id] = self.memory[copy.source_id]
+        self.count("copy")
+
+    def check(self) -> None:
+        self.pool.check_integrity()
+        self.pool.check_prefixes()
+        stats = self.pool.stats()
+        assert stats.free_pages + stats.cached_pages - stats.reserved_pages >= self.num_session_pages
+        for sequence in self.live:
+            held = [self.memory[page.page_id, page.start : page.stop] for page in sequence.table.pages]
+            assert [token for page in held for token in page.tolist()] == sequence.valid, "somebody wrote here"
+
+
+NUM_STEPS, NUM_SCHEDULES, NUM_PARTS = 250, 400, 8
+
+
+@pytest.mark.parametrize("part", range(NUM_PARTS))
+def test_random_schedules_keep_every_promise(part: int) -> None:
+    seen: dict[str, int] = {}
+    for seed in range(part, NUM_SCHEDULES, NUM_PARTS):
+        simulation = PoolSimulation(seed)
+        simulation.run(NUM_STEPS)
+        for event, number in simulation.seen.items():
+            seen[event] = seen.get(event, 0) + number
+    reasons = {reason.value for reason in MissReason} - {MissReason.BYPASSED.value}
+    for event in {"refused", "hit", "cold", "fork", "drop", "copy", "fail", "evict"} | reasons:
+        assert seen.get(event, 0) >= 20, f"hardly any {event}: the schedules test nothing ({seen})"
