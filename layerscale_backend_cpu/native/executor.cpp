@@ -10,8 +10,9 @@ namespace {
 
 // Tokens whose activations stay in a core's own cache while it runs over the panels.
 constexpr int kTokenBlock = 128;
-// Panels one thread takes at once: few, so that threads end together; not one by one when a panel is quick.
-constexpr int kPanelsPerIndex = 4;
+// Bytes of weights that one thread takes at once while few tokens share them: enough for memory to stream (two Zen 4 cores
+// decode a quarter faster than with 24 KiB), few enough that threads end together.
+constexpr size_t kBytesPerIndex = size_t{96} << 10;
 
 template <typename T>
 void grow(std::vector<T>& buffer, size_t size) {
@@ -233,23 +234,27 @@ void Executor::quantize(const float* x, int num_tokens, int cols) {
 // Several matrices over the same input in one parallel loop. Token blocks are the outer loop: their activations stay in
 // the cache while the weights stream by.
 void Executor::multiply(std::initializer_list<Product> products, const float* floats, int num_tokens, Store mode) {
-    const int panels_per_index = num_tokens < kTokenTile ? kPanelsPerIndex : 1;
+    const auto panels_per_index = [&](const Matrix& matrix) {
+        const size_t streamed = kBytesPerIndex / matrix.panel_bytes();
+        return num_tokens < kTokenTile ? std::max(1, static_cast<int>(streamed)) : 1;
+    };
+    const auto num_indices = [&](const Matrix& matrix) {
+        return (matrix.num_panels() + panels_per_index(matrix) - 1) / panels_per_index(matrix);
+    };
     int per_block = 0;
-    for (const Product& product : products)
-        per_block += (product.matrix->num_panels() + panels_per_index - 1) / panels_per_index;
+    for (const Product& product : products) per_block += num_indices(*product.matrix);
     const int num_blocks = (num_tokens + kTokenBlock - 1) / kTokenBlock;
     pool_.parallel_for(num_blocks * per_block, [&](int index, int) {
         const int begin = index / per_block * kTokenBlock, end = std::min(num_tokens, begin + kTokenBlock);
         int rest = index % per_block;
         for (const Product& product : products) {
-            const int panels = product.matrix->num_panels();
-            const int indices = (panels + panels_per_index - 1) / panels_per_index;
+            const int indices = num_indices(*product.matrix), panels = panels_per_index(*product.matrix);
             if (rest >= indices) {
                 rest -= indices;
                 continue;
             }
-            const int last = std::min(panels, (rest + 1) * panels_per_index);
-            for (int panel = rest * panels_per_index; panel < last; ++panel)
+            const int last = std::min(product.matrix->num_panels(), (rest + 1) * panels);
+            for (int panel = rest * panels; panel < last; ++panel)
                 multiply_panel(*product.matrix, panel, codes_, floats, begin, end, product.out, mode);
             return;
         }
