@@ -100,7 +100,7 @@ def write_tiny_llama(
     fields.update({f"llama.rope.scaling.{key}": value for key, value in (rope_scaling or {}).items()})
     fields.update(metadata or {})
     for key, value in fields.items():
-        _add_field(writer, key, value)
+        add_field(writer, key, value)
 
     def add_matrix(name: str, rows: int, cols: int, std: float) -> None:
         data = random_matrix(rng, encoding, rows, cols, std)
@@ -189,7 +189,8 @@ def _vocabulary() -> list[str]:
     return tokens
 
 
-def _add_field(writer: gguf.GGUFWriter, key: str, value: object) -> None:
+def add_field(writer: gguf.GGUFWriter, key: str, value: object) -> None:
+    """Write a metadata field with the value type that its Python type says; None leaves it out."""
     match value:
         case None:
             pass

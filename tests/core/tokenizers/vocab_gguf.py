@@ -11,6 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from layerscale_core.tokenizers.vocabulary import TokenKind
+from tests.support.tiny_gguf import add_field
 
 HIDDEN = 32
 CONTROL_TOKENS = ("<s>", "</s>", "<|im_start|>", "<|im_end|>")
@@ -63,17 +64,7 @@ def write_vocab_gguf(path: Path, metadata: Mapping[str, object]) -> Path:
     writer.add_head_count_kv(1)
     writer.add_layer_norm_rms_eps(1e-5)
     for key, value in metadata.items():
-        match value:
-            case bool():
-                writer.add_bool(key, value)
-            case int():
-                writer.add_uint32(key, value)
-            case str():
-                writer.add_string(key, value)
-            case list():
-                writer.add_array(key, value)
-            case _:
-                raise TypeError(f"{key}: {type(value)}")
+        add_field(writer, key, value)
     tokens = metadata["tokenizer.ggml.tokens"]
     assert isinstance(tokens, list)
     for name, shape in {
