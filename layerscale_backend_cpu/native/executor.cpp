@@ -38,7 +38,7 @@ void gated_silu(float* gate, const float* up, int size) {
     for (; i + kLanes <= size; i += kLanes) {
         const Vf x = load(gate + i);
         // Below -88 the true value is smaller than 1e-36: capping the exponent keeps e^-x finite.
-        const Vf exponent = exp(max(set1(-88.0f), sub(zero(), max(set1(-88.0f), x))));
+        const Vf exponent = exp(sub(zero(), max(set1(-88.0f), x)));
         store(gate + i, mul(div(x, add(set1(1.0f), exponent)), load(up + i)));
     }
     for (; i < size; ++i) gate[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
