@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from layerscale_core.specs.offload import OffloadPlan
 
 
-class EvenPlanner:
-    """Whole layers, spread evenly, so that each one's way to the device hides behind layers that are there already.
+class FirstLayersPlanner:
+    """Whole layers, the first of the model: side by side, so that activations leave the device once a step.
 
     The budget buys ``budget / mean layer size`` layers, rounded up: a user who grants a little gets a little more.
     """
@@ -19,5 +19,4 @@ class EvenPlanner:
         num_layers, total_bytes = len(layer_bytes), sum(layer_bytes)
         if budget_bytes >= total_bytes:
             return OffloadPlan(tuple(range(num_layers)) if budget_bytes > 0 else ())
-        num_host_layers = math.ceil(budget_bytes * num_layers / total_bytes)
-        return OffloadPlan(tuple(index * num_layers // num_host_layers for index in range(num_host_layers)))
+        return OffloadPlan(tuple(range(math.ceil(budget_bytes * num_layers / total_bytes))))

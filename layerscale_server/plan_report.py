@@ -60,8 +60,8 @@ def plan_fields(plan: StartPlan) -> dict[str, object]:
         "available_bytes": request.available_bytes,
         "weights_bytes": request.weights_bytes,
         "workspace_bytes": request.workspace_bytes,
-        "headroom_bytes": request.rest_bytes - request.budget_bytes,
-        "kv_budget_bytes": request.budget_bytes,
+        "headroom_bytes": request.device.headroom_bytes,
+        "kv_budget_bytes": request.device.budget_bytes,
         "kv_cache_bytes": layout.total_bytes,
         "kv_bytes_per_token": layout.bytes_per_token,
         "page_size": layout.page_size,
@@ -108,10 +108,10 @@ def _device_rows(plan: StartPlan) -> list[tuple[str, str, str]]:
         ),
         (
             "headroom",
-            readable(request.rest_bytes - request.budget_bytes),
+            readable(request.device.headroom_bytes),
             f"{1 - KV_SHARE:.0%} of the rest, for the process",
         ),
-        ("KV budget", readable(request.budget_bytes), "what is left"),
+        ("KV budget", readable(request.device.budget_bytes), "what is left"),
     ]
 
 

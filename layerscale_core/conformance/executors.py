@@ -44,10 +44,14 @@ def open_executor(device: Device, spec: ModelSpec, kv: KVLayout, layout: str = "
         executor.close()
 
 
+def reference_kernels() -> ReferenceKernels:
+    """Numpy, with memory without end."""
+    return ReferenceKernels(CountingAllocator(2**40, "the reference's memory"))
+
+
 def reference_executor(spec: ModelSpec, kv: KVLayout, layout: str = "f32") -> Executor:
     """The truth: numpy on the same weights."""
-    kernels = ReferenceKernels(CountingAllocator(2**40, "the reference's memory"))
-    return KernelExecutor(kernels, spec, RandomWeights(spec, layout), kv)
+    return KernelExecutor(reference_kernels(), spec, RandomWeights(spec, layout), kv)
 
 
 def logits_in_chunks(

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from layerscale_core.errors import OutOfMemoryError
-from layerscale_core.models import Activation, AttentionSpec, Matrix, RopeSpec
-from layerscale_core.specs.backend import Allocator
+from layerscale_core.models import Activation, AttentionSpec, Matrix, ModelSpec, RopeSpec
+from layerscale_core.reference.memory import reference_memory_needs
 from layerscale_core.specs.executor import KVLayout, StepBatch
+from layerscale_core.specs.memory import Allocator, MemoryNeeds, StepLimits
+from layerscale_core.specs.model_format import WeightSource
 
 Floats = NDArray[np.float32]
 
@@ -63,6 +65,10 @@ class ReferenceKernels:
         self._kv_dtype = np.dtype(kv_dtype)
         self._rows_per_tile = rows_per_tile
         self._held: list[tuple[int, str]] = []
+
+    def memory_needs(self, spec: ModelSpec, weights: WeightSource, limits: StepLimits) -> MemoryNeeds:  # noqa: ARG002
+        """Float32 everywhere."""
+        return reference_memory_needs(spec, limits)
 
     def load_matrix(self, matrix: Matrix) -> Floats:
         """A weight matrix as float32 [rows, cols]."""
@@ -165,6 +171,10 @@ class ReferenceKernels:
         return x[step.batch.logits_indices]
 
     def to_host(self, x: Floats) -> Floats:
+        """``x``: the host is where it is."""
+        return x
+
+    def from_host(self, x: Floats) -> Floats:
         """``x``: the host is where it is."""
         return x
 

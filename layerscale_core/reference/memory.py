@@ -6,7 +6,7 @@ import math
 
 from layerscale_core.models import LayerSpec, ModelSpec
 from layerscale_core.models.spec import weight_shapes
-from layerscale_core.specs.backend import MemoryNeeds, StepLimits
+from layerscale_core.specs.memory import MemoryNeeds, StepLimits
 
 _FLOAT_BYTES = 4
 

@@ -93,8 +93,8 @@ def test_model_trained_on_less_than_the_step_is_served_whole() -> None:
 def test_workspace_comes_out_of_the_same_memory() -> None:
     without = MemoryRequest(4096, 1, 2, weights_bytes=1 << 30, available_bytes=4 << 30, page_size=16)
     plan = plan_memory(LLAMA_8B, replace(without, workspace_bytes=1 << 30))
-    assert plan.request.budget_bytes == int(KV_SHARE * (2 << 30))
-    assert plan_memory(LLAMA_8B, without).request.budget_bytes > plan.request.budget_bytes
+    assert plan.request.device.budget_bytes == int(KV_SHARE * (2 << 30))
+    assert plan_memory(LLAMA_8B, without).request.device.budget_bytes > plan.request.device.budget_bytes
 
 
 def test_sessions_that_are_cut_leave_stateless_requests_a_share() -> None:

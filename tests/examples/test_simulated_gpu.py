@@ -33,7 +33,8 @@ def run_python(simulated_gpu_site: Path) -> RunPython:
 
     def run(*arguments: str, memory: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
-        environment |= {"PYTHONPATH": str(simulated_gpu_site), "PYTHONDONTWRITEBYTECODE": "1"}
+        path = os.pathsep.join(filter(None, [str(simulated_gpu_site), os.environ.get("PYTHONPATH")]))
+        environment |= {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
         if memory is not None:
             environment[VARIABLE] = memory
         return subprocess.run(

@@ -93,7 +93,7 @@ def test_what_does_not_fit_is_one_line_with_numbers_and_remedies(header_of_70b: 
         run("--model", header_of_70b, "--gpu-memory", "24GiB")
     line = str(refusal.value)
     assert "\n" not in line
-    assert "of 24,576 MiB available the weights take" in line
+    assert "of 24,576 MiB available memory the weights take" in line
     assert "MiB more memory or a smaller quantisation of the model would make it fit" in line
 
 
