@@ -11,6 +11,7 @@ from layerscale_core.errors import StepError
 from layerscale_core.model_part import ModelPart
 from layerscale_core.models import ModelSpec
 from layerscale_core.models import spec as names
+from layerscale_core.offload import layer_ranges
 from layerscale_core.specs.backend import Device
 from layerscale_core.specs.executor import Executor, KVLayout, StepBatch
 from layerscale_core.specs.kernels import Array, Kernels
@@ -61,12 +62,14 @@ class KernelExecutor:
         host_layers: HostLayers | None = None,
     ) -> None:
         self._spec = spec
+        self._layout = kv
         on_host = host_layers.indices if host_layers else ()
         on_device = [index for index in range(len(spec.layers)) if index not in on_host]
         self._device = ModelPart(kernels, spec, on_device, names.outer_shapes(spec))
         self._parts = [self._device]
         if host_layers:
             self._parts.append(ModelPart(host_layers.kernels, spec, on_host))
+        self._parts_with_pages = [part for part in self._parts if part.layers]
         self._part_of = {index: part for part in self._parts for index in part.layers}
         try:
             for part in self._parts:
@@ -85,8 +88,31 @@ class KernelExecutor:
 
     def copy_pages(self, source_ids: NDArray[np.int32], target_ids: NDArray[np.int32]) -> None:
         """Copy whole pages, all layers."""
-        for part in self._parts:
+        for part in self._parts_with_pages:
             part.copy_pages(source_ids, target_ids)
+
+    def shift_positions(self, page_ids: NDArray[np.int32], delta: int) -> None:
+        """Rotate the keys of whole pages, each layer by its own RoPE."""
+        for part in self._parts_with_pages:
+            part.shift_positions(page_ids, delta)
+
+    @property
+    def kv_fingerprint(self) -> str:
+        """Which layers' pages lie in which kernels' format, and the page's shape."""
+        formats = [f"{part.kernels.kv_format} of layers {layer_ranges(part.layers)}" for part in self._parts_with_pages]
+        return f"{' and '.join(formats)}, {self._layout.page_shape}"
+
+    def read_pages(self, page_ids: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """The content of whole pages: the device's layers, then the host's."""
+        return np.concatenate([part.read_pages(page_ids) for part in self._parts_with_pages], axis=1)
+
+    def write_pages(self, page_ids: NDArray[np.int32], data: NDArray[np.uint8]) -> None:
+        """Put back what ``read_pages`` gave."""
+        stops = np.cumsum([part.page_bytes for part in self._parts_with_pages])
+        if data.shape != (len(page_ids), stops[-1]):
+            raise ValueError(f"{data.shape} bytes are not the content of {len(page_ids)} pages of {stops[-1]} bytes")
+        for part, of_part in zip(self._parts_with_pages, np.split(data, stops[:-1], axis=1), strict=True):
+            part.write_pages(page_ids, of_part)
 
     def close(self) -> None:
         """Free the weights and the KV cache. Idempotent."""

@@ -67,8 +67,26 @@ class ModelPart:
 
     def copy_pages(self, source_ids: NDArray[np.int32], target_ids: NDArray[np.int32]) -> None:
         """Copy whole pages of its layers."""
-        if self.layers:
-            self.kernels.copy_pages(self._kv, source_ids, target_ids)
+        self.kernels.copy_pages(self._kv, source_ids, target_ids)
+
+    def shift_positions(self, page_ids: NDArray[np.int32], delta: int) -> None:
+        """Rotate the keys of whole pages, each layer by its own RoPE."""
+        for layer, kv_layer in self._kv_layers.items():
+            rope = self._spec.layers[layer].attention.rope
+            self.kernels.shift_positions(self._kv, kv_layer, page_ids, delta, rope)
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of a page as ``read_pages`` gives it."""
+        return int(self.read_pages(np.zeros(1, np.int32)).shape[1])
+
+    def read_pages(self, page_ids: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """The content of whole pages of its layers."""
+        return self.kernels.read_pages(self._kv, page_ids)
+
+    def write_pages(self, page_ids: NDArray[np.int32], data: NDArray[np.uint8]) -> None:
+        """Put back what ``read_pages`` gave."""
+        self.kernels.write_pages(self._kv, page_ids, data)
 
     def release(self) -> None:
         """Free weights and cache. Idempotent."""

@@ -1,4 +1,4 @@
-"""The default offload planner."""
+"""The default offload planner, and how layers are written."""
 
 from __future__ import annotations
 
@@ -20,3 +20,14 @@ class FirstLayersPlanner:
         if budget_bytes >= total_bytes:
             return OffloadPlan(tuple(range(num_layers)) if budget_bytes > 0 else ())
         return OffloadPlan(tuple(range(math.ceil(budget_bytes * num_layers / total_bytes))))
+
+
+def layer_ranges(layers: Sequence[int]) -> str:
+    """Ascending indices of layers for people: ``0-11`` or ``0-2, 5``."""
+    text, first = [], None
+    for index in layers:
+        first = index if first is None else first
+        if index + 1 not in layers:
+            text.append(str(first) if first == index else f"{first}-{index}")
+            first = None
+    return ", ".join(text)
