@@ -42,7 +42,6 @@ class Settings:
         kind=float,
         metavar="GB",
         minimum=0,
-        since_later=True,
         help="GiB of model weights to keep in CPU memory; the rest stays on the GPU",
     )
     kv_cache_type: str = row(

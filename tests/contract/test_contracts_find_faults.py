@@ -89,6 +89,13 @@ class ShiftsEverything(ReferenceKernels):
         super().shift_positions(kv, layer, np.arange(KV.num_pages), delta, rope)
 
 
+class LosesWhatCrosses(ReferenceKernels):
+    """Takes activations from the host with their columns in the wrong order."""
+
+    def from_host(self, x: np.ndarray) -> np.ndarray:
+        return x[:, ::-1]
+
+
 class IsSlightlyWrong(ReferenceKernels):
     """Computes the wrong activation, a little."""
 
@@ -116,6 +123,7 @@ KV_POOL = KVPoolContract()
     [
         (AttendsToWholePages, lambda device: CONTRACT.test_attends_to_valid_slots_only(device, KV, whole_first_page)),
         (RotatesFromZero, lambda device: CONTRACT.test_rotates_to_the_positions_of_the_batch(BACKEND, device)),
+        (LosesWhatCrosses, lambda device: CONTRACT.test_layers_may_stay_on_the_host(BACKEND, device, (0,))),
         (
             IsSlightlyWrong,
             lambda device: CONTRACT.test_equals_the_reference_on_every_weight_layout(BACKEND, device, "f32"),

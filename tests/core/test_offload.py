@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerscale_core.offload import FirstLayersPlanner
+from layerscale_core.offload import FirstLayersPlanner, layer_ranges
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,10 @@ def test_layers_are_named_once_and_cover_the_budget(layer_bytes: list[int], budg
     mean_bytes = sum(layer_bytes) / len(layer_bytes)
     assert len(host_layers) >= min(len(layer_bytes), budget_bytes / mean_bytes * (1 - 1e-12))
     assert len(host_layers) < budget_bytes / mean_bytes * (1 + 1e-12) + 1
+
+
+@pytest.mark.parametrize(
+    ("layers", "text"), [((), ""), ((3,), "3"), ((0, 1), "0-1"), ((0, 1, 2, 5, 7, 8), "0-2, 5, 7-8")], ids=str
+)
+def test_layers_are_written_as_ranges(layers: tuple[int, ...], text: str) -> None:
+    assert layer_ranges(layers) == text

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+VARIABLE = "LAYERSCALE_SIMGPU_MEMORY"
 SOURCE = Path(__file__).parents[2] / "examples" / "simulated_gpu"
 
 
@@ -29,3 +32,36 @@ def simulated_gpu_site(simulated_gpu_source: Path, tmp_path_factory: pytest.Temp
         [sys.executable, "-m", "pip", "install", *options, str(simulated_gpu_source)], check=True, capture_output=True
     )
     return site
+
+
+@pytest.fixture
+def simulated_gpu_environment(simulated_gpu_site: Path) -> Callable[[str | None], dict[str, str]]:
+    """Environments of processes that have the plugin installed, with as much simulated memory as is given."""
+
+    def environment(memory: str | None) -> dict[str, str]:
+        path = os.pathsep.join(filter(None, [str(simulated_gpu_site), os.environ.get("PYTHONPATH")]))
+        inherited = {name: value for name, value in os.environ.items() if name != VARIABLE}
+        own = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        return inherited | own | ({} if memory is None else {VARIABLE: memory})
+
+    return environment
+
+
+@pytest.fixture
+def run_python(
+    simulated_gpu_environment: Callable[[str | None], dict[str, str]],
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs Python in such a process, to its end."""
+
+    def run(*arguments: str, memory: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=simulated_gpu_environment(memory),
+            cwd=cwd,
+            timeout=120,
+        )
+
+    return run

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from layerscale_core.allocator import CountingAllocator
 from layerscale_core.conformance import PageBook, RandomWeights, Span, tiny_spec
+from layerscale_core.conformance.executors import kv_layout
 from layerscale_core.forward import KernelExecutor
+from layerscale_core.model_part import ModelPart
 from layerscale_core.models import ModelSpec
 from layerscale_core.reference import ReferenceKernels, reference_memory_needs
 from layerscale_core.specs import KVLayout, StepLimits
@@ -33,6 +36,29 @@ def test_the_largest_step_stays_within_the_workspace(case: str) -> None:
     workspace_bytes = reference_memory_needs(spec, limits).workspace_bytes
     peak_bytes = peak_of_the_largest_step(spec, limits)
     assert workspace_bytes > 5 * BOOKKEEPING_BYTES
+    assert 0.4 * workspace_bytes < peak_bytes < workspace_bytes + BOOKKEEPING_BYTES
+
+
+@pytest.mark.parametrize("case", LARGEST)
+def test_layers_without_a_head_stay_within_a_workspace_without_logits(case: str) -> None:
+    spec, limits = LARGEST[case]
+    kernels = ReferenceKernels(CountingAllocator(1 << 32, "the test"))
+    workspace_bytes = kernels.memory_needs(spec, RandomWeights(spec), replace(limits, max_logits=0)).workspace_bytes
+    layers = ModelPart(kernels, spec, range(len(spec.layers)))
+    kv = kv_layout(spec, 16, limits.max_context_len // 16)
+    layers.load(RandomWeights(spec), kv)
+    book = PageBook(kv)
+    sequence = book.sequence()
+    book.batch([Span(sequence, [0] * (limits.max_context_len - limits.max_tokens))])
+    step = kernels.begin_step(book.batch([Span(sequence, [0] * limits.max_tokens)]))
+    tracemalloc.start()
+    try:
+        x = np.ones((limits.max_tokens, spec.hidden_size), np.float32)
+        for index in layers.layers:
+            x = layers.run_layer(x, step, index)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
     assert 0.4 * workspace_bytes < peak_bytes < workspace_bytes + BOOKKEEPING_BYTES
 
 

@@ -103,6 +103,8 @@ def test_wrong_flags_are_usage_errors(tiny_model_path: Path) -> None:
         result = run("--model", tiny_model_path, "--gpu-memory", size)
         assert result.exit_code == 2
         assert "--gpu-memory must be a size such as 48GiB or 500MB" in result.output
+        result = run("--model", tiny_model_path, "--cpu-memory", size)
+        assert "--cpu-memory must be a size such as 48GiB or 500MB" in result.output
     with pytest.raises(StartupError, match="more than the 512 tokens"):
         run("--model", tiny_model_path, "--context", "1024")
 
