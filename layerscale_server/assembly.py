@@ -70,8 +70,9 @@ class Assembler:
                 logger.warning(notice)
             start = plan_start(self.settings, self.tier, file, Site(chosen.backend, device), self.registry)
             _log_plan(start)
-            layout, host_layers = start.memory.layout, start.placement.make_host_layers()
-            executor = make_executor(device, file.spec, file.weights, layout, host_layers)
+            host = start.placement.host
+            host_layers = host.make_host_layers() if host else None
+            executor = make_executor(device, file.spec, file.weights, start.memory.layout, host_layers)
             undo.callback(executor.close)
             engine = self._start_engine(start, executor, tokenizer)
             undo.pop_all()

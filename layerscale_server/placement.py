@@ -42,24 +42,30 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
+class HostPart:
+    """The layers that stay on the host: their indices, where they are computed, and what they take there."""
+
+    layers: tuple[int, ...]
+    site: Site
+    share: MemoryShare
+
+    def make_host_layers(self) -> HostLayers:
+        """What core's executor takes."""
+        return HostLayers(self.layers, self.site.device.make_kernels())
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """A model on a device, and perhaps in part on the host.
 
     Attributes:
-        host_layers: indices of the layers that stay on the host.
-        host: where those are; None when there are none.
+        share: what it takes of the device.
     """
 
     limits: StepLimits
     page_size: int
-    device_share: MemoryShare
-    host_layers: tuple[int, ...] = ()
-    host: Site | None = None
-    host_share: MemoryShare | None = None
-
-    def make_host_layers(self) -> HostLayers | None:
-        """What core's executor takes of the host."""
-        return HostLayers(self.host_layers, self.host.device.make_kernels()) if self.host else None
+    share: MemoryShare
+    host: HostPart | None = None
 
 
 def place_whole(file: ModelFile, device: Site, context_len: int) -> Placement:
@@ -82,10 +88,10 @@ class Offloading:
         shared = _shared_capabilities(device.backend, host.backend)
         limits = _limits(shared, context_len)
         self._whole = place_whole(file, device, context_len)
-        self._split = Placement(limits, shared.page_sizes[0], self._whole.device_share, host=host)
-        self._on_device = _Needs(device, file, limits)
-        self._on_host = _Needs(host, file, replace(limits, max_logits=0))
-        self._planner = planner
+        self._limits, self._page_size = limits, shared.page_sizes[0]
+        self._device_needs = _Needs(device, file, limits)
+        self._host_needs = _Needs(host, file, replace(limits, max_logits=0))
+        self._host, self._planner = host, planner
         self._size_bytes, self._num_layers = file.size_bytes, len(file.spec.layers)
 
     def place(self, budget_gib: float) -> Placement:
@@ -101,12 +107,8 @@ class Offloading:
         if not layers:
             return self._whole
         others = [layer for layer in range(self._num_layers) if layer not in layers]
-        return replace(
-            self._split,
-            host_layers=layers,
-            device_share=self._on_device.share(others, with_ends=True),
-            host_share=self._on_host.share(layers, with_ends=False),
-        )
+        on_host = HostPart(layers, self._host, self._host_needs.share(layers, with_ends=False))
+        return Placement(self._limits, self._page_size, self._device_needs.share(others, with_ends=True), on_host)
 
     def budgets_gib(self) -> Iterable[float]:
         """A budget for each number of layers, in GiB with three decimals, ascending."""
@@ -149,5 +151,6 @@ class _Needs:
 
     def share(self, layers: Sequence[int], *, with_ends: bool) -> MemoryShare:
         """Of these layers, with or without the embedding and the output head."""
-        weights_bytes = sum(self._layer_bytes[layer] for layer in layers) + with_ends * self._outer_bytes
-        return MemoryShare(self._available_bytes, weights_bytes, self._workspace_bytes)
+        layers_bytes = sum(self._layer_bytes[layer] for layer in layers)
+        outer_bytes = self._outer_bytes if with_ends else 0
+        return MemoryShare(self._available_bytes, layers_bytes + outer_bytes, self._workspace_bytes)

@@ -40,16 +40,17 @@ def plan_warnings(plan: StartPlan) -> list[str]:
 
 
 def _offload_warnings(plan: StartPlan) -> list[str]:
-    backend, on_host, host = plan.site.backend, plan.placement.host_layers, plan.placement.host_share
+    backend, host = plan.site.backend, plan.placement.host
     if plan.settings.cpu_offload_gb and backend.capabilities.is_host:
         return [f"--cpu-offload-gb changes nothing on the {backend.name} backend: all weights are in CPU memory anyway"]
     if host is None:
         return []
-    num_layers, device = len(plan.spec.layers), plan.placement.device_share
+    num_layers, num_on_host = len(plan.spec.layers), len(host.layers)
     return [
-        f"{len(on_host)} of {num_layers} layers ({layer_ranges(on_host)}) stay in CPU memory, with "
-        f"{readable(host.weights_bytes)} of weights, and {num_layers - len(on_host)} are on the device, with "
-        f"{readable(device.weights_bytes)}, embedding and output head included; the CPU sets the pace of every answer"
+        f"{num_on_host} of {num_layers} layers ({layer_ranges(host.layers)}) stay in CPU memory, with "
+        f"{readable(host.share.weights_bytes)} of weights, and {num_layers - num_on_host} are on the device, with "
+        f"{readable(plan.placement.share.weights_bytes)}, embedding and output head included; the CPU sets the pace of "
+        "every answer"
     ]
 
 
@@ -102,13 +103,13 @@ def plan_fields(plan: StartPlan) -> dict[str, object]:
 
 def _offload_fields(plan: StartPlan) -> dict[str, object] | None:
     """The host's side; the fields above are the device's, but for those of the KV cache, which are of both."""
-    placement = plan.placement
-    if placement.host is None or placement.host_share is None:
+    host = plan.placement.host
+    if host is None:
         return None
-    share = placement.host_share
+    share = host.share
     return {
-        "layers": list(placement.host_layers),
-        "backend": placement.host.backend.name,
+        "layers": list(host.layers),
+        "backend": host.site.backend.name,
         "available_bytes": share.available_bytes,
         "weights_bytes": share.weights_bytes,
         "workspace_bytes": share.workspace_bytes,
@@ -128,7 +129,8 @@ def _rows(plan: StartPlan) -> list[tuple[str, str, str]]:
 
 def _device_rows(plan: StartPlan) -> list[tuple[str, str, str]]:
     """What there is, and what the model takes of it."""
-    spec, site, share, host_layers = plan.spec, plan.site, plan.placement.device_share, plan.placement.host_layers
+    spec, site, share, host = plan.spec, plan.site, plan.placement.share, plan.placement.host
+    host_layers = host.layers if host else ()
     num_parameters = spec.num_parameters - _num_parameters(spec, host_layers)
     which = f"{len(spec.layers) - len(host_layers)} layers, embedding and output head" if host_layers else "all layers"
     size = f"{readable(plan.size_bytes)} in the file"
@@ -141,14 +143,14 @@ def _device_rows(plan: StartPlan) -> list[tuple[str, str, str]]:
 
 def _host_rows(plan: StartPlan) -> list[tuple[str, str, str]]:
     """The same for the layers in CPU memory, if there are any."""
-    host, share, layers = plan.placement.host, plan.placement.host_share, plan.placement.host_layers
-    if host is None or share is None:
+    host = plan.placement.host
+    if host is None:
         return []
-    bits = _bits(share, _num_parameters(plan.spec, layers))
-    computed = f"computed there by the kernels of the {host.backend.name} backend"
+    bits = _bits(host.share, _num_parameters(plan.spec, host.layers))
+    computed = f"computed there by the kernels of the {host.site.backend.name} backend"
     return [
-        ("CPU layers", f"{len(layers)} of {len(plan.spec.layers)}", f"{layer_ranges(layers)}, {computed}"),
-        *_share_rows("CPU ", host, share, bits, _step(plan)),
+        ("CPU layers", f"{len(host.layers)} of {len(plan.spec.layers)}", f"{layer_ranges(host.layers)}, {computed}"),
+        *_share_rows("CPU ", host.site, host.share, bits, _step(plan)),
     ]
 
 

@@ -97,7 +97,7 @@ class _Budgets:
             return None
         try:
             return next(filter(fits, (0, *self._offloading.budgets_gib())), None)
-        except StartupError:  # nobody was asked to offload, so that what hinders it is no news
+        except StartupError:  # what hinders an offload that nobody asked for is not the news
             return None
 
     @cached_property
@@ -108,17 +108,17 @@ class _Budgets:
 
 
 def _memory_request(settings: Settings, tier: Tier, placement: Placement) -> MemoryRequest:
-    device = placement.device_share
+    share, host = placement.share, placement.host
     return MemoryRequest(
         context_len=placement.limits.max_context_len,
         num_sessions=min(settings.sessions, tier.max_sessions),
         max_burst_slots=tier.max_burst_slots,
-        weights_bytes=device.weights_bytes,
-        available_bytes=device.available_bytes,
+        weights_bytes=share.weights_bytes,
+        available_bytes=share.available_bytes,
         page_size=placement.page_size,
-        workspace_bytes=device.workspace_bytes,
-        num_host_layers=len(placement.host_layers),
-        host=placement.host_share,
+        workspace_bytes=share.workspace_bytes,
+        num_host_layers=len(host.layers) if host else 0,
+        host=host.share if host else None,
     )
 
 

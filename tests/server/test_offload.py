@@ -38,7 +38,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def too_little(model: Path) -> int:
     """Memory for the workspace and somewhat more than half the weights."""
-    with_room = plan_of(model, SmallBackend(PLENTY)).placement.device_share
+    with_room = plan_of(model, SmallBackend(PLENTY)).placement.share
     return with_room.workspace_bytes + with_room.weights_bytes * 6 // 10
 
 
@@ -63,6 +63,10 @@ def plan_of(model: Path, backend: SmallBackend, host_bytes: int | None = None, *
         return plan_start(wanted, FREE_TIER, file, site, registry, assumed_host_bytes=host_bytes)
     finally:
         file.close()
+
+
+def host_layers(plan: StartPlan) -> tuple[int, ...]:
+    return plan.placement.host.layers if plan.placement.host else ()
 
 
 def assemble(backend: SmallBackend, model: Path, **settings: Any) -> Assembly:
@@ -107,11 +111,11 @@ def test_a_model_too_large_for_the_device_is_served(model: Path, too_little: int
 
 
 @pytest.mark.parametrize(
-    ("num_layers", "host_layers"), [(0.01, 1), (1, 1), (1.01, 2), (7.9, 8), (8, 8), (1000, 8)], ids=str
+    ("num_layers", "num_on_host"), [(0.01, 1), (1, 1), (1.01, 2), (7.9, 8), (8, 8), (1000, 8)], ids=str
 )
-def test_the_budget_becomes_layers_rounded_up(model: Path, num_layers: float, host_layers: int) -> None:
+def test_the_budget_becomes_layers_rounded_up(model: Path, num_layers: float, num_on_host: int) -> None:
     plan = plan_of(model, SmallBackend(PLENTY), cpu_offload_gb=layers_gib(model, num_layers))
-    assert plan.placement.host_layers == tuple(range(host_layers))
+    assert host_layers(plan) == tuple(range(num_on_host))
 
 
 def test_the_plan_counts_what_each_side_will_hold(model: Path) -> None:
@@ -132,7 +136,7 @@ def test_the_plan_counts_what_each_side_will_hold(model: Path) -> None:
         assert offload["kv_cache_bytes"] == kv_bytes * 3 // 8
         whole = plan_of(model, SmallBackend(PLENTY))
         both = fields["weights_bytes"] + offload["weights_bytes"]  # type: ignore[operator]
-        assert both == whole.placement.device_share.weights_bytes
+        assert both == whole.placement.share.weights_bytes
         assert plan_fields(whole)["cpu_offload"] is None
     finally:
         assembly.close()
@@ -164,7 +168,7 @@ def test_people_see_both_memories(model: Path) -> None:
 
 def test_a_refusal_names_the_least_budget_that_fits(model: Path, tmp_path: Path) -> None:
     larger = write_tiny_llama(tmp_path / "larger.gguf", layers=6, hidden=256, intermediate=1024)
-    share = plan_of(larger, SmallBackend(PLENTY)).placement.device_share
+    share = plan_of(larger, SmallBackend(PLENTY)).placement.share
     free_bytes = share.workspace_bytes + share.weights_bytes // 2
     with pytest.raises(OutOfMemoryError) as refusal:
         plan_of(larger, SmallBackend(free_bytes))
@@ -172,7 +176,7 @@ def test_a_refusal_names_the_least_budget_that_fits(model: Path, tmp_path: Path)
     assert found is not None
     budget = float(found[1])
     plan = plan_of(larger, SmallBackend(free_bytes), cpu_offload_gb=budget)
-    assert 3 <= len(plan.placement.host_layers) < 6
+    assert 3 <= len(host_layers(plan)) < 6
     with pytest.raises(OutOfMemoryError, match=f"--cpu-offload-gb {found[1]} or"):
         plan_of(larger, SmallBackend(free_bytes), cpu_offload_gb=budget - layers_gib(larger, 8) / 6)
 
@@ -224,7 +228,7 @@ def test_layers_are_chosen_by_the_offload_planner(model: Path) -> None:
             return OffloadPlan(self.layers)
 
     backend = Chooses(PLENTY)
-    assert plan_of(model, backend, cpu_offload_gb=1).placement.host_layers == (2, 5)
+    assert host_layers(plan_of(model, backend, cpu_offload_gb=1)) == (2, 5)
     backend.layers = ()
     assert plan_of(model, backend, cpu_offload_gb=1).placement.host is None
     for backend.layers in ((8,), (-1,), (3, 2), (1, 1)):
@@ -243,7 +247,7 @@ def test_a_device_with_an_executor_of_its_own_is_asked_for_its_kernels(model: Pa
 
     backend = SmallBackend(PLENTY)
     backend.device = OwnExecutor(PLENTY)
-    assert plan_of(model, backend).placement.device_share.workspace_bytes == 1
+    assert plan_of(model, backend).placement.share.workspace_bytes == 1
     assembly = assemble(backend, model, cpu_offload_gb=layers_gib(model, 4))
     assert backend.device.allocator.stats().used_bytes > assembly.model.plan.layout.total_bytes // 2
     assembly.close()
