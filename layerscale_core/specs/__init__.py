@@ -20,7 +20,16 @@ from layerscale_core.specs.backend import (
 from layerscale_core.specs.executor import Executor, KVLayout, StepBatch
 from layerscale_core.specs.hooks import ENTRY_POINT_GROUP, PROJECT_NAME, hookimpl, hookspec
 from layerscale_core.specs.kernels import Array, Kernels
-from layerscale_core.specs.kv_pool import KVPool, MissReason, PageCopy, PageRange, PageTable, PoolStats, PrefixMiss
+from layerscale_core.specs.kv_pool import (
+    KVPool,
+    MissReason,
+    PageCopy,
+    PageRange,
+    PageTable,
+    PoolStats,
+    PrefixMiss,
+    Reservation,
+)
 from layerscale_core.specs.licensing import FREE_LICENSE, FREE_TIER, PRO_TIER, License, LicenseVerifier, Tier
 from layerscale_core.specs.model_format import ModelFile, ModelFormat, WeightSource
 from layerscale_core.specs.offload import OffloadPlan, OffloadPlanner
@@ -67,6 +76,7 @@ __all__ = [
     "PrefixMiss",
     "Priority",
     "Probe",
+    "Reservation",
     "RunningSequence",
     "ScheduledTokens",
     "SchedulerPolicy",
