@@ -86,6 +86,7 @@ class NativeExecutor:
         if kv.page_size != PAGE_SIZE:
             raise BackendError(f"the native kernels use KV pages of {PAGE_SIZE} tokens, not {kv.page_size}")
         self._module = native[1]
+        self._page_shape = kv.page_shape
         try:
             self._executor: Any = self._module.Executor(self._model_shape(spec), num_threads)
             self._load_weights(spec, weights)
@@ -174,6 +175,24 @@ class NativeExecutor:
     def copy_pages(self, source_ids: NDArray[np.int32], target_ids: NDArray[np.int32]) -> None:
         """See ``layerscale_core.specs.Executor.copy_pages``."""
         self._executor.copy_pages(source_ids, target_ids)
+
+    def shift_positions(self, page_ids: NDArray[np.int32], delta: int) -> None:
+        """See ``layerscale_core.specs.Executor.shift_positions``."""
+        self._executor.shift_positions(page_ids, delta)
+
+    @property
+    def kv_fingerprint(self) -> str:
+        """The same at every instruction-set level, whose pages are alike."""
+        return f"native 1 fp16, {self._page_shape}"
+
+    def read_pages(self, page_ids: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """See ``layerscale_core.specs.Executor.read_pages``."""
+        content: NDArray[np.uint8] = self._executor.read_pages(page_ids)
+        return content
+
+    def write_pages(self, page_ids: NDArray[np.int32], data: NDArray[np.uint8]) -> None:
+        """See ``layerscale_core.specs.Executor.write_pages``."""
+        self._executor.write_pages(page_ids, data)
 
     def close(self) -> None:
         """Free weights and cache and end the threads."""

@@ -35,6 +35,7 @@ class KernelExecutor:
     def __init__(self, kernels: Kernels, spec: ModelSpec, weights: WeightSource, kv: KVLayout) -> None:
         self._kernels = kernels
         self._spec = spec
+        self._layout = kv
         try:
             self._weights = _load_weights(kernels, spec, weights)
             self._kv = kernels.allocate_kv(kv)
@@ -52,6 +53,24 @@ class KernelExecutor:
     def copy_pages(self, source_ids: NDArray[np.int32], target_ids: NDArray[np.int32]) -> None:
         """Copy whole pages, all layers."""
         self._kernels.copy_pages(self._kv, source_ids, target_ids)
+
+    def shift_positions(self, page_ids: NDArray[np.int32], delta: int) -> None:
+        """Rotate the keys of whole pages, each layer by its own RoPE."""
+        for index, layer in enumerate(self._spec.layers):
+            self._kernels.shift_positions(self._kv, index, page_ids, delta, layer.attention.rope)
+
+    @property
+    def kv_fingerprint(self) -> str:
+        """The kernels' format and the page's shape."""
+        return f"{self._kernels.kv_format}, {self._layout.page_shape}"
+
+    def read_pages(self, page_ids: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """The content of whole pages, all layers."""
+        return self._kernels.read_pages(self._kv, page_ids)
+
+    def write_pages(self, page_ids: NDArray[np.int32], data: NDArray[np.uint8]) -> None:
+        """Put back what ``read_pages`` gave."""
+        self._kernels.write_pages(self._kv, page_ids, data)
 
     def close(self) -> None:
         """Free the weights and the KV cache. Idempotent."""

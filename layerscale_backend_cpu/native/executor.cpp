@@ -108,6 +108,25 @@ const float* Executor::step(const Batch& batch) {
     return logits_.data();
 }
 
+// The cached keys carry the rope's magnitude already.
+void Executor::shift_positions(const int32_t* pages, int num_pages, int64_t delta) {
+    std::vector<Rotation> rotations;
+    for (const Rope& rope : shape_.ropes) {
+        Rotation& rotation = rotations.emplace_back();
+        rotation.interleaved = rope.interleaved;
+        for (const double inv_freq : rope.inv_freq) {
+            const double angle = static_cast<double>(delta) * inv_freq;
+            rotation.cosines.push_back(static_cast<float>(std::cos(angle)));
+            rotation.sines.push_back(static_cast<float>(std::sin(angle)));
+        }
+    }
+    const int num_layers = static_cast<int>(layers_.size());
+    pool_.parallel_for(num_layers * num_pages, [&](int index, int) {
+        const int layer = index / num_pages;
+        kv_->rotate_page(layer, pages[index % num_pages], rotations[layers_[layer].shape.rope]);
+    });
+}
+
 void Executor::reserve(const Batch& batch) {
     const size_t tokens = batch.num_tokens, logits = batch.num_logits;
     size_t query = 0, kv = 0, intermediate = 0;

@@ -51,7 +51,11 @@ public:
     // Returns [num_logits, vocab_size], valid until the next call.
     const float* step(const Batch& batch);
 
+    // Turns the cached keys of pages as if their tokens stood `delta` positions further.
+    void shift_positions(const int32_t* pages, int num_pages, int64_t delta);
+
     KvCache& kv() { return *kv_; }
+    const KvCache& kv() const { return *kv_; }
     ThreadPool& pool() { return pool_; }
     const ModelShape& shape() const { return shape_; }
     size_t allocated_bytes() const { return arena_.allocated_bytes(); }

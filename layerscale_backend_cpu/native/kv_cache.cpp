@@ -69,9 +69,34 @@ void KvCache::store(int layer, int64_t slot, const float* key, const float* valu
 }
 
 void KvCache::copy_page(int source, int target) {
-    const size_t bytes = sizeof(uint16_t) * head_elements_ * num_kv_heads_;
     for (int layer = 0; layer < num_layers_; ++layer)
-        std::memcpy(data_ + offset(layer, target, 0), data_ + offset(layer, source, 0), bytes);
+        std::memcpy(data_ + offset(layer, target, 0), data_ + offset(layer, source, 0), layer_page_bytes());
+}
+
+void KvCache::rotate_page(int layer, int page, const Rotation& rotation) {
+    const int num_pairs = static_cast<int>(rotation.cosines.size());
+    const int step = rotation.interleaved ? 2 : 1, distance = rotation.interleaved ? 1 : num_pairs;
+    for (int head = 0; head < num_kv_heads_; ++head) {
+        uint16_t* keys = data_ + offset(layer, page, head);
+        for (int i = 0; i < num_pairs; ++i) {
+            uint16_t* first = keys + static_cast<size_t>(i * step) * kPageSize;
+            uint16_t* second = keys + static_cast<size_t>(i * step + distance) * kPageSize;
+            const Vf cosine = set1(rotation.cosines[i]), sine = set1(rotation.sines[i]);
+            const Vf x = load_half(first), y = load_half(second);
+            store_half(first, sub(mul(x, cosine), mul(y, sine)));
+            store_half(second, add(mul(x, sine), mul(y, cosine)));
+        }
+    }
+}
+
+void KvCache::read_page(int page, uint8_t* out) const {
+    for (int layer = 0; layer < num_layers_; ++layer)
+        std::memcpy(out + layer * layer_page_bytes(), data_ + offset(layer, page, 0), layer_page_bytes());
+}
+
+void KvCache::write_page(int page, const uint8_t* content) {
+    for (int layer = 0; layer < num_layers_; ++layer)
+        std::memcpy(data_ + offset(layer, page, 0), content + layer * layer_page_bytes(), layer_page_bytes());
 }
 
 }  // namespace layerscale

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <thread>
+#include <vector>
 
 #include "arena.h"
 #include "simd.h"
@@ -12,6 +13,12 @@
 namespace layerscale {
 
 constexpr int kPageSize = kLanes;  // tokens in a page: a vector's lanes are a page's keys
+
+// What turns the pairs of a head by fixed angles.
+struct Rotation {
+    std::vector<float> cosines, sines;  // one a pair
+    bool interleaved;                   // pairs are (2i, 2i + 1), otherwise (i, i + number of pairs)
+};
 
 // Keys [layer][page][kv_head][head_dim][16] and values [layer][page][kv_head][16][padded_dim], float16. Keys lie
 // transposed, so that the scores of 16 keys are one vector and no horizontal sum is needed.
@@ -37,8 +44,16 @@ public:
     // key, value: [num_kv_heads * head_dim]
     void store(int layer, int64_t slot, const float* key, const float* value);
     void copy_page(int source, int target);
+    // Turns every pair of the page's keys by its angle; `rotation` holds a cosine and a sine a pair.
+    void rotate_page(int layer, int page, const Rotation& rotation);
+
+    // A page as bytes: all layers, one after the other.
+    size_t page_bytes() const { return layer_page_bytes() * num_layers_; }
+    void read_page(int page, uint8_t* out) const;
+    void write_page(int page, const uint8_t* content);
 
 private:
+    size_t layer_page_bytes() const { return sizeof(uint16_t) * head_elements_ * num_kv_heads_; }
     size_t offset(int layer, int page, int kv_head) const {
         return ((static_cast<size_t>(layer) * num_pages_ + page) * num_kv_heads_ + kv_head) * head_elements_;
     }

@@ -169,13 +169,42 @@ py::array_t<float> step(Executor& executor, const Array<int32_t>& token_ids, con
                               logits, py::cast(&executor));
 }
 
+void check_pages(const Executor& executor, const Array<int32_t>& pages) {
+    const int count = executor.kv().num_pages();
+    require(std::all_of(pages.data(), pages.data() + pages.size(), [=](int32_t id) { return 0 <= id && id < count; }),
+            "page id out of range");
+}
+
 void copy_pages(Executor& executor, const Array<int32_t>& sources, const Array<int32_t>& targets) {
     require(sources.size() == targets.size(), "as many sources as targets");
-    for (py::ssize_t i = 0; i < sources.size(); ++i) {
-        const int source = sources.data()[i], target = targets.data()[i], count = executor.kv().num_pages();
-        require(0 <= source && source < count && 0 <= target && target < count, "page id out of range");
-        executor.kv().copy_page(source, target);
-    }
+    check_pages(executor, sources);
+    check_pages(executor, targets);
+    for (py::ssize_t i = 0; i < sources.size(); ++i) executor.kv().copy_page(sources.data()[i], targets.data()[i]);
+}
+
+void shift_positions(Executor& executor, const Array<int32_t>& pages, int64_t delta) {
+    check_pages(executor, pages);
+    py::gil_scoped_release release;
+    executor.shift_positions(pages.data(), static_cast<int>(pages.size()), delta);
+}
+
+py::array_t<uint8_t> read_pages(const Executor& executor, const Array<int32_t>& pages) {
+    check_pages(executor, pages);
+    const size_t page_bytes = executor.kv().page_bytes();
+    py::array_t<uint8_t> content({pages.size(), static_cast<py::ssize_t>(page_bytes)});
+    for (py::ssize_t i = 0; i < pages.size(); ++i)
+        executor.kv().read_page(pages.data()[i], content.mutable_data() + i * page_bytes);
+    return content;
+}
+
+void write_pages(Executor& executor, const Array<int32_t>& pages, const Array<uint8_t>& content) {
+    check_pages(executor, pages);
+    const size_t page_bytes = executor.kv().page_bytes();
+    require(content.ndim() == 2 && content.shape(0) == pages.size() &&
+                content.shape(1) == static_cast<py::ssize_t>(page_bytes),
+            "the content has another shape than the pages");
+    for (py::ssize_t i = 0; i < pages.size(); ++i)
+        executor.kv().write_page(pages.data()[i], content.data() + i * page_bytes);
 }
 
 }  // namespace
@@ -203,5 +232,8 @@ PYBIND11_MODULE(LAYERSCALE_MODULE, module) {
         .def("commit", &Executor::commit, py::call_guard<py::gil_scoped_release>())
         .def("step", &step)
         .def("copy_pages", &copy_pages)
+        .def("shift_positions", &shift_positions)
+        .def("read_pages", &read_pages)
+        .def("write_pages", &write_pages)
         .def_property_readonly("allocated_bytes", &Executor::allocated_bytes);
 }

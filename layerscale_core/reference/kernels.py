@@ -8,6 +8,7 @@ the weights (``linear``) or the token's own context (``attention``) decide.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,11 @@ class PagedKV:
     keys: NDArray[np.floating]
     values: NDArray[np.floating]
     page_size: int
+
+    def pages(self) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """Views of keys and values [num_layers, num_pages, page_size, num_kv_heads, head_dim]."""
+        shape = (self.keys.shape[0], -1, self.page_size, *self.keys.shape[2:])
+        return self.keys.reshape(shape), self.values.reshape(shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +121,8 @@ class ReferenceKernels:
     @_quiet
     def rope(self, x: Floats, step: Step, num_heads: int, head_dim: int, rope: RopeSpec) -> Floats:
         """Rotate each pair of a head by its angle, position times frequency."""
-        # float64, because at position 100,000 a float32 angle is already wrong by 0.004.
-        angles = step.batch.positions[:, None].astype(np.float64) * np.asarray(rope.inv_freq)
-        cos = (np.cos(angles) * rope.magnitude).astype(np.float32)[:, None, :]
-        sin = (np.sin(angles) * rope.magnitude).astype(np.float32)[:, None, :]
-        rotated = x.reshape(-1, num_heads, head_dim).copy()
-        first, second = _rope_pairs(rope)
-        a, b = rotated[:, :, first], rotated[:, :, second]
-        rotated[:, :, first], rotated[:, :, second] = a * cos - b * sin, a * sin + b * cos
-        return rotated.reshape(x.shape)
+        heads = x.reshape(-1, num_heads, head_dim)
+        return _rotate(heads, step.batch.positions[:, None], rope, rope.magnitude).reshape(x.shape)
 
     @_quiet
     def store_kv(self, key: Floats, value: Floats, kv: PagedKV, layer: int, step: Step) -> None:
@@ -170,9 +169,34 @@ class ReferenceKernels:
 
     def copy_pages(self, kv: PagedKV, source_ids: NDArray[np.int32], target_ids: NDArray[np.int32]) -> None:
         """Copy whole pages, all layers."""
-        for cache in (kv.keys, kv.values):
-            pages = cache.reshape(cache.shape[0], -1, kv.page_size, *cache.shape[2:])
+        for pages in kv.pages():
             pages[:, target_ids] = pages[:, source_ids]
+
+    @_quiet
+    def shift_positions(self, kv: PagedKV, layer: int, page_ids: NDArray[np.int32], delta: int, rope: RopeSpec) -> None:
+        """Rotate the pages' keys; their magnitude stays."""
+        keys, _ = kv.pages()
+        keys[layer, page_ids] = _rotate(keys[layer, page_ids].astype(np.float32), np.array([delta]), rope, magnitude=1)
+
+    @property
+    def kv_format(self) -> str:
+        """Keys, then values, as numpy lays them out."""
+        return f"numpy 1 {self._kv_dtype}"
+
+    def read_pages(self, kv: PagedKV, page_ids: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """Each page's keys, then its values."""
+        content = np.stack([pages[:, page_ids] for pages in kv.pages()]).swapaxes(1, 2).swapaxes(0, 1)
+        return np.ascontiguousarray(content).view(np.uint8).reshape(len(page_ids), -1)
+
+    def write_pages(self, kv: PagedKV, page_ids: NDArray[np.int32], data: NDArray[np.uint8]) -> None:
+        """Put back what ``read_pages`` gave."""
+        keys, values = kv.pages()
+        shape = (len(page_ids), 2, keys.shape[0], *keys.shape[2:])
+        if data.nbytes != self._kv_dtype.itemsize * math.prod(shape) or len(data) != len(page_ids):
+            raise ValueError(f"{data.shape} bytes are not the content of {len(page_ids)} pages")
+        content = np.ascontiguousarray(data).view(self._kv_dtype).reshape(shape)
+        keys[:, page_ids] = content[:, 0].swapaxes(0, 1)
+        values[:, page_ids] = content[:, 1].swapaxes(0, 1)
 
     def release(self) -> None:
         """Give everything back to the allocator. The arrays live as long as their handles."""
@@ -182,6 +206,19 @@ class ReferenceKernels:
     def _reserve(self, num_bytes: int, label: str) -> None:
         self._allocator.reserve(num_bytes, label)
         self._held.append((num_bytes, label))
+
+
+def _rotate(heads: Floats, positions: NDArray[np.integer], rope: RopeSpec, magnitude: float) -> Floats:
+    """Heads [.., head_dim], each pair turned by its angle; positions broadcast over the leading axes."""
+    # float64, because at position 100,000 a float32 angle is already wrong by 0.004.
+    angles = positions[..., None].astype(np.float64) * np.asarray(rope.inv_freq)
+    cos = (np.cos(angles) * magnitude).astype(np.float32)
+    sin = (np.sin(angles) * magnitude).astype(np.float32)
+    rotated = heads.copy()
+    first, second = _rope_pairs(rope)
+    a, b = heads[..., first], heads[..., second]
+    rotated[..., first], rotated[..., second] = a * cos - b * sin, a * sin + b * cos
+    return rotated
 
 
 def _rope_pairs(rope: RopeSpec) -> tuple[slice, slice]:

@@ -36,6 +36,14 @@ class KVLayout:
         """Bytes of the whole cache."""
         return self.num_pages * self.page_size * self.bytes_per_token
 
+    @property
+    def page_shape(self) -> str:
+        """What a page holds, in words: equal for caches that differ in their number of pages alone."""
+        return (
+            f"pages of {self.page_size} tokens, {self.num_layers} layers x {self.num_kv_heads} KV heads x "
+            f"{self.head_dim} wide"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class StepBatch:
@@ -94,6 +102,43 @@ class Executor(Protocol):
 
     def copy_pages(self, source_ids: NDArray[np.int32], target_ids: NDArray[np.int32]) -> None:
         """Copy whole pages, all layers: what copy-on-write needs. The two lists are of equal length and disjoint."""
+        ...
+
+    def shift_positions(self, page_ids: NDArray[np.int32], delta: int) -> None:
+        """Rotate the cached keys of whole pages, all layers, as if each token stood ``delta`` positions further.
+
+        RoPE is a rotation, so this is exact up to the rounding of storage. What invalid slots hold is rotated too or
+        left alone.
+
+        Args:
+            page_ids: no page twice.
+            delta: may be negative.
+        """
+        ...
+
+    @property
+    def kv_fingerprint(self) -> str:
+        """What the bytes of a page mean: kind and version of the executor's layout, and the page's shape.
+
+        Pages may be written where the fingerprint equals that of the executor they were read from, and the model's
+        weights do.
+        """
+        ...
+
+    def read_pages(self, page_ids: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """The content of whole pages, all layers: [num_pages, bytes_per_page] in the executor's own layout."""
+        ...
+
+    def write_pages(self, page_ids: NDArray[np.int32], data: NDArray[np.uint8]) -> None:
+        """Put back what ``read_pages`` gave, into any pages: they hold the same, bit for bit.
+
+        Args:
+            page_ids: no page twice.
+            data: [num_pages, bytes_per_page].
+
+        Raises:
+            ValueError: the data has another shape; no page is changed.
+        """
         ...
 
     def close(self) -> None:

@@ -89,6 +89,30 @@ class Kernels(Protocol):
         """Copy whole pages of the KV cache, all layers."""
         ...
 
+    def shift_positions(self, kv: Any, layer: int, page_ids: NDArray[np.int32], delta: int, rope: RopeSpec) -> None:
+        """Rotate one layer's keys of whole pages by ``delta`` positions, in place.
+
+        Cached keys carry the RoPE's magnitude already, so this rotates with magnitude 1.
+        """
+        ...
+
+    @property
+    def kv_format(self) -> str:
+        """Name and version of how the cache lies in memory: another one wherever pages read before would not fit."""
+        ...
+
+    def read_pages(self, kv: Any, page_ids: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """The content of whole pages, all layers: [num_pages, bytes_per_page] on the host."""
+        ...
+
+    def write_pages(self, kv: Any, page_ids: NDArray[np.int32], data: NDArray[np.uint8]) -> None:
+        """Put back what ``read_pages`` gave, into any pages.
+
+        Raises:
+            ValueError: the data has another shape; no page is changed.
+        """
+        ...
+
     def release(self) -> None:
         """Give back all that was loaded or allocated. Idempotent."""
         ...

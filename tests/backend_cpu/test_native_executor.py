@@ -57,6 +57,8 @@ def test_what_a_page_held_for_an_earlier_owner_cannot_reach_a_result() -> None:
     healthy = RandomWeights(SPEC, "4-bit, groups of 32, mins").vector("layers.0.attention_norm")
     poisoned._executor.add_vector("layers.0.attention_norm", healthy)
     np.testing.assert_array_equal(logits(poisoned, [40]), clean)
+    poisoned.shift_positions(np.arange(LAYOUT.num_pages, dtype=np.int32), 5)
+    np.testing.assert_array_equal(logits(poisoned, [40]), clean)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,8 +13,9 @@ from layerscale_core.allocator import CountingAllocator
 from layerscale_core.conformance import BackendContract, KVPoolContract, SchedulerPolicyContract, tiny_spec
 from layerscale_core.conformance.executors import kv_layout, open_executor
 from layerscale_core.conformance.kv_pool import PROMPT as SHARED_PROMPT
-from layerscale_core.conformance.paging import PROMPT, cut
+from layerscale_core.conformance.paging import PROMPT, ROPES, cut
 from layerscale_core.engine.kv_pool import PagedKVPool
+from layerscale_core.models import RopeSpec
 from layerscale_core.reference import ReferenceKernels
 from layerscale_core.reference.kernels import PagedKV, Step
 from layerscale_core.specs import Capabilities, PageTable, PrefixMiss, ScheduledTokens, TokenBudget
@@ -55,6 +57,36 @@ class CopiesOneLayer(ReferenceKernels):
 
     def copy_pages(self, kv: PagedKV, source_ids: np.ndarray, target_ids: np.ndarray) -> None:
         super().copy_pages(PagedKV(kv.keys[:1], kv.values[:1], kv.page_size), source_ids, target_ids)
+
+
+class ShiftsTheFirstLayer(ReferenceKernels):
+    """Leaves the other layers' keys where they were."""
+
+    def shift_positions(self, kv: PagedKV, layer: int, *rest: object) -> None:
+        if layer == 0:
+            super().shift_positions(kv, layer, *rest)
+
+
+class ShiftsWithMagnitude(ReferenceKernels):
+    """Scales the keys once more."""
+
+    def shift_positions(self, kv: PagedKV, layer: int, page_ids: np.ndarray, delta: int, rope: RopeSpec) -> None:
+        super().shift_positions(kv, layer, page_ids, delta, rope)
+        kv.pages()[0][layer, page_ids] *= rope.magnitude
+
+
+class ForgetsTheValues(ReferenceKernels):
+    """Takes a page's keys for the whole page."""
+
+    def write_pages(self, kv: PagedKV, page_ids: np.ndarray, data: np.ndarray) -> None:
+        super().write_pages(PagedKV(kv.keys, kv.values.copy(), kv.page_size), page_ids, data)
+
+
+class ShiftsEverything(ReferenceKernels):
+    """Takes the pages it was given for all."""
+
+    def shift_positions(self, kv: PagedKV, layer: int, page_ids: np.ndarray, delta: int, rope: RopeSpec) -> None:
+        super().shift_positions(kv, layer, np.arange(KV.num_pages), delta, rope)
 
 
 class IsSlightlyWrong(ReferenceKernels):
@@ -112,6 +144,29 @@ def test_a_wrong_batch_is_found(kernels: type[ReferenceKernels], promise: Callab
         promise(executor)
     with open_executor(device_over(kernels), tiny_spec(), KV) as executor, pytest.raises(AssertionError):
         promise(executor)
+
+
+@pytest.mark.parametrize(
+    ("kernels", "ropes"),
+    [
+        (ShiftsTheFirstLayer, "interleaved"),
+        (ShiftsWithMagnitude, "with magnitude"),
+        (ShiftsEverything, "split halves"),
+    ],
+)
+def test_a_wrong_shift_is_found(kernels: type[ReferenceKernels], ropes: str) -> None:
+    promise = CONTRACT.test_shifted_keys_are_those_of_the_shifted_positions
+    promise(BACKEND, device_over(ReferenceKernels), ROPES[ropes])
+    with pytest.raises(AssertionError):
+        promise(BACKEND, device_over(kernels), ROPES[ropes])
+
+
+def test_a_page_that_returns_in_part_is_found() -> None:
+    promise = CONTRACT.test_pages_that_left_and_returned_hold_the_same
+    for kernels, outcome in ((ReferenceKernels, nullcontext()), (ForgetsTheValues, pytest.raises(AssertionError))):
+        device = device_over(kernels)
+        with open_executor(device, tiny_spec(), KV) as executor, outcome:
+            promise(executor, device, KV, "f32")
 
 
 def test_a_leaking_executor_is_found() -> None:

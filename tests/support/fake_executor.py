@@ -82,9 +82,32 @@ class FakeExecutor:
         return logits
 
     def copy_pages(self, source_ids: NDArray[np.int32], target_ids: NDArray[np.int32]) -> None:
-        for cache in (self._token_ids, self._positions):
-            pages = cache.reshape(self._num_pages, self._page_size)
+        for pages in self._pages():
             pages[target_ids] = pages[source_ids]
+
+    def shift_positions(self, page_ids: NDArray[np.int32], delta: int) -> None:
+        _, positions = self._pages()
+        positions[page_ids] += delta
+
+    @property
+    def kv_fingerprint(self) -> str:
+        return f"fake 1, pages of {self._page_size} tokens"
+
+    def read_pages(self, page_ids: NDArray[np.int32]) -> NDArray[np.uint8]:
+        content = np.concatenate([pages[page_ids] for pages in self._pages()], axis=1)
+        return np.ascontiguousarray(content).view(np.uint8)
+
+    def write_pages(self, page_ids: NDArray[np.int32], data: NDArray[np.uint8]) -> None:
+        if data.shape != (len(page_ids), 16 * self._page_size):
+            raise ValueError(f"{data.shape} bytes are not the content of {len(page_ids)} pages")
+        content = np.ascontiguousarray(data).view(np.int64)
+        for pages, part in zip(self._pages(), np.hsplit(content, 2), strict=True):
+            pages[page_ids] = part
+
+    def _pages(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Token ids and positions, [num_pages, page_size] views of the cache."""
+        shape = (self._num_pages, self._page_size)
+        return self._token_ids.reshape(shape), self._positions.reshape(shape)
 
     def close(self) -> None:
         self.num_closed += 1
