@@ -132,7 +132,9 @@ class Engine:
             InvalidRequestError: the id is in use.
         """
         now = self._clock()
-        sequence = LiveSequence(request, sink, self._tokenizer, self._limits.max_context_len, now, first_position)
+        sequence = LiveSequence(
+            request, sink, self._tokenizer, self._limits.max_context_len, now, first_position=first_position
+        )
         self._intake.accept_resident(sequence)
         self._run_admitted(sequence, table, now, is_owner=False)
         sequence.begin(num_cached=0, miss=None)

@@ -233,7 +233,7 @@ class PagedKVPool:
         table.num_sealed = len(table.pages)
 
     def truncate(self, table: PageTable, num_tokens: int) -> None:
-        """Keep the first ``num_tokens`` tokens of a reserved table; pages that hold no other go back to the reservation."""
+        """Keep the first ``num_tokens`` tokens of a reserved table; its reservation gets the other pages back."""
         table = self._own(table)
         assert table.reservation is not None
         assert 0 <= num_tokens <= table.num_tokens, "keeps more than there is"

@@ -75,6 +75,7 @@ class LiveSequence:
         tokenizer: Tokenizer,
         max_context_len: int,
         submitted_at: float,
+        *,
         first_position: int = 0,
     ) -> None:
         params = request.sampling

@@ -214,7 +214,7 @@ class KVPool(Protocol):
         ...
 
     def truncate(self, table: PageTable, num_tokens: int) -> None:
-        """Keep the first ``num_tokens`` tokens of a reserved table; pages that hold no other go back to the reservation."""
+        """Keep the first ``num_tokens`` tokens of a reserved table; its reservation gets the other pages back."""
         ...
 
     def release(self, table: PageTable) -> None:

@@ -70,8 +70,8 @@ def test_a_cancelled_sequence_is_taken_once_and_only_while_it_lives(intake: Inta
     intake.forget(first)
     successor = make_sequence("a")
     intake.accept(successor)
-    assert intake.take_posted() == [second]
-    assert intake.take_posted() == []
+    assert intake.take_cancelled() == [second]
+    assert intake.take_cancelled() == []
     assert intake.live() == [second, successor]
 
 
