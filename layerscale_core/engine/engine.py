@@ -140,6 +140,10 @@ class Engine:
         sequence.begin(num_cached=0, miss=None)
         return sequence
 
+    def end_resident(self, sequence: LiveSequence) -> None:
+        """End a session's sequence at once, as cancelled; one that has ended is no mistake. Engine thread."""
+        self._end(sequence, Cancelled())
+
     def cancel(self, request_id: str) -> None:
         """End a request before the next step, whatever it is doing. One that is unknown or has ended is no mistake."""
         self._intake.cancel(request_id)
@@ -269,6 +273,8 @@ class Engine:
     ) -> None:
         """Advance one sequence and publish what came of it. Whatever goes wrong here concerns it alone."""
         sequence, num_generated = item.sequence, item.sequence.num_generated
+        if sequence.has_ended:
+            return
         try:
             events = sequence.advance(item.num_tokens, logits, likeliest, now)
         except RequestError as error:
@@ -298,6 +304,9 @@ class Engine:
 
     def _end(self, sequence: LiveSequence, event: TerminalEvent) -> None:
         """The one place where a sequence ends: it gives back what it holds, then its client is told."""
+        if sequence.has_ended:
+            return  # whoever was told of another one's end has ended it
+        sequence.has_ended = True
         self._intake.forget(sequence)
         try:
             if sequence.admission is not None:

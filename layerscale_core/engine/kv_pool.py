@@ -288,9 +288,9 @@ class PagedKVPool:
     def _check_ranges(self, table: PagedTable) -> None:
         assert all(0 <= page.start < page.stop <= self._page_size for page in table.pages), "an empty or wild range"
         assert 0 <= table.num_sealed <= len(table.pages)
-        parts = [part for part in (table.pages[: table.num_sealed], table.pages[table.num_sealed :]) if part]
-        assert all(page.stop == self._page_size for part in parts for page in part[:-1]), "a gap before the last page"
-        assert all(page.start == 0 for part in parts for page in part[1:]), "a gap after the first page"
+        sealed, growing = table.pages[: table.num_sealed], table.pages[table.num_sealed :]
+        assert all(page.stop == self._page_size for page in (*sealed[:-1], *growing[:-1])), "a gap before the last page"
+        assert all(page.start == 0 for page in (*sealed[1:], *growing[1:])), "a gap after the first page"
         assert sum(page.stop - page.start for page in table.pages) == table.num_tokens, "tokens are miscounted"
 
     def _check_reservation(self, reservation: PageReservation) -> None:
@@ -398,7 +398,7 @@ def _cut(table: PagedTable, num_tokens: int) -> list[PageRange]:
         num_pages -= 1
     if surplus:
         table.pages[num_pages - 1].stop -= surplus
-    if num_pages < table.num_sealed or (surplus and num_pages == table.num_sealed):
+    if num_pages < table.num_sealed + bool(surplus):
         table.num_sealed = 0  # what was set apart is no longer whole
     dropped = table.pages[num_pages:]
     del table.pages[num_pages:]

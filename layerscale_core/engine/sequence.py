@@ -65,6 +65,7 @@ class LiveSequence:
         num_cached: leading tokens that were found in the prefix cache; None until it begins to compute.
         prefix_miss: why they are not more.
         admission: None while it waits.
+        has_ended: it was sent its terminal event, or is about to be.
         submitted_at, first_token_at, last_token_at: clock readings, None until then.
     """
 
@@ -89,6 +90,7 @@ class LiveSequence:
         self.max_computed = self.prompt_len + max(self.max_new_tokens - 1, 0)
         self.num_computed = 0
         self.steps_waited = 0
+        self.has_ended = False
         self.num_cached: int | None = None
         self.prefix_miss: PrefixMiss | None = None
 
