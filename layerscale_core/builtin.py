@@ -33,10 +33,16 @@ def layerscale_model_formats() -> Sequence[ModelFormat]:
 
 @hookimpl(trylast=True)
 def layerscale_stream_types() -> Sequence[StreamType]:
-    """Market bars."""
-    from layerscale_core.streams import OhlcvStream  # noqa: PLC0415
+    """Market bars, sensors, positions, events, vital signs."""
+    from layerscale_core.streams import (  # noqa: PLC0415
+        EventStream,
+        IotStream,
+        OhlcvStream,
+        SpatialStream,
+        VitalsStream,
+    )
 
-    return (OhlcvStream(),)
+    return (OhlcvStream(), IotStream(), SpatialStream(), EventStream(), VitalsStream())
 
 
 @hookimpl(trylast=True)

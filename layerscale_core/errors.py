@@ -14,6 +14,9 @@
     └── RequestError                 one request fails; the engine and its neighbours go on
         ├── InvalidRequestError      the client's fault: a field, a value, a size
         │   └── ContextLengthError   the prompt does not fit the context window
+        ├── NotFoundError            no such session or flash query
+        ├── ConflictError            it exists already
+        ├── MaxSessionsError         all sessions that memory is reserved for exist
         ├── QueueFullError           too much is waiting; try again later
         ├── NoBurstSlotsError        the pool is too small for this request, ever
         ├── ShuttingDownError        the server is loading or draining
@@ -110,6 +113,39 @@ class ContextLengthError(InvalidRequestError):
         )
         self.prompt_len = prompt_len
         self.max_context_len = max_context_len
+
+
+class NotFoundError(RequestError):
+    """What a request names does not exist.
+
+    Args:
+        code: ``session_not_found`` or ``flash_query_not_found``.
+    """
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ConflictError(RequestError):
+    """What a request wants to make exists already.
+
+    Args:
+        code: a stable machine-readable code.
+    """
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class MaxSessionsError(RequestError):
+    """Every session that memory is reserved for exists."""
+
+    code = "max_sessions_reached"
+
+    def __init__(self, max_sessions: int) -> None:
+        super().__init__(f"all {max_sessions} sessions exist; delete one, or start the server with more --sessions")
 
 
 class QueueFullError(RequestError):

@@ -26,7 +26,7 @@ from layerscale_core.engine.validation import check_request
 from layerscale_core.engine.waiting_queue import WaitingQueue
 from layerscale_core.errors import NoBurstSlotsError, RequestError, ShuttingDownError, StepError
 from layerscale_core.specs.executor import Executor
-from layerscale_core.specs.kv_pool import KVPool
+from layerscale_core.specs.kv_pool import KVPool, PageTable
 from layerscale_core.specs.scheduler import SchedulerPolicy, TokenBudget
 from layerscale_core.specs.tokenizer import Tokenizer
 
@@ -39,6 +39,9 @@ class Engine:
     Threads: ``step`` belongs to the engine thread, which ``start`` makes; without it, whoever calls ``step`` is that
     thread, and simulations run in virtual time. Everything else may be called from any thread, and from a sink too
     except for ``drain`` and ``stop``.
+
+    Sessions hold tables of their own and run *resident* sequences on them: beside the queue and the burst slots, in the
+    same steps as everybody else.
 
     Args:
         executor: closed by whoever made it, after ``stop``.
@@ -71,6 +74,7 @@ class Engine:
         self._intake = Intake(WaitingQueue(limits.max_waiting, limits.waiting_prompt_tokens))
         self._running: dict[int, LiveSequence] = {}
         self._num_admitted = 0
+        self._num_burst = 0
         self._counters = Counters(last_progress=clock())
         self._pool_stats = pool.stats()
         self._thread: threading.Thread | None = None
@@ -107,6 +111,38 @@ class Engine:
             message = "prompt and max_tokens together need more KV memory than there is for stateless requests"
             raise NoBurstSlotsError(message)
         self._intake.accept(sequence)
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Have something called on the engine thread before the next step.
+
+        Raises:
+            ShuttingDownError: the engine has stopped, or is about to.
+        """
+        self._intake.post(call)
+
+    def begin_resident(self, request: Request, sink: EventSink, table: PageTable, first_position: int) -> LiveSequence:
+        """Compute further tokens of a table that belongs to a session, from the next step on. Engine thread.
+
+        Args:
+            table: what the prompt's tokens follow; not released at the end.
+            first_position: of the prompt's first token.
+
+        Raises:
+            ShuttingDownError: no work is accepted any more.
+            InvalidRequestError: the id is in use.
+        """
+        now = self._clock()
+        sequence = LiveSequence(
+            request, sink, self._tokenizer, self._limits.max_context_len, now, first_position=first_position
+        )
+        self._intake.accept_resident(sequence)
+        self._run_admitted(sequence, table, now, is_owner=False)
+        sequence.begin(num_cached=0, miss=None)
+        return sequence
+
+    def end_resident(self, sequence: LiveSequence) -> None:
+        """End a session's sequence at once, as cancelled; one that has ended is no mistake. Engine thread."""
+        self._end(sequence, Cancelled())
 
     def cancel(self, request_id: str) -> None:
         """End a request before the next step, whatever it is doing. One that is unknown or has ended is no mistake."""
@@ -157,6 +193,7 @@ class Engine:
 
     def step(self) -> bool:
         """Admit, plan, compute, sample, commit and publish, once; returns whether there was anything to compute."""
+        self._call_posted()
         self._end_cancelled()
         self._admit()
         started = self._clock()
@@ -187,21 +224,29 @@ class Engine:
         except BaseException:
             self._break_down()
 
+    def _call_posted(self) -> None:
+        for call in self._intake.take_posted():
+            contained(lambda call: call(), call, "a posted call failed")
+
     def _end_cancelled(self) -> None:
         for sequence in self._intake.take_cancelled():
             self._end(sequence, Cancelled())
 
     def _admit(self) -> None:
         """Admit in the order of arrival while there is room; whoever does not fit yet holds up all behind it."""
-        while len(self._running) < self._limits.max_running and (sequence := self._intake.head()) is not None:
+        while self._num_burst < self._limits.max_running and (sequence := self._intake.head()) is not None:
             if not self._pool.can_admit(sequence.max_computed):
-                assert self._running, "the pool refuses a sequence that fits, and nothing will be given back"
+                assert self._num_burst, "the pool refuses a sequence that fits, and nothing will be given back"
                 break
             now = self._clock()
             self._intake.admit_head(now)
-            sequence.admission = Admission(self._num_admitted, self._pool.admit(sequence.max_computed), now)
-            self._running[self._num_admitted] = sequence
-            self._num_admitted += 1
+            self._run_admitted(sequence, self._pool.admit(sequence.max_computed), now, is_owner=True)
+
+    def _run_admitted(self, sequence: LiveSequence, table: PageTable, now: float, *, is_owner: bool) -> None:
+        sequence.admission = Admission(self._num_admitted, table, now, is_owner=is_owner)
+        self._running[self._num_admitted] = sequence
+        self._num_admitted += 1
+        self._num_burst += is_owner
 
     def _commit(
         self,
@@ -228,6 +273,8 @@ class Engine:
     ) -> None:
         """Advance one sequence and publish what came of it. Whatever goes wrong here concerns it alone."""
         sequence, num_generated = item.sequence, item.sequence.num_generated
+        if sequence.has_ended:
+            return
         try:
             events = sequence.advance(item.num_tokens, logits, likeliest, now)
         except RequestError as error:
@@ -257,18 +304,24 @@ class Engine:
 
     def _end(self, sequence: LiveSequence, event: TerminalEvent) -> None:
         """The one place where a sequence ends: it gives back what it holds, then its client is told."""
+        if sequence.has_ended:
+            return  # whoever was told of another one's end has ended it
+        sequence.has_ended = True
         self._intake.forget(sequence)
         try:
             if sequence.admission is not None:
                 del self._running[sequence.admission.sequence_id]
                 settle = self._sharing.withdraw if isinstance(event, Failed) else self._sharing.publish
                 settle(sequence)
-                self._pool.release(sequence.admission.table)
+                if sequence.admission.is_owner:
+                    self._num_burst -= 1
+                    self._pool.release(sequence.admission.table)
         finally:
             self._send(sequence, event)
         contained(self._observer.on_request_finished, sequence.metrics(event), "the observer failed")
 
     def _end_all(self) -> None:
+        self._call_posted()
         for sequence in self._intake.live():
             self._end(sequence, Failed(ShuttingDownError("the server shut down before the answer was complete")))
         self._pool_stats = self._pool.stats()
@@ -280,6 +333,7 @@ class Engine:
         failed = Failed(logged_error("the engine broke down"))
         for sequence in self._intake.abandon():
             self._send(sequence, failed)
+        self._call_posted()  # whoever waits for one is told
 
     def _send(self, sequence: LiveSequence, event: Event) -> bool:
         return contained(sequence.sink, event, "the sink of request %s failed", sequence.request.request_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from layerscale_core.engine.sequence import LiveSequence
 from layerscale_core.engine.waiting_queue import WaitingQueue
@@ -23,6 +24,7 @@ class Intake:
         self._waiting = waiting
         self._live: dict[str, LiveSequence] = {}
         self._cancelled: list[LiveSequence] = []
+        self._posted: list[Callable[[], None]] = []
         self._has_news = False
         self._is_accepting = True
         self._is_stopping = False
@@ -51,12 +53,20 @@ class Intake:
         """
         with self._changed:
             self.check_accepting(sequence.prompt_len)
-            if sequence.request.request_id in self._live:
-                raise InvalidRequestError("request_id is in use", param="request_id")
-            if not self._live:
-                self._busy_since = sequence.submitted_at
-            self._live[sequence.request.request_id] = sequence
+            self._enlist(sequence)
             self._waiting.push(sequence)
+            self._announce()
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Have something called on the engine thread before the next step.
+
+        Raises:
+            ShuttingDownError: there will be none.
+        """
+        with self._changed:
+            if self._is_stopping:
+                raise ShuttingDownError("the server is shutting down and accepts no work")
+            self._posted.append(call)
             self._announce()
 
     def cancel(self, request_id: str) -> None:
@@ -101,10 +111,28 @@ class Intake:
 
     # Engine thread; it alone takes requests out
 
-    def take_cancelled(self) -> list[LiveSequence]:
-        """The live sequences to end before the next step, each once. All news counts as seen from here on."""
+    def take_posted(self) -> list[Callable[[], None]]:
+        """What was posted since the last time. All news counts as seen from here on."""
         with self._changed:
             self._has_news = False
+            posted, self._posted = self._posted, []
+            return posted
+
+    def accept_resident(self, sequence: LiveSequence) -> None:
+        """Make a session's sequence live; it does not queue.
+
+        Raises:
+            ShuttingDownError: nothing is accepted any more.
+            InvalidRequestError: its id is in use.
+        """
+        with self._changed:
+            if not self._is_accepting:
+                raise ShuttingDownError("the server is shutting down and accepts no work")
+            self._enlist(sequence)
+
+    def take_cancelled(self) -> list[LiveSequence]:
+        """The live sequences to end before the next step, each once."""
+        with self._changed:
             cancelled, self._cancelled = self._cancelled, []
             return [each for each in dict.fromkeys(cancelled) if self._live.get(each.request.request_id) is each]
 
@@ -135,6 +163,7 @@ class Intake:
         """Accept nothing any more and forget all live sequences at once; returns them."""
         with self._changed:
             self._is_accepting = False
+            self._is_stopping = True
             live = list(self._live.values())
             self._live.clear()
             self._waiting.clear()
@@ -142,9 +171,16 @@ class Intake:
             return live
 
     def wait_for_news(self) -> None:
-        """Sleep until something was accepted or cancelled since ``take_cancelled``, or ``stop`` was called."""
+        """Sleep until something was posted, accepted or cancelled since ``take_posted``, or ``stop`` was called."""
         with self._changed:
             self._changed.wait_for(lambda: self._has_news or self._is_stopping)
+
+    def _enlist(self, sequence: LiveSequence) -> None:
+        if sequence.request.request_id in self._live:
+            raise InvalidRequestError("request_id is in use", param="request_id")
+        if not self._live:
+            self._busy_since = sequence.submitted_at
+        self._live[sequence.request.request_id] = sequence
 
     def _announce(self) -> None:
         self._has_news = True

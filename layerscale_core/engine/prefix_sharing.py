@@ -56,13 +56,14 @@ class PrefixSharing:
 
     def publish(self, sequence: LiveSequence) -> None:
         """Share what a sequence computed, if its prompt is done."""
-        if self._is_on and sequence.is_decoding:
+        if self._is_on and sequence.is_decoding and sequence.shares_prefix:
             request, computed = sequence.request, sequence.tokens[: sequence.num_computed]
             self._pool.publish(sequence.admitted.table, computed, request.cache_key)
 
     def withdraw(self, sequence: LiveSequence) -> None:
         """Share nothing of a sequence that failed."""
-        self._pool.withdraw(sequence.admitted.table)
+        if sequence.shares_prefix:
+            self._pool.withdraw(sequence.admitted.table)
 
     def _must_wait(self, sequence: LiveSequence, ready: Iterable[LiveSequence]) -> bool:
         if sequence in self._awaited:
@@ -70,13 +71,13 @@ class PrefixSharing:
         if sequence.scores_whole_prompt or not self._is_on:
             return False
         for other in ready:
-            if not other.is_decoding and self._is_worth_waiting(sequence, other):
+            if other.shares_prefix and not other.is_decoding and self._is_worth_waiting(sequence, other):
                 self._awaited[sequence] = other
                 return True
         return False
 
     def _is_worth_waiting(self, sequence: LiveSequence, other: LiveSequence) -> bool:
-        if sequence.request.cache_key != other.request.cache_key or other.request.priority > sequence.request.priority:
+        if sequence.request.cache_key != other.request.cache_key or other.priority > sequence.priority:
             return False
         num_saved = self._num_shared(sequence, other) - (other.num_cached or 0)
         return num_saved > 0 and 2 * num_saved >= other.num_uncomputed

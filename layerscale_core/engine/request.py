@@ -76,11 +76,13 @@ class TokensGenerated:
         text: may be empty while bytes of a character, or a possible stop text, are held back.
         token_ids: the tokens of this step.
         logprobs: one per token when asked for, else empty.
+        position: of the first of these tokens in its sequence.
     """
 
     text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] = ()
+    position: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +92,16 @@ class Finished:
     Attributes:
         text: what was held back and is shown after all.
         stop_text: the stop text that was met, or None.
+        logit_gap: how far the likeliest first token was ahead of the second, in logits, when that was asked for.
+        is_early: the first token was the whole answer, because its logit gap was wide enough.
     """
 
     reason: FinishReason
     usage: Usage
     text: str = ""
     stop_text: str | None = None
+    logit_gap: float | None = None
+    is_early: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,18 @@ def pick(logits: NDArray[np.float32], likeliest: int, params: SamplingParams, po
     return index if token_ids is None else int(token_ids[index])
 
 
+def logit_gap(logits: NDArray[np.float32]) -> float:
+    """How far the likeliest token is ahead of the second, in logits; 0 for a vocabulary of one.
+
+    Args:
+        logits: [vocab_size], as the model gave them.
+    """
+    if logits.size < 2:
+        return 0.0
+    second, first = np.partition(logits, -2)[-2:]
+    return float(first) - float(second)
+
+
 def token_logprob(logits: NDArray[np.float32], token_id: int, num_top: int) -> TokenLogprob:
     """A token's log-probability and the ``num_top`` likeliest alternatives, under the distribution of the model itself.
 

@@ -27,6 +27,8 @@ class SamplingParams:
         min_tokens: stop tokens are not sampled before this many tokens.
         logprobs: how many most likely tokens to report per generated token; None = none, 0 = the chosen one only.
         prompt_logprobs: the same for the prompt's tokens.
+        logit_gap: report how far the likeliest first token is ahead of the second.
+        early_gap: end after the first token if its logit gap is at least this; None = never.
     """
 
     max_tokens: int
@@ -45,3 +47,5 @@ class SamplingParams:
     min_tokens: int = 0
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    logit_gap: bool = False
+    early_gap: float | None = None

@@ -22,7 +22,7 @@ from layerscale_core.engine.request import (
     TokensGenerated,
     Usage,
 )
-from layerscale_core.engine.sampler import Sampler, token_logprob
+from layerscale_core.engine.sampler import Sampler, logit_gap, token_logprob
 from layerscale_core.errors import NumericalError
 from layerscale_core.specs.kv_pool import PageTable, PrefixMiss
 from layerscale_core.specs.scheduler import RunningSequence
@@ -36,12 +36,14 @@ class Admission:
     Attributes:
         sequence_id: ascending in the order of admission.
         admitted_at: clock reading.
+        is_owner: the table ends with the sequence; otherwise it belongs to a session.
     """
 
     sequence_id: int
     table: PageTable
     admitted_at: float
     page_arrays: PageArrays = field(default_factory=PageArrays)
+    is_owner: bool = True
 
 
 class LiveSequence:
@@ -51,29 +53,44 @@ class LiveSequence:
     ``[num_computed, len(tokens))`` are not: the rest of the prompt in prefill, then the last sampled token. The very
     last token of an answer is never computed.
 
+    In a session the tokens before these are in the pool already; then ``tokens`` begins at ``first_position``.
+
     Thread: made by whoever submits, from then on the engine's.
 
     Attributes:
+        priority: its class of work; may be raised.
+        first_position: RoPE position of its first token.
         max_new_tokens: what was asked for, clipped to the context window.
         max_computed: most tokens that will ever be in the pool.
         num_cached: leading tokens that were found in the prefix cache; None until it begins to compute.
         prefix_miss: why they are not more.
         admission: None while it waits.
+        has_ended: it was sent its terminal event, or is about to be.
         submitted_at, first_token_at, last_token_at: clock readings, None until then.
     """
 
     def __init__(
-        self, request: Request, sink: EventSink, tokenizer: Tokenizer, max_context_len: int, submitted_at: float
+        self,
+        request: Request,
+        sink: EventSink,
+        tokenizer: Tokenizer,
+        max_context_len: int,
+        submitted_at: float,
+        *,
+        first_position: int = 0,
     ) -> None:
         params = request.sampling
         self.request = request
         self.sink = sink
+        self.priority = request.priority
+        self.first_position = first_position
         self.tokens = list(request.prompt_ids)
         self.prompt_len = len(self.tokens)
-        self.max_new_tokens = min(params.max_tokens, max_context_len - self.prompt_len)
+        self.max_new_tokens = min(params.max_tokens, max_context_len - first_position - self.prompt_len)
         self.max_computed = self.prompt_len + max(self.max_new_tokens - 1, 0)
         self.num_computed = 0
         self.steps_waited = 0
+        self.has_ended = False
         self.num_cached: int | None = None
         self.prefix_miss: PrefixMiss | None = None
 
@@ -87,6 +104,7 @@ class LiveSequence:
         self._sampler = Sampler(params, request.prompt_ids, self.max_new_tokens, self._stop_ids)
         self._detokenizer = IncrementalDetokenizer(tokenizer, params.stop)
         self._prompt_logprobs: list[TokenLogprob | None] = [None]
+        self._logit_gap: float | None = None
 
     @property
     def admitted(self) -> Admission:
@@ -120,6 +138,11 @@ class LiveSequence:
         return self.num_cached is not None
 
     @property
+    def shares_prefix(self) -> bool:
+        """Whether its prompt may come from the prefix cache, and go there. A session's is its own."""
+        return self.admitted.is_owner
+
+    @property
     def scores_whole_prompt(self) -> bool:
         """Whether every prompt token's logits are wanted, so that all must be computed."""
         return self.request.sampling.prompt_logprobs is not None
@@ -139,7 +162,7 @@ class LiveSequence:
         """What the scheduler policy sees."""
         return RunningSequence(
             sequence_id=self.admitted.sequence_id,
-            priority=self.request.priority,
+            priority=self.priority,
             num_uncomputed=self.num_uncomputed,
             is_decoding=self.is_decoding,
             wants_prompt_logits=self._scores_prompt,
@@ -205,6 +228,9 @@ class LiveSequence:
         if self.max_new_tokens == 0:
             return [self._finished(FinishReason.LENGTH)]
         assert likeliest is not None
+        params, position = self.request.sampling, self.first_position + len(self.tokens)
+        if self.num_generated == 0 and (params.logit_gap or params.early_gap is not None):
+            self._logit_gap = logit_gap(logits)
         token_id = self._sampler.sample(logits, likeliest)
         self.tokens.append(token_id)
         self.first_token_at = now if self.first_token_at is None else self.first_token_at
@@ -212,15 +238,21 @@ class LiveSequence:
         if token_id in self._stop_ids:
             return [self._finished(FinishReason.STOP)]
         text = self._detokenizer.push(token_id)
-        num_top = self.request.sampling.logprobs
-        logprobs = () if num_top is None else (token_logprob(logits, token_id, num_top),)
-        generated = TokensGenerated(text, (token_id,), logprobs)
+        logprobs = () if params.logprobs is None else (token_logprob(logits, token_id, params.logprobs),)
+        generated = TokensGenerated(text, (token_id,), logprobs, position)
         if self._detokenizer.stop_text is not None:
             return [generated, self._finished(FinishReason.STOP)]
+        if self._is_clear_enough():
+            return [generated, self._finished(FinishReason.STOP, is_early=True)]
         if self.num_generated == self.max_new_tokens:
             return [generated, self._finished(FinishReason.LENGTH)]
         return [generated]
 
-    def _finished(self, reason: FinishReason) -> Finished:
+    def _is_clear_enough(self) -> bool:
+        """Whether the first token may be the whole answer."""
+        wanted, gap = self.request.sampling.early_gap, self._logit_gap
+        return self.num_generated == 1 and wanted is not None and gap is not None and gap >= wanted
+
+    def _finished(self, reason: FinishReason, *, is_early: bool = False) -> Finished:
         held_back = self._detokenizer.flush()
-        return Finished(reason, self.usage, held_back, self._detokenizer.stop_text)
+        return Finished(reason, self.usage, held_back, self._detokenizer.stop_text, self._logit_gap, is_early)

@@ -40,7 +40,7 @@ class StepBuilder:
             self._cu_seqlens[index + 1] = num_tokens
             first, stop = sequence.num_computed, sequence.num_computed + item.num_tokens
             self._token_ids[start:num_tokens] = sequence.tokens[first:stop]
-            self._positions[start:num_tokens] = np.arange(first, stop)
+            self._positions[start:num_tokens] = np.arange(first, stop) + sequence.first_position
             self._slot_mapping[start:num_tokens] = self._append(sequence, item.num_tokens)
             wanted = np.arange(num_tokens - item.num_logits, num_tokens)
             self._logits_indices[num_logits : num_logits + item.num_logits] = wanted

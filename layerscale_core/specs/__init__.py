@@ -9,7 +9,16 @@ from layerscale_core.specs.backend import Backend, BackendOptions, Capabilities,
 from layerscale_core.specs.executor import Executor, KVLayout, StepBatch
 from layerscale_core.specs.hooks import ENTRY_POINT_GROUP, PROJECT_NAME, hookimpl, hookspec
 from layerscale_core.specs.kernels import Array, Kernels
-from layerscale_core.specs.kv_pool import KVPool, MissReason, PageCopy, PageRange, PageTable, PoolStats, PrefixMiss
+from layerscale_core.specs.kv_pool import (
+    KVPool,
+    MissReason,
+    PageCopy,
+    PageRange,
+    PageTable,
+    PoolStats,
+    PrefixMiss,
+    Reservation,
+)
 from layerscale_core.specs.licensing import FREE_LICENSE, FREE_TIER, PRO_TIER, License, LicenseVerifier, Tier
 from layerscale_core.specs.memory import Allocator, MemoryNeeds, MemoryStats, StepLimits
 from layerscale_core.specs.model_format import ModelFile, ModelFormat, WeightSource
@@ -57,6 +66,7 @@ __all__ = [
     "PrefixMiss",
     "Priority",
     "Probe",
+    "Reservation",
     "RunningSequence",
     "ScheduledTokens",
     "SchedulerPolicy",

@@ -81,6 +81,15 @@ class PageTable(Protocol):
         ...
 
 
+class Reservation(Protocol):
+    """A session's own pages: its table and the forks of it take them, and nobody else."""
+
+    @property
+    def num_left(self) -> int:
+        """Pages that are neither taken nor promised to a fork."""
+        ...
+
+
 class KVPool(Protocol):
     """Pages, reference-counted and copy-on-write. What is admitted cannot run out."""
 
@@ -108,15 +117,38 @@ class KVPool(Protocol):
         """
         ...
 
+    def can_reserve(self, num_pages: int) -> bool:
+        """Whether as many of the sessions' pages are not yet reserved."""
+        ...
+
+    def reserve(self, num_pages: int) -> Reservation:
+        """Set sessions' pages aside.
+
+        Raises:
+            AssertionError: ``can_reserve`` was not asked or said no.
+        """
+        ...
+
+    def release_reservation(self, reservation: Reservation) -> None:
+        """Give a reservation back. Every table in it was released before."""
+        ...
+
+    def admit_reserved(self, reservation: Reservation) -> PageTable:
+        """An empty table that takes its pages from a reservation, as long as some are left there."""
+        ...
+
     def can_fork(self, table: PageTable, max_tokens: int) -> bool:
         """Whether a fork that may grow to ``max_tokens`` can be promised what it does not share."""
         ...
 
-    def fork(self, table: PageTable, max_tokens: int) -> PageTable:
+    def fork(self, table: PageTable, max_tokens: int, *, num_tokens: int | None = None) -> PageTable:
         """Make a sequence that begins as a copy of another; shares its pages, copies none.
+
+        The fork of a reserved table is promised pages of the same reservation.
 
         Args:
             max_tokens: what the fork may grow to, the shared tokens included.
+            num_tokens: only so many of its first tokens; None = all. Fewer only of a reserved table.
 
         Raises:
             AssertionError: ``can_fork`` was not asked or said no.
@@ -172,8 +204,17 @@ class KVPool(Protocol):
     def drop_front(self, table: PageTable, num_tokens: int) -> None:
         """Make a sequence's oldest tokens invalid; at least one stays. Pages that hold no other are given back.
 
-        The promise stays as it is, and a sequence without its beginning publishes nothing.
+        The promise stays as it is, and a sequence without its beginning publishes nothing. Where ``begin_page`` was
+        called, the oldest tokens are those after it: what was there before stays, and all the others may go.
         """
+        ...
+
+    def begin_page(self, table: PageTable) -> None:
+        """Have a reserved table's next token begin a page of its own, which sets what is held so far apart for good."""
+        ...
+
+    def truncate(self, table: PageTable, num_tokens: int) -> None:
+        """Keep the first ``num_tokens`` tokens of a reserved table; its reservation gets the other pages back."""
         ...
 
     def release(self, table: PageTable) -> None:

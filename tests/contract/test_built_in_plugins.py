@@ -53,3 +53,51 @@ class TestOhlcv(StreamTypeContract):
 
     def make_stream_type(self) -> StreamType:
         return PluginRegistry.discover().stream_types()["ohlcv"]
+
+
+class TestIot(StreamTypeContract):
+    entries = (
+        {"sid": "boiler-3", "val": 91.5, "lo": 20.0, "hi": 80.0, "timestamp": 1704205800},
+        {"sid": "boiler-4", "val": 20, "lo": 20, "hi": 80},
+        {"sid": "", "val": -1.0, "lo": -5.0, "hi": -0.5},
+    )
+    required = ("sid", "val", "lo", "hi")
+
+    def make_stream_type(self) -> StreamType:
+        return PluginRegistry.discover().stream_types()["iot"]
+
+
+class TestSpatial(StreamTypeContract):
+    entries = (
+        {"x": 12.5, "y": -3.0, "z": 0.4, "spd": 5.25, "hdg": 270.0, "timestamp": 1704205800},
+        {"x": 13, "y": -3, "z": 0, "spd": 5, "hdg": 0, "timestamp": 1704205801},
+        {"x": 13.0, "y": -2.0, "z": 0.0, "spd": 0.0, "hdg": 359.5},
+    )
+    required = ("x", "y", "z", "spd", "hdg")
+
+    def make_stream_type(self) -> StreamType:
+        return PluginRegistry.discover().stream_types()["spatial"]
+
+
+class TestEvent(StreamTypeContract):
+    entries = (
+        {"src": "api-gateway", "sev": 4, "cat": "timeout", "cnt": 12, "timestamp": 1704205800},
+        {"src": "api-gateway", "sev": 0, "cat": "restart", "cnt": 0},
+        {"src": "", "sev": 5, "cat": "", "cnt": 1},
+    )
+    required = ("src", "sev", "cat", "cnt")
+
+    def make_stream_type(self) -> StreamType:
+        return PluginRegistry.discover().stream_types()["event"]
+
+
+class TestVitals(StreamTypeContract):
+    entries = (
+        {"hr": 72.0, "bp_s": 120.0, "bp_d": 80.0, "spo2": 98.0, "temp": 36.8, "timestamp": 1704205800},
+        {"hr": 130, "bp_s": 119.5, "bp_d": 80, "spo2": 88, "temp": 39},
+        {"hr": 50.0, "bp_s": 90.0, "bp_d": 60.0, "spo2": 95.0, "temp": 35.5},
+    )
+    required = ("hr", "bp_s", "bp_d", "spo2", "temp")
+
+    def make_stream_type(self) -> StreamType:
+        return PluginRegistry.discover().stream_types()["vitals"]

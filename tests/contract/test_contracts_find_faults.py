@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from layerscale_core.allocator import CountingAllocator
-from layerscale_core.conformance import BackendContract, KVPoolContract, SchedulerPolicyContract, tiny_spec
+from layerscale_core.conformance import (
+    BackendContract,
+    KVPoolContract,
+    SchedulerPolicyContract,
+    StreamTypeContract,
+    tiny_spec,
+)
 from layerscale_core.conformance.executors import kv_layout, open_executor
 from layerscale_core.conformance.kv_pool import PROMPT as SHARED_PROMPT
 from layerscale_core.conformance.paging import PROMPT, ROPES, cut
@@ -19,6 +26,7 @@ from layerscale_core.models import RopeSpec
 from layerscale_core.reference import ReferenceKernels
 from layerscale_core.reference.kernels import PagedKV, Step
 from layerscale_core.specs import Capabilities, PageTable, PrefixMiss, ScheduledTokens, TokenBudget
+from layerscale_core.streams import IotStream
 
 BACKEND = SimpleNamespace(name="faulty", capabilities=Capabilities())
 KV = kv_layout(tiny_spec(), 16)
@@ -259,3 +267,87 @@ def test_a_policy_that_overspends_is_found() -> None:
     )
     with pytest.raises(AssertionError):
         SchedulerPolicyContract().test_every_decision_is_within_bounds(policy, TokenBudget(16, 2), seed=0)
+
+
+class IotContract(StreamTypeContract):
+    entries = (
+        {"sid": "boiler", "val": 91.5, "lo": 20.0, "hi": 80.0, "timestamp": 1704205800},
+        {"sid": "pump", "val": 50.0, "lo": 20.0, "hi": 80.0},
+    )
+    required = ("sid", "val", "lo", "hi")
+
+
+class WritesNamesAsTheyCome(IotStream):
+    """Lets whoever names a sensor write lines of their own."""
+
+    def render(self, entry: Mapping[str, Any]) -> str:
+        return f"{entry['sid']} {entry['val']}"
+
+
+class TakesHalfPairs(IotStream):
+    """Accepts texts that UTF-8 cannot carry."""
+
+    def validate(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**super().validate({**entry, "sid": "boiler"}), "sid": entry["sid"]}
+
+
+class ConvertsOnEveryValidation(IotStream):
+    """Stores another unit than it takes, and converts again when it restores."""
+
+    def validate(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        validated = super().validate(entry)
+        return {**validated, "timestamp": 1000 * validated.get("timestamp", 0)}
+
+
+class KeepsTheClientsObject(IotStream):
+    """Checks an entry and hands back the same object."""
+
+    def validate(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        super().validate(entry)
+        return entry
+
+
+class SumsToInfinity(IotStream):
+    """Forgets that sums of finite numbers need not be."""
+
+    def statistics(self, entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        return {**super().statistics(entries), "total": sum((each["val"] for each in entries), 0.0)}
+
+
+class CountsInFloats(IotStream):
+    """Says 0 of an empty window and 0.0 of others."""
+
+    def statistics(self, entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        answer = dict(super().statistics(entries))
+        return answer | {"threshold_breaches": float(answer["threshold_breaches"]) if entries else 0}
+
+
+class SharesItsZeros(IotStream):
+    """Hands out one object to everybody."""
+
+    def __init__(self) -> None:
+        self._zeros = super().statistics([])
+
+    def statistics(self, entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        return super().statistics(entries) if entries else self._zeros
+
+
+IOT = IotContract()
+
+
+@pytest.mark.parametrize(
+    ("stream_type", "promise"),
+    [
+        (WritesNamesAsTheyCome, lambda iot: IOT.test_texts_in_an_entry_cannot_break_its_line(iot, "\u2028")),
+        (TakesHalfPairs, lambda iot: IOT.test_texts_in_an_entry_cannot_break_its_line(iot, "\ud800")),
+        (ConvertsOnEveryValidation, IOT.test_a_validated_entry_can_be_saved_and_restored),
+        (KeepsTheClientsObject, IOT.test_a_valid_entry_is_returned_and_not_changed),
+        (SumsToInfinity, IOT.test_statistics_are_finite_even_of_extreme_numbers),
+        (CountsInFloats, IOT.test_statistics_have_the_same_fields_for_any_window),
+        (SharesItsZeros, IOT.test_statistics_leave_the_window_as_it_is_and_share_nothing),
+    ],
+)
+def test_a_wrong_stream_type_is_found(stream_type: type[IotStream], promise: Callable[[IotStream], None]) -> None:
+    promise(IotStream())
+    with pytest.raises((AssertionError, ValueError)):  # JSON's encoder refuses with the second
+        promise(stream_type())

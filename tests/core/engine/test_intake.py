@@ -42,21 +42,21 @@ def cancel(intake: Intake) -> None:
 @pytest.mark.parametrize("news", [accept, cancel, Intake.stop])
 def test_news_that_came_before_sleep_is_not_slept_through(intake: Intake, news: Callable[[Intake], None]) -> None:
     intake.accept(make_sequence("old"))
-    intake.take_cancelled()
+    intake.take_posted()
     news(intake)
     assert wakes(intake)
 
 
 def test_what_was_seen_is_no_news(intake: Intake) -> None:
     intake.accept(make_sequence("old"))
-    intake.take_cancelled()
+    intake.take_posted()
     assert not wakes(intake, within_s=0.02)
     intake.stop()  # lets the sleeper go
 
 
 def test_a_stop_is_news_for_ever(intake: Intake) -> None:
     intake.stop()
-    intake.take_cancelled()
+    intake.take_posted()
     assert wakes(intake)
     assert intake.is_stopping
 

@@ -1,0 +1,1 @@
+"""A stream type for LayerScale: observations of weather stations."""

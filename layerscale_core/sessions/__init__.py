@@ -1,0 +1,43 @@
+"""Sessions: contexts that stay in the KV cache, streams that are computed as they arrive, questions answered ahead."""
+
+from layerscale_core.sessions.events import Connected, DataUpdated, FlashReady, SessionClosed, SessionEvent, Subscriber
+from layerscale_core.sessions.flash import (
+    DEFAULT_ANSWER_TOKENS,
+    MAX_ANSWER_TOKENS,
+    MAX_QUERIES,
+    FlashAnswer,
+    FlashQuery,
+)
+from layerscale_core.sessions.session import Session
+from layerscale_core.sessions.sessions import NewFlashQuery, NewSession, SessionLimits, Sessions
+from layerscale_core.sessions.stream import PushAck, StreamCounts
+from layerscale_core.sessions.turns import ChatPrompt, NoPrompt, Prompt, TextPrompt, Turn, TurnFinished
+from layerscale_core.sessions.view import SessionView
+
+__all__ = [
+    "DEFAULT_ANSWER_TOKENS",
+    "MAX_ANSWER_TOKENS",
+    "MAX_QUERIES",
+    "ChatPrompt",
+    "Connected",
+    "DataUpdated",
+    "FlashAnswer",
+    "FlashQuery",
+    "FlashReady",
+    "NewFlashQuery",
+    "NewSession",
+    "NoPrompt",
+    "Prompt",
+    "PushAck",
+    "Session",
+    "SessionClosed",
+    "SessionEvent",
+    "SessionLimits",
+    "SessionView",
+    "Sessions",
+    "StreamCounts",
+    "Subscriber",
+    "TextPrompt",
+    "Turn",
+    "TurnFinished",
+]

@@ -1,0 +1,199 @@
+"""What a session holds: its tokens by region, their positions, and the pages of the KV pool."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from layerscale_core.sessions.window import Run
+from layerscale_core.specs.executor import Executor
+from layerscale_core.specs.kv_pool import KVPool, PageTable
+
+SLACK_PAGES = 2
+"""Pages of a session beside those of its context: the prefix may end, and the data begin, in the middle of a page."""
+
+_MIN_TAIL_TOKENS = 512
+
+
+def pages_of_session(context_len: int, page_size: int) -> int:
+    """Pages that a session with this context reserves, so that it can be filled to its last token."""
+    return -(-context_len // page_size) + SLACK_PAGES
+
+
+def tail_reserve(context_len: int) -> int:
+    """Tokens of a context that data never takes: room for a question and its answer."""
+    return min(max(_MIN_TAIL_TOKENS, context_len // 8), context_len // 2)
+
+
+class SessionContext:
+    """Tokens ``prefix | data | tail`` and the page table that holds those already computed. Thread: engine.
+
+    The tokens up to ``durable_end`` stay until they slide out of the window; the tail after them is the last question
+    with its answer. The first ``num_computed`` tokens are in the pool.
+
+    Data begins on a page of its own, so that the oldest of it can be dropped by moving a page's valid range. Positions
+    do not move with it: dropping leaves a gap of ``gap`` positions between prefix and data, until the context's last
+    position is near. Then ``close_gap`` re-rotates the keys of the data.
+
+    Args:
+        context_len: most tokens, and most positions.
+    """
+
+    def __init__(self, pool: KVPool, executor: Executor, context_len: int) -> None:
+        self.context_len = context_len
+        self.tokens: list[int] = []
+        self.prefix_end = 0
+        self.data_start: int | None = None
+        self.durable_end = 0
+        self.gap = 0
+        self.window: deque[Run] = deque()
+        """What the data region consists of, oldest first."""
+        self._pool = pool
+        self._executor = executor
+        self.reservation = pool.reserve(pages_of_session(context_len, pool.page_size))
+        self.table: PageTable = pool.admit_reserved(self.reservation)
+
+    def release(self) -> None:
+        """Give everything back; nothing of it runs any more."""
+        self._pool.release(self.table)
+        self._pool.release_reservation(self.reservation)
+
+    @property
+    def num_computed(self) -> int:
+        """Tokens in the pool."""
+        return self.table.num_tokens
+
+    @property
+    def num_pending(self) -> int:
+        """Durable tokens still waiting for their forward pass."""
+        return max(0, self.durable_end - self.num_computed)
+
+    @property
+    def has_data(self) -> bool:
+        """Whether a batch of data was ever taken in."""
+        return self.data_start is not None
+
+    @property
+    def data_begin(self) -> int:
+        """First token of the data region, or where it would be."""
+        return self.durable_end if self.data_start is None else self.data_start
+
+    @property
+    def data_budget(self) -> int:
+        """Most tokens of the data region."""
+        return max(0, self.context_len - self.data_begin - tail_reserve(self.context_len))
+
+    def position(self, index: int) -> int:
+        """RoPE position of a token."""
+        return index if self.data_start is None or index < self.data_start else index + self.gap
+
+    @property
+    def room(self) -> int:
+        """Tokens that still find a position after the last one."""
+        return self.context_len - len(self.tokens) - self.gap
+
+    # What stays
+
+    def append(self, token_ids: Sequence[int]) -> None:
+        """Add durable tokens. A tail becomes durable with them, unless there is data: then it goes, and they follow."""
+        if self.takes_data:
+            self.drop_tail()
+            self._add_run(token_ids, is_entry=False)
+            return
+        self.tokens += token_ids
+        self.durable_end = len(self.tokens)
+        if self.has_data:  # none of it is there yet
+            self.data_start = self.durable_end
+
+    def mark_prefix(self) -> None:
+        """Freeze what is held; everything durable is computed and there is no data."""
+        assert not self.has_data
+        self.drop_tail()
+        self.prefix_end = self.durable_end
+
+    def begin_data(self, separator: Sequence[int]) -> None:
+        """Freeze what is held and have data follow it, once all of it, ``separator`` included, is computed."""
+        self.mark_prefix()
+        self.append(separator)
+        self.data_start = self.durable_end
+
+    @property
+    def takes_data(self) -> bool:
+        """Whether what comes before the data is computed, so that data can follow."""
+        return self.data_start is not None and self.num_computed >= self.data_start
+
+    def add_entry(self, token_ids: Sequence[int]) -> None:
+        """Add an entry at the end of the data; there is no tail and it fits."""
+        self._add_run(token_ids, is_entry=True)
+
+    def drop_runs(self, num_runs: int) -> None:
+        """Drop the oldest of the window."""
+        assert self.data_start is not None
+        num_tokens = sum(self.window.popleft().num_tokens for _ in range(num_runs))
+        num_computed = min(num_tokens, self.num_computed - self.data_start)
+        if num_computed > 0:
+            self._pool.drop_front(self.table, num_computed)
+        del self.tokens[self.data_start : self.data_start + num_tokens]
+        self.durable_end -= num_tokens
+        self.gap = self.gap + num_tokens if len(self.tokens) > self.data_start else 0
+
+    def drop_newest(self, num_entries: int) -> None:
+        """Undo the last calls of ``add_entry``; nothing of the entries is computed."""
+        for _ in range(num_entries):
+            self.durable_end -= self.window.pop().num_tokens
+        self.truncate(self.durable_end)
+
+    def can_fork(self, max_tokens: int) -> bool:
+        """Whether a fork of what is durable that may grow to ``max_tokens`` finds pages."""
+        num_pages = -(-(max_tokens - self.durable_end) // self._pool.page_size) + 1
+        return self.reservation.num_left > num_pages  # one more for whoever writes first into a page that is shared
+
+    def close_gap(self) -> None:
+        """Move the data, and the tail after it, to the positions right behind the prefix. No fork shares its pages."""
+        if not self.gap:
+            return
+        assert self.data_start is not None
+        first = _num_pages(self.table, self.data_start)
+        page_ids = np.array([page.page_id for page in self.table.pages[first:]], np.int32)
+        if page_ids.size:
+            self._executor.shift_positions(page_ids, -self.gap)
+        self.gap = 0
+
+    # What comes and goes
+
+    def drop_tail(self) -> None:
+        """Forget the last question and its answer."""
+        self.truncate(self.durable_end)
+
+    def truncate(self, num_tokens: int) -> None:
+        """Keep the first tokens; durable ones are never cut."""
+        assert self.durable_end <= num_tokens <= len(self.tokens)
+        del self.tokens[num_tokens:]
+        self.uncompute(num_tokens)
+
+    def uncompute(self, num_tokens: int) -> None:
+        """Take back what was computed beyond the first tokens."""
+        if self.num_computed > num_tokens:
+            self._pool.truncate(self.table, num_tokens)
+
+    def _add_run(self, token_ids: Sequence[int], *, is_entry: bool) -> None:
+        assert self.durable_end == len(self.tokens), "there is a tail"
+        assert self.takes_data
+        if not self.window:
+            self._pool.begin_page(self.table)
+        self.tokens += token_ids
+        self.durable_end = len(self.tokens)
+        self.window.append(Run(len(token_ids), is_entry))
+
+
+def _num_pages(table: PageTable, num_tokens: int) -> int:
+    """How many of a table's pages hold its first tokens, which end with a page."""
+    num_pages = num_held = 0
+    while num_held < num_tokens:
+        page = table.pages[num_pages]
+        num_held += page.stop - page.start
+        num_pages += 1
+    assert num_held == num_tokens, "data does not begin with a page"
+    return num_pages

@@ -1,0 +1,148 @@
+"""Flash Queries: questions registered once and answered again after every batch of data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from layerscale_core.engine import TokensGenerated
+from layerscale_core.engine.request import Finished
+from layerscale_core.engine.sequence import LiveSequence
+from layerscale_core.errors import ConflictError, InvalidRequestError, NotFoundError
+from layerscale_core.sessions.events import FlashReady
+from layerscale_core.specs.kv_pool import PageTable
+
+MAX_QUERIES = 20
+MAX_ANSWER_TOKENS = 256
+DEFAULT_ANSWER_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class FlashAnswer:
+    """A Flash Query's newest answer.
+
+    Attributes:
+        num_tokens: of the value.
+        data_version: the version it is based on.
+        revision: the session's durable content it is based on; fresh while that is the session's.
+        confidence: logit gap of the first token.
+        evaluated_at: Unix seconds.
+    """
+
+    value: str
+    num_tokens: int
+    data_version: int
+    revision: int
+    confidence: float
+    evaluated_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlashQuery:
+    """A registered question.
+
+    Attributes:
+        token_ids: of the question.
+        answer: None until there is one.
+    """
+
+    id: int
+    query: str
+    max_tokens: int
+    token_ids: tuple[int, ...]
+    answer: FlashAnswer | None = None
+
+    def ready_event(self) -> FlashReady:
+        """What subscribers are told of its answer."""
+        answer = self.answer
+        assert answer is not None
+        return FlashReady(
+            self.id, self.query, answer.value, answer.data_version, answer.confidence, answer.evaluated_at
+        )
+
+
+@dataclass(eq=False, slots=True)
+class Evaluation:
+    """A query being answered.
+
+    Attributes:
+        was_dropped: the evaluation of this query before it was superseded, so that this one may finish.
+        fork: what the session holds for good, shared, and then the question.
+        is_ended_by_us: the session ended it.
+    """
+
+    query_id: int
+    data_version: int
+    revision: int
+    was_dropped: bool
+    fork: PageTable
+    sequence: LiveSequence | None = None
+    is_ended_by_us: bool = False
+    pieces: list[str] = field(default_factory=list)
+    num_tokens: int = 0
+
+    def collect(self, event: TokensGenerated) -> None:
+        """Take in a piece of the answer."""
+        self.pieces.append(event.text)
+        self.num_tokens += len(event.token_ids)
+
+    def answer(self, end: Finished, evaluated_at: int) -> FlashAnswer:
+        """The whole answer."""
+        value = "".join((*self.pieces, end.text))
+        return FlashAnswer(value, self.num_tokens, self.data_version, self.revision, end.logit_gap or 0.0, evaluated_at)
+
+
+class FlashBoard:
+    """A session's queries with their newest answers. Written by the engine thread; ``queries`` is read by any."""
+
+    def __init__(self) -> None:
+        self.queries: tuple[FlashQuery, ...] = ()
+        self._last_id = 0
+
+    def register(self, query: str, max_tokens: int, token_ids: tuple[int, ...]) -> FlashQuery:
+        """Add a question.
+
+        Raises:
+            ConflictError: the same text is registered.
+            InvalidRequestError: there are too many.
+        """
+        if any(each.query == query for each in self.queries):
+            raise ConflictError("this query is registered already", code="duplicate_flash_query")
+        if len(self.queries) >= MAX_QUERIES:
+            raise InvalidRequestError(f"a session has at most {MAX_QUERIES} flash queries", param="query")
+        self._last_id += 1
+        added = FlashQuery(self._last_id, query, min(max(max_tokens, 1), MAX_ANSWER_TOKENS), token_ids)
+        self.queries = (*self.queries, added)
+        return added
+
+    def get(self, query_id: int) -> FlashQuery | None:
+        """A query, if it is registered."""
+        return next((each for each in self.queries if each.id == query_id), None)
+
+    def find(self, text: str) -> FlashQuery | None:
+        """The query with this text, white space around it aside."""
+        wanted = text.strip()
+        return next((each for each in self.queries if each.query.strip() == wanted), None)
+
+    def put(self, changed: FlashQuery) -> None:
+        """Replace a query by itself with another answer."""
+        self.queries = tuple(changed if each.id == changed.id else each for each in self.queries)
+
+    def remove(self, query_id: int) -> int:
+        """Forget a query; returns how many are left.
+
+        Raises:
+            NotFoundError: there is none with this id.
+        """
+        if self.get(query_id) is None:
+            raise NotFoundError("there is no such flash query", code="flash_query_not_found")
+        self.queries = tuple(each for each in self.queries if each.id != query_id)
+        return len(self.queries)
+
+    def restore(self, queries: tuple[FlashQuery, ...], last_id: int) -> None:
+        """Begin where another board was left."""
+        self.queries, self._last_id = queries, last_id
+
+    @property
+    def last_id(self) -> int:
+        """The id given last; ids are not reused."""
+        return self._last_id

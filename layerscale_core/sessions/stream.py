@@ -1,0 +1,141 @@
+"""A session's stream: entries that were acknowledged and wait to be computed, and the counts a client can wait for."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+Entry = Mapping[str, Any]
+
+COALESCING_S = 0.001
+"""How long the first entry of a batch waits for others."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushAck:
+    """What became of a push.
+
+    Attributes:
+        num_dropped: entries for which the ring had no room; the newest of the push.
+        queue_size: entries that wait now.
+    """
+
+    num_pushed: int
+    num_dropped: int
+    queue_size: int
+    queue_capacity: int
+    total_enqueued: int
+    total_dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamCounts:
+    """A stream's life so far.
+
+    Attributes:
+        num_in_flight: entries that left the ring and are not yet processed.
+        items_processed: entries that are in the KV cache, or were and have left the window.
+        has_failed: the last batch could not be computed; its entries are lost, and counted as processed.
+    """
+
+    queue_size: int = 0
+    num_in_flight: int = 0
+    total_enqueued: int = 0
+    total_dropped: int = 0
+    batches_processed: int = 0
+    items_processed: int = 0
+    process_time_us: int = 0
+    has_failed: bool = False
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all that was acknowledged is processed."""
+        return self.queue_size == self.num_in_flight == 0
+
+
+class EntryRing:
+    """A bounded queue of entries with its counts. Any thread; nobody waits for longer than a few operations take.
+
+    ``queue_size + num_in_flight + items_processed == total_enqueued`` always: an entry that is in none of a client's
+    sight is being computed.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._lock = threading.Lock()
+        self._entries: deque[Entry] = deque()
+        self._counts = StreamCounts()
+
+    @property
+    def counts(self) -> StreamCounts:
+        """The counts now."""
+        return self._counts
+
+    def push(self, entries: Sequence[Entry]) -> PushAck:
+        """Enqueue what there is room for, the first ones first."""
+        with self._lock:
+            counts = self._counts
+            num_pushed = min(len(entries), self.capacity - len(self._entries))
+            self._entries.extend(entries[:num_pushed])
+            self._counts = counts = replace(
+                counts,
+                queue_size=len(self._entries),
+                total_enqueued=counts.total_enqueued + num_pushed,
+                total_dropped=counts.total_dropped + len(entries) - num_pushed,
+            )
+            return PushAck(
+                num_pushed,
+                len(entries) - num_pushed,
+                counts.queue_size,
+                self.capacity,
+                counts.total_enqueued,
+                counts.total_dropped,
+            )
+
+    def take(self, max_entries: int) -> list[Entry]:
+        """Take the oldest entries out, to be processed or put back."""
+        with self._lock:
+            taken = [self._entries.popleft() for _ in range(min(max_entries, len(self._entries)))]
+            self._counts = replace(
+                self._counts,
+                queue_size=len(self._entries),
+                num_in_flight=self._counts.num_in_flight + len(taken),
+            )
+            return taken
+
+    def put_back(self, entries: Sequence[Entry]) -> None:
+        """Undo the end of a ``take``."""
+        with self._lock:
+            self._entries.extendleft(reversed(entries))
+            self._counts = replace(
+                self._counts,
+                queue_size=len(self._entries),
+                num_in_flight=self._counts.num_in_flight - len(entries),
+            )
+
+    def settle(self, num_entries: int, process_time_us: int, *, failed: bool = False) -> None:
+        """A batch is processed."""
+        with self._lock:
+            counts = self._counts
+            self._counts = replace(
+                counts,
+                num_in_flight=counts.num_in_flight - num_entries,
+                batches_processed=counts.batches_processed + 1,
+                items_processed=counts.items_processed + num_entries,
+                process_time_us=counts.process_time_us + process_time_us,
+                has_failed=failed,
+            )
+
+    def waiting(self) -> tuple[list[Entry], StreamCounts]:
+        """The entries that wait and the counts, at one moment."""
+        with self._lock:
+            return list(self._entries), self._counts
+
+    def restore(self, entries: Sequence[Entry], counts: StreamCounts) -> None:
+        """Begin where another ring was left."""
+        with self._lock:
+            self._entries.extend(entries)
+            self._counts = replace(counts, queue_size=len(self._entries), num_in_flight=0)
