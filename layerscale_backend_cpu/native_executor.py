@@ -12,7 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerscale_core.errors import BackendError, OutOfMemoryError, StepError
-from layerscale_core.models import DenseMatrix, Matrix, ModelSpec, QuantizedMatrix
+from layerscale_core.models import (
+    Activation,
+    DenseMatrix,
+    LayerSpec,
+    Matrix,
+    MlpSpec,
+    ModelSpec,
+    MoeSpec,
+    QuantizedMatrix,
+)
 from layerscale_core.models.spec import weight_shapes
 from layerscale_core.specs import KVLayout, StepBatch, WeightSource
 
@@ -65,6 +74,27 @@ def native_isa() -> str | None:
     return native[0] if native is not None else None
 
 
+def missing_operations(spec: ModelSpec) -> list[str]:
+    """What a model asks for that the native kernels do not compute, in words; empty: they serve it."""
+    layers = spec.layers
+    asked = {
+        "GELU": any(mlp_of(layer).activation is not Activation.SILU for layer in layers),
+        "a mixture of experts": any(isinstance(layer.mlp, MoeSpec) for layer in layers),
+        "sliding windows": any(layer.attention.window is not None for layer in layers),
+        "soft caps": spec.logit_softcap is not None or any(layer.attention.softcap is not None for layer in layers),
+        "biases": any(layer.attention.has_biases for layer in layers),
+        "QK norm": any(layer.attention.has_qk_norm for layer in layers),
+        "post-norms": any(layer.has_post_norms for layer in layers),
+        "scaled embeddings": spec.embedding_scale != 1,
+    }
+    return [name for name, is_asked in asked.items() if is_asked]
+
+
+def mlp_of(layer: LayerSpec) -> MlpSpec:
+    """A layer's MLP, or what each of its experts is."""
+    return layer.mlp.expert if isinstance(layer.mlp, MoeSpec) else layer.mlp
+
+
 class NativeExecutor:
     """``layerscale_core.specs.Executor`` over the native kernels.
 
@@ -109,7 +139,7 @@ class NativeExecutor:
                     layer.attention.scale,
                 ),
                 ropes.index(layer.attention.rope),
-                layer.mlp.intermediate_size,
+                mlp_of(layer).intermediate_size,
             )
             for layer in spec.layers
         ]

@@ -6,8 +6,8 @@ import pytest
 
 from layerscale_backend_cpu import backend as backend_module
 from layerscale_backend_cpu.backend import CpuBackend
-from layerscale_backend_cpu.native_executor import ISA_VARIABLE, NativeExecutor, native_isa
-from layerscale_core.conformance import LAYOUTS, RandomWeights, tiny_spec
+from layerscale_backend_cpu.native_executor import ISA_VARIABLE, NativeExecutor, missing_operations, native_isa
+from layerscale_core.conformance import LAYOUTS, OPERATIONS, RandomWeights, tiny_spec
 from layerscale_core.errors import BackendError, OutOfMemoryError
 from layerscale_core.forward import KernelExecutor, make_executor
 from layerscale_core.host import inspect_host
@@ -88,6 +88,21 @@ def test_without_native_kernels_core_builds_the_executor(without_native: None) -
     executor = make_executor(device, SPEC, RandomWeights(SPEC), LAYOUT)
     assert isinstance(executor, KernelExecutor)
     executor.close()
+
+
+@needs_native
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_what_native_kernels_lack_numpy_computes_and_the_log_names(
+    operation: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = tiny_spec(**OPERATIONS[operation])
+    weights, limits = RandomWeights(spec), StepLimits(max_tokens=8, max_logits=1, max_context_len=64)
+    device = CpuBackend().load(BackendOptions(num_threads=1))
+    assert device.memory_needs(spec, weights, limits).weights_bytes == 4 * spec.num_parameters
+    assert device.make_executor(spec, weights, LAYOUT) is None
+    [record] = caplog.records
+    assert "numpy computes it" in record.getMessage()
+    assert ", ".join(missing_operations(spec)) in record.getMessage()
 
 
 @needs_native
