@@ -6,12 +6,14 @@ from pathlib import Path
 
 from layerscale_core.errors import ModelFileError, UnsupportedModelError
 from layerscale_core.formats.files import map_file
-from layerscale_core.formats.gguf.architectures import describe_model
+from layerscale_core.formats.gguf.numbers import read_family, read_numbers
 from layerscale_core.formats.gguf.reader import MAGIC, read_header
 from layerscale_core.formats.gguf.rope import ROPE_TENSORS
 from layerscale_core.formats.gguf.tensors import GgufTensors
-from layerscale_core.formats.gguf.weights import load_weights
+from layerscale_core.formats.gguf.weights import stored_tensors
+from layerscale_core.formats.weights import StoredWeights
 from layerscale_core.models import ModelSpec
+from layerscale_core.models.families import describe
 from layerscale_core.specs.model_format import ModelFile, WeightSource
 from layerscale_core.specs.tokenizer import Tokenizer
 
@@ -74,10 +76,12 @@ class GgufModelFile:
         self._metadata = header.metadata
         if self._metadata.integer("split.count", default=1, minimum=0) > 1:
             raise UnsupportedModelError(f"{path}: one part of a model in several files; join them into one file")
-        self._tensors = GgufTensors(data, header.tensors)
+        self._tensors = GgufTensors(data, header.tensors, str(path))
         self._chat_template = self._metadata.text(CHAT_TEMPLATE) if CHAT_TEMPLATE in self._metadata else None
-        self._spec = describe_model(self._metadata, self._tensors)
-        self._weights = load_weights(self._tensors, self._spec, ROPE_TENSORS, str(path))
+        family = read_family(self._metadata)
+        self._spec = describe(family, read_numbers(self._metadata, self._tensors, family))
+        stored = stored_tensors(self._spec, is_fused=family.is_fused)
+        self._weights = StoredWeights(self._tensors, self._spec, stored, ROPE_TENSORS, str(path))
 
     @property
     def name(self) -> str:

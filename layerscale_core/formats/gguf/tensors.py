@@ -8,42 +8,49 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from layerscale_core.errors import ModelFileError
 from layerscale_core.formats.gguf.reader import TensorInfo
 from layerscale_core.models import Matrix
 
 
 class GgufTensors:
-    """Reads tensors on demand. Nothing it returns keeps the file mapped."""
+    """``layerscale_core.formats.weights.Tensors``, read on demand. Nothing it returns keeps the file mapped."""
 
-    def __init__(self, data: mmap.mmap, infos: Mapping[str, TensorInfo]) -> None:
+    def __init__(self, data: mmap.mmap, infos: Mapping[str, TensorInfo], path: str) -> None:
         self.infos = infos
         self._data = data
+        self._path = path
 
     def is_present(self, name: str) -> bool:
         """Whether the file goes on to the end of a tensor, as every file does that was not read for its metadata."""
         info = self.infos[name]
         return info.offset + info.num_bytes <= len(self._data)
 
-    def matrix(self, name: str, start: int = 0, stop: int | None = None) -> Matrix:
-        """Rows ``[start, stop)`` of a tensor of two dimensions; bounds mean what they mean in a slice.
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """See ``Tensors``."""
+        return {name: info.shape for name, info in self.infos.items()}
 
-        Raises:
-            KeyError: no such tensor.
-        """
+    def num_bytes(self, name: str) -> int:
+        """See ``Tensors``."""
+        return self.infos[name].num_bytes
+
+    def error(self, name: str, reason: str) -> ModelFileError:
+        """See ``Tensors``."""
+        info = self.infos.get(name)
+        return ModelFileError(self._path, reason, field=name, offset=info.offset if info else None)
+
+    def rows(self, name: str, start: int, stop: int) -> Matrix:
+        """See ``Tensors``."""
         info = self.infos[name]
-        num_rows, num_cols = info.shape
-        start, stop, _ = slice(start, stop).indices(num_rows)
-        return self._read(info, start, max(start, stop), num_cols)
+        row_bytes = info.shape[-1] // info.type.block_size * info.type.block_bytes
+        if start == stop:
+            return info.type.read(np.empty((0, row_bytes), np.uint8))
+        raw = np.frombuffer(self._data, np.uint8, (stop - start) * row_bytes, info.offset + start * row_bytes)
+        return info.type.read(raw.reshape(stop - start, row_bytes))
 
     def vector(self, name: str) -> NDArray[np.float32]:
-        """A tensor of one dimension, of whatever type, as float32.
-
-        Raises:
-            KeyError: no such tensor.
-        """
-        info = self.infos[name]
-        (num_cols,) = info.shape
-        return self._read(info, 0, 1, num_cols).dequantize().reshape(num_cols)
+        """A tensor of one dimension, of whatever type, as float32."""
+        return self.rows(name, 0, 1).dequantize().reshape(-1)
 
     def drop_cache(self) -> None:
         """Let the system forget the pages that were read, where it can be told to."""
@@ -53,10 +60,3 @@ class GgufTensors:
     def close(self) -> None:
         """Unmap the file. Idempotent."""
         self._data.close()
-
-    def _read(self, info: TensorInfo, start: int, stop: int, num_cols: int) -> Matrix:
-        row_bytes = num_cols // info.type.block_size * info.type.block_bytes
-        if start == stop:
-            return info.type.read(np.empty((0, row_bytes), np.uint8))
-        raw = np.frombuffer(self._data, np.uint8, (stop - start) * row_bytes, info.offset + start * row_bytes)
-        return info.type.read(raw.reshape(stop - start, row_bytes))
