@@ -97,6 +97,12 @@ def test_what_does_not_fit_is_one_line_with_numbers_and_remedies(header_of_70b: 
     assert "MiB more memory or a smaller quantisation of the model would make it fit" in line
 
 
+def test_the_memory_of_the_cpu_can_be_assumed_too(tiny_model_path: Path) -> None:
+    flags = ("--model", tiny_model_path, "--backend", "cpu", "--cpu-memory")
+    assert plan_of(*flags, "3GiB")["available_bytes"] == 3 * GIB
+    assert plan_of(*flags, "3GiB", "--gpu-memory", "2GiB")["available_bytes"] == 2 * GIB
+
+
 def test_wrong_flags_are_usage_errors(tiny_model_path: Path) -> None:
     assert "--model is missing" in run().output
     for size in ("much", "-1GiB", "1 parsec", ""):
