@@ -80,7 +80,7 @@ plan = click.Command(
             ["--cpu-memory"],
             callback=_size,
             metavar="SIZE",
-            help="plan as if this much CPU memory were available, for the layers that stay there or for the CPU backend",
+            help="plan as if this much CPU memory were available, for layers that stay there or for the CPU backend",
         ),
         click.Option(["--json", "as_json"], is_flag=True, help="print one JSON object instead of a table"),
     ],
