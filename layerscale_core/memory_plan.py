@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from layerscale_core.errors import OutOfMemoryError
 from layerscale_core.models import ModelSpec
-from layerscale_core.specs.executor import KVLayout
+from layerscale_core.specs.executor import KVLayout, KVType
 
 CONTEXT_STEP = 256
 """A clamped context is a multiple of this, and never less."""
@@ -42,6 +42,8 @@ class MemoryRequest:
         available_bytes: what the device can still give.
         page_size: tokens per page.
         workspace_bytes: what the largest step takes of the same memory.
+        kv_type: precision of the KV cache.
+        kv_types: what it could be here, as advice when nothing fits.
     """
 
     context_len: int
@@ -51,6 +53,8 @@ class MemoryRequest:
     available_bytes: int
     page_size: int
     workspace_bytes: int = 0
+    kv_type: KVType = KVType.FP16
+    kv_types: tuple[KVType, ...] = ()
 
     @property
     def num_guaranteed(self) -> int:
@@ -118,22 +122,28 @@ def plan_memory(spec: ModelSpec, request: MemoryRequest) -> MemoryPlan:
     Raises:
         OutOfMemoryError: not even the shortest context fits; the message has the numbers.
     """
-    one_page = _layout(spec, request.page_size, num_pages=1)
+    one_page = _layout(spec, request, num_pages=1)
     budget_pages = request.budget_bytes // one_page.total_bytes
     context_len = _fitting_context(request, budget_pages)
     if context_len == 0:
-        raise OutOfMemoryError(_refusal(request, one_page.bytes_per_token))
+        raise OutOfMemoryError(_refusal(request, one_page))
     context_pages = _pages(context_len, request.page_size)
     session_pages = request.num_sessions * context_pages
     burst_pages = min(budget_pages - session_pages, request.max_burst_slots * context_pages)
-    layout = _layout(spec, request.page_size, session_pages + burst_pages, session_pages)
+    layout = _layout(spec, request, session_pages + burst_pages, session_pages)
     return MemoryPlan(layout, context_len, burst_pages // context_pages, request)
 
 
-def _layout(spec: ModelSpec, page_size: int, num_pages: int, num_session_pages: int = 0) -> KVLayout:
+def _layout(spec: ModelSpec, request: MemoryRequest, num_pages: int, num_session_pages: int = 0) -> KVLayout:
     attention = spec.layers[0].attention
     return KVLayout(
-        num_pages, page_size, len(spec.layers), attention.num_kv_heads, attention.head_dim, num_session_pages
+        num_pages,
+        request.page_size,
+        len(spec.layers),
+        attention.num_kv_heads,
+        attention.head_dim,
+        num_session_pages,
+        request.kv_type,
     )
 
 
@@ -157,14 +167,18 @@ def _fitting_context(request: MemoryRequest, budget_pages: int) -> int:
     return shortest if _pages(shortest, request.page_size) * request.num_guaranteed <= budget_pages else 0
 
 
-def _refusal(request: MemoryRequest, bytes_per_token: int) -> str:
+def _refusal(request: MemoryRequest, one_page: KVLayout) -> str:
     """One line: what is needed, what there is, and what would fit."""
     shortest = min(CONTEXT_STEP, request.context_len)
-    context_bytes = _pages(shortest, request.page_size) * request.page_size * bytes_per_token
-    needed = request.num_guaranteed * context_bytes
+    num_pages = _pages(shortest, request.page_size)
+    needed = request.num_guaranteed * num_pages * one_page.total_bytes
     missing_mib = math.ceil((needed / KV_SHARE - request.rest_bytes + 1) / _MIB)
-    fitting_sessions = request.budget_bytes // context_bytes
+    fitting_sessions = request.budget_bytes // (num_pages * one_page.total_bytes)
     remedies = [f"--sessions {fitting_sessions}"] if fitting_sessions else []
+    for kv_type in request.kv_types:
+        if request.num_guaranteed * num_pages * replace(one_page, kv_type=kv_type).total_bytes <= request.budget_bytes:
+            remedies.append(f"--kv-cache-type {kv_type}")
+            break
     remedies.append(f"{missing_mib:,} MiB more memory")
     if request.rest_bytes <= 0:
         remedies.append("a smaller quantisation of the model")

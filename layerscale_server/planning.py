@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from layerscale_core.errors import StartupError
 from layerscale_core.memory_plan import MemoryPlan, MemoryRequest, plan_memory
 from layerscale_core.models import ModelSpec
-from layerscale_core.specs import Backend, Device, DeviceInfo, MemoryNeeds, ModelFile, StepLimits, Tier
+from layerscale_core.specs import Backend, Device, DeviceInfo, KVType, MemoryNeeds, ModelFile, StepLimits, Tier
 from layerscale_server.settings import MAX_CONTEXT_LEN, Settings, ignored_flags
 
 _TOKENS_PER_STEP = 512
@@ -55,7 +55,7 @@ def plan_start(
         assumed_bytes: plan as if the device had this much memory available.
 
     Raises:
-        StartupError: the context is longer than the model was trained for.
+        StartupError: the context is longer than the model was trained for, or the backend lacks the cache's precision.
         OutOfMemoryError: the model does not fit.
     """
     context_len = _context_len(settings, file.spec)
@@ -74,6 +74,8 @@ def plan_start(
         available_bytes=found_bytes if assumed_bytes is None else assumed_bytes,
         page_size=backend.capabilities.page_sizes[0],
         workspace_bytes=needs.workspace_bytes,
+        kv_type=_kv_type(settings, backend),
+        kv_types=backend.capabilities.kv_types,
     )
     return StartPlan(
         spec=file.spec,
@@ -100,6 +102,15 @@ def notices(settings: Settings, tier: Tier) -> list[str]:
             "which holds instead"
         )
     return lines
+
+
+def _kv_type(settings: Settings, backend: Backend) -> KVType:
+    wanted, known = KVType(settings.kv_cache_type), backend.capabilities.kv_types
+    if wanted not in known:
+        raise StartupError(
+            f"--kv-cache-type {wanted} is not known to the {backend.name} backend; choose one of {', '.join(known)}"
+        )
+    return wanted
 
 
 def _context_len(settings: Settings, spec: ModelSpec) -> int:

@@ -50,8 +50,7 @@ class Settings:
         kind=str,
         metavar="TYPE",
         choices=("fp16", "int8", "int4"),
-        since_later=True,
-        help="precision of the KV cache",
+        help="precision of the KV cache; int8 takes about half the memory of fp16, int4 three tenths",
     )
     prefix_cache: str = row(
         "on",

@@ -17,7 +17,7 @@ from layerscale_core.conformance.random_model import LAYOUTS, RandomWeights, tin
 from layerscale_core.errors import OutOfMemoryError
 from layerscale_core.forward import make_executor
 from layerscale_core.models.spec import weight_shapes
-from layerscale_core.specs import Backend, BackendOptions, Device, StepLimits
+from layerscale_core.specs import Backend, BackendOptions, Device, KVType, StepLimits
 
 HEAVY_MODULES = ("torch", "triton", "jax", "tensorflow", "cupy", "onnxruntime", "numba")
 
@@ -64,7 +64,7 @@ class BackendContract(NumericsContract, PagingContract):
         declared = backend.capabilities
         assert declared.page_sizes
         assert min(declared.page_sizes) >= 1
-        assert "fp16" in declared.kv_types
+        assert KVType.FP16 in declared.kv_types
         backend.load(BackendOptions())
         assert backend.capabilities == declared
 

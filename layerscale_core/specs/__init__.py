@@ -17,7 +17,7 @@ from layerscale_core.specs.backend import (
     Probe,
     StepLimits,
 )
-from layerscale_core.specs.executor import Executor, KVLayout, StepBatch
+from layerscale_core.specs.executor import Executor, KVLayout, KVType, StepBatch
 from layerscale_core.specs.hooks import ENTRY_POINT_GROUP, PROJECT_NAME, hookimpl, hookspec
 from layerscale_core.specs.kernels import Array, Kernels
 from layerscale_core.specs.kv_pool import KVPool, MissReason, PageCopy, PageRange, PageTable, PoolStats, PrefixMiss
@@ -50,6 +50,7 @@ __all__ = [
     "Executor",
     "KVLayout",
     "KVPool",
+    "KVType",
     "Kernels",
     "License",
     "LicenseVerifier",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from layerscale_core.models import ModelSpec
-from layerscale_core.specs.executor import Executor, KVLayout
+from layerscale_core.specs.executor import Executor, KVLayout, KVType
 from layerscale_core.specs.kernels import Kernels
 from layerscale_core.specs.model_format import WeightSource
 
@@ -48,7 +48,7 @@ class Capabilities:
     """
 
     page_sizes: tuple[int, ...] = (16,)
-    kv_types: tuple[str, ...] = ("fp16",)
+    kv_types: tuple[KVType, ...] = (KVType.FP16,)
     max_tokens_per_step: int | None = None
 
 
