@@ -21,6 +21,7 @@ from layerscale_core.memory_plan import (
     plan_memory,
 )
 from layerscale_core.models import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, RopeSpec
+from layerscale_core.specs import KVType
 
 
 def make_spec(num_layers: int, num_heads: int, num_kv_heads: int, head_dim: int) -> ModelSpec:
@@ -33,9 +34,12 @@ LLAMA_8B = make_spec(32, 32, 8, 128)
 BYTES_PER_TOKEN = 131_072
 
 
-def plan_with(budget_bytes: int, context_len: int, num_sessions: int = 0, max_burst_slots: int = 32) -> MemoryPlan:
+def plan_with(
+    budget_bytes: int, context_len: int, num_sessions: int = 0, max_burst_slots: int = 32, **precision: object
+) -> MemoryPlan:
     available = -(-budget_bytes * 10 // 9)  # so that KV_SHARE of it is the budget
-    return plan_memory(LLAMA_8B, MemoryRequest(context_len, num_sessions, max_burst_slots, 0, available, 16))
+    request = MemoryRequest(context_len, num_sessions, max_burst_slots, 0, available, 16, **precision)
+    return plan_memory(LLAMA_8B, request)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +54,36 @@ def test_agrees_with_the_published_examples(
     assert plan.is_clamped == is_clamped
     assert abs(plan.context_len - published_context) <= 0.1 * published_context
     assert abs(plan.burst_slots - published_slots) <= 2
+
+
+@pytest.mark.parametrize(("kv_type", "least_saving"), [(KVType.INT8, 0.45), (KVType.INT4, 0.70)])
+@pytest.mark.parametrize("head_dim", [64, 128])
+def test_a_smaller_precision_saves_what_is_published(kv_type: KVType, least_saving: float, head_dim: int) -> None:
+    fp16, smaller = KVType.FP16.bytes_per_head(head_dim), kv_type.bytes_per_head(head_dim)
+    assert fp16 == 2 * 2 * head_dim
+    assert 1 - smaller / fp16 >= least_saving
+
+
+@pytest.mark.parametrize(("kv_type", "bytes_per_token"), [(KVType.INT8, 66_560), (KVType.INT4, 38_912)])
+@pytest.mark.parametrize(("context_len", "num_sessions"), [(32768, 1), (32768, 8), (16384, 8), (8192, 8)])
+def test_a_smaller_precision_fits_every_published_example_in_full(
+    kv_type: KVType, bytes_per_token: int, context_len: int, num_sessions: int
+) -> None:
+    plan = plan_with(28_000_000_000, context_len, num_sessions, kv_type=kv_type)
+    assert plan.layout.bytes_per_token == bytes_per_token
+    assert not plan.is_clamped
+    num_tokens = 28_000_000_000 // bytes_per_token
+    assert plan.burst_slots == min(32, num_tokens // context_len - num_sessions)
+
+
+def test_a_smaller_precision_is_advised_where_it_would_fit() -> None:
+    budget = 200 * BYTES_PER_TOKEN
+    with pytest.raises(OutOfMemoryError, match="; --kv-cache-type int8 or 8 MiB more memory would make it fit"):
+        plan_with(budget, 256, kv_types=tuple(KVType))
+    with pytest.raises(OutOfMemoryError, match=r"; --kv-cache-type int4 or .* more memory would"):
+        plan_with(budget // 2, 256, kv_types=tuple(KVType))
+    with pytest.raises(OutOfMemoryError, match="; 8 MiB more memory would make it fit"):
+        plan_with(budget, 256, kv_types=(KVType.FP16,))
 
 
 def test_takes_no_more_than_all_can_use() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from layerscale_core.engine import Request, SamplingParams
@@ -17,6 +19,7 @@ from layerscale_core.reference import reference_memory_needs
 from layerscale_core.specs import (
     FREE_TIER,
     BackendOptions,
+    KVType,
     StepLimits,
     hookimpl,
 )
@@ -83,6 +86,18 @@ def test_the_prefix_cache_can_be_switched_off(tiny_model_path: Path, prefix_cach
         assert sinks[0].token_ids == sinks[1].token_ids
     finally:
         assembly.close()
+
+
+@pytest.mark.parametrize("kv_type", KVType)
+def test_the_cache_is_committed_in_the_precision_asked_for(tiny_model_path: Path, kv_type: KVType) -> None:
+    backend = SmallBackend(64 * _MIB)
+    backend.capabilities = replace(backend.capabilities, kv_types=tuple(KVType))
+    assembly = assemble(backend, tiny_model_path, kv_cache_type=kv_type.value)
+    layout = assembly.model.plan.layout
+    assert layout.kv_type is kv_type
+    page = assembly.executor.read_pages(np.array([0], np.int32))
+    assert page.nbytes == layout.total_bytes // layout.num_pages
+    assembly.close()
 
 
 def test_context_is_the_trained_one_by_default(tiny_model_path: Path, logs: io.StringIO) -> None:

@@ -15,6 +15,7 @@ from layerscale_backend_cpu.native_executor import ISA_VARIABLE
 from layerscale_core.errors import ModelFileError, OutOfMemoryError, StartupError
 from layerscale_core.host import inspect_host
 from layerscale_core.plugins import PluginRegistry
+from layerscale_core.specs import Capabilities, KVType
 from layerscale_server.cli import cli
 from tests.support.license_authority import LicenseAuthority
 from tests.support.llama_header import write_llama_header
@@ -56,6 +57,23 @@ def test_weights_count_as_the_backend_holds_them(tiny_model_path: Path, monkeypa
     monkeypatch.setenv(ISA_VARIABLE, "numpy")
     plan = plan_of("--model", tiny_model_path)
     assert plan["weights_bytes"] == 4 * plan["parameters"]
+
+
+@pytest.mark.parametrize(("kv_type", "element_bits"), [("fp16", 16), ("int8", 8.125), ("int4", 4.75)])
+def test_a_smaller_kv_cache_is_planned_to_the_byte(header_of_70b: Path, kv_type: str, element_bits: float) -> None:
+    arguments = ("--model", header_of_70b, "--gpu-memory", "80GiB", "--kv-cache-type", kv_type)
+    plan = plan_of(*arguments)
+    assert plan["kv_cache_type"] == kv_type
+    assert plan["kv_bytes_per_token"] == 80 * 2 * 8 * 128 * element_bits / 8
+    assert f"{kv_type}: {element_bits:g} bits an element" in run(*arguments).stdout
+
+
+def test_a_kv_precision_that_the_backend_lacks_is_refused(
+    tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_backend.CpuBackend, "capabilities", Capabilities(kv_types=(KVType.FP16, KVType.INT8)))
+    with pytest.raises(StartupError, match=r"--kv-cache-type int4 .* cpu backend; choose one of fp16, int8"):
+        run("--model", tiny_model_path, "--kv-cache-type", "int4")
 
 
 def test_people_get_a_table_with_reasons(tiny_model_path: Path) -> None:
