@@ -14,7 +14,7 @@
     └── RequestError                 one request fails; the engine and its neighbours go on
         ├── InvalidRequestError      the client's fault: a field, a value, a size
         │   └── ContextLengthError   the prompt does not fit the context window
-        ├── NotFoundError            no such session or flash query
+        ├── NotFoundError            no such session, flash query or model
         ├── ConflictError            it exists already
         ├── MaxSessionsError         all sessions that memory is reserved for exist
         ├── QueueFullError           too much is waiting; try again later
@@ -119,10 +119,10 @@ class NotFoundError(RequestError):
     """What a request names does not exist.
 
     Args:
-        code: ``session_not_found`` or ``flash_query_not_found``.
+        code: a stable machine-readable code, or None.
     """
 
-    def __init__(self, message: str, *, code: str) -> None:
+    def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message)
         self.code = code
 

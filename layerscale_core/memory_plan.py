@@ -19,7 +19,15 @@ KV_SHARE = 0.9
 STATELESS_SHARE = 1 / 16
 """Part of the KV budget that clamped sessions leave to stateless requests, which could not run at all without any."""
 
+SESSION_SLACK_PAGES = 2
+"""Pages of a session beside those of its context: the prefix may end, and the data begin, in the middle of a page."""
+
 _MIB = 1 << 20
+
+
+def pages_of_session(context_len: int, page_size: int) -> int:
+    """Pages that a session with this context reserves, so that it can be filled to its last token."""
+    return _pages(context_len, page_size) + SESSION_SLACK_PAGES
 
 
 class Cap(enum.Enum):
@@ -56,6 +64,15 @@ class MemoryRequest:
     def num_guaranteed(self) -> int:
         """Contexts that must fit: every session's, or one stateless request's when there is none."""
         return max(1, self.num_sessions)
+
+    @property
+    def slack_pages(self) -> int:
+        """Pages that each of them takes beside those of its context."""
+        return SESSION_SLACK_PAGES if self.num_sessions else 0
+
+    def guaranteed_pages(self, context_len: int) -> int:
+        """Pages of the contexts that must fit, if they have this length."""
+        return self.num_guaranteed * (_pages(context_len, self.page_size) + self.slack_pages)
 
     @property
     def rest_bytes(self) -> int:
@@ -124,7 +141,7 @@ def plan_memory(spec: ModelSpec, request: MemoryRequest) -> MemoryPlan:
     if context_len == 0:
         raise OutOfMemoryError(_refusal(request, one_page.bytes_per_token))
     context_pages = _pages(context_len, request.page_size)
-    session_pages = request.num_sessions * context_pages
+    session_pages = request.num_sessions * pages_of_session(context_len, request.page_size)
     burst_pages = min(budget_pages - session_pages, request.max_burst_slots * context_pages)
     layout = _layout(spec, request.page_size, session_pages + burst_pages, session_pages)
     return MemoryPlan(layout, context_len, burst_pages // context_pages, request)
@@ -147,23 +164,22 @@ def _fitting_context(request: MemoryRequest, budget_pages: int) -> int:
     A shorter one is the longest multiple of ``CONTEXT_STEP`` that leaves stateless requests their share.
     """
     shortest = min(CONTEXT_STEP, request.context_len)
-    if _pages(request.context_len, request.page_size) * request.num_guaranteed <= budget_pages:
+    if request.guaranteed_pages(request.context_len) <= budget_pages:
         return request.context_len
     stateless_pages = int(STATELESS_SHARE * budget_pages) if request.num_sessions else 0
-    pages_each = (budget_pages - stateless_pages) // request.num_guaranteed
+    pages_each = (budget_pages - stateless_pages) // request.num_guaranteed - request.slack_pages
     clamped = pages_each * request.page_size // CONTEXT_STEP * CONTEXT_STEP
-    if clamped:
+    if clamped > 0:
         return clamped
-    return shortest if _pages(shortest, request.page_size) * request.num_guaranteed <= budget_pages else 0
+    return shortest if request.guaranteed_pages(shortest) <= budget_pages else 0
 
 
 def _refusal(request: MemoryRequest, bytes_per_token: int) -> str:
     """One line: what is needed, what there is, and what would fit."""
     shortest = min(CONTEXT_STEP, request.context_len)
-    context_bytes = _pages(shortest, request.page_size) * request.page_size * bytes_per_token
-    needed = request.num_guaranteed * context_bytes
+    needed = request.guaranteed_pages(shortest) * request.page_size * bytes_per_token
     missing_mib = math.ceil((needed / KV_SHARE - request.rest_bytes + 1) / _MIB)
-    fitting_sessions = request.budget_bytes // context_bytes
+    fitting_sessions = request.budget_bytes * request.num_guaranteed // needed
     remedies = [f"--sessions {fitting_sessions}"] if fitting_sessions else []
     remedies.append(f"{missing_mib:,} MiB more memory")
     if request.rest_bytes <= 0:

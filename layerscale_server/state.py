@@ -10,6 +10,7 @@ from layerscale_core.chat_template import ChatTemplate
 from layerscale_core.errors import ShuttingDownError
 from layerscale_core.memory_plan import MemoryPlan
 from layerscale_core.models import ModelSpec
+from layerscale_core.sessions import Sessions
 from layerscale_core.specs import FREE_TIER, DeviceInfo, License, Tier, Tokenizer
 from layerscale_server.errors import LicenseExpiredError, ModelLoadingError
 from layerscale_server.generation import AsyncEngine
@@ -35,6 +36,7 @@ class LoadedModel:
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
     engine: AsyncEngine
+    sessions: Sessions
     plan: MemoryPlan
     devices: tuple[DeviceInfo, ...]
     max_tokens_per_step: int

@@ -7,19 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from layerscale_core.memory_plan import pages_of_session
 from layerscale_core.sessions.window import Run
 from layerscale_core.specs.executor import Executor
 from layerscale_core.specs.kv_pool import KVPool, PageTable
 
-SLACK_PAGES = 2
-"""Pages of a session beside those of its context: the prefix may end, and the data begin, in the middle of a page."""
-
 _MIN_TAIL_TOKENS = 512
-
-
-def pages_of_session(context_len: int, page_size: int) -> int:
-    """Pages that a session with this context reserves, so that it can be filled to its last token."""
-    return -(-context_len // page_size) + SLACK_PAGES
 
 
 def tail_reserve(context_len: int) -> int:

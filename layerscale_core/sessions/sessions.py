@@ -12,7 +12,8 @@ from functools import partial
 
 from layerscale_core.engine import Engine
 from layerscale_core.errors import InvalidRequestError, MaxSessionsError, ShuttingDownError
-from layerscale_core.sessions.context import SessionContext, pages_of_session
+from layerscale_core.memory_plan import pages_of_session
+from layerscale_core.sessions.context import SessionContext
 from layerscale_core.sessions.flash import DEFAULT_ANSWER_TOKENS
 from layerscale_core.sessions.session import Batch, Session, SessionParts, session_not_found
 from layerscale_core.sessions.stream import COALESCING_S, Entry, EntryRing, PushAck

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from layerscale_core.engine import request as engine
+from layerscale_core.errors import NotFoundError
 from layerscale_core.specs import Tokenizer
-from layerscale_server.errors import NotFoundError
 from layerscale_server.http.answers import Answer, ResponseHead, collect
 from layerscale_server.http.dependencies import AcceptingModel, Server, json_body
 from layerscale_server.http.event_stream import EventStreamResponse, cancelled_on_disconnect, openai_frames
