@@ -102,13 +102,17 @@ class InvalidRequestError(RequestError):
 
 
 class ContextLengthError(InvalidRequestError):
-    """The prompt (with at least one token of room) does not fit the context window."""
+    """The prompt (with at least one token of room) does not fit the context window.
 
-    def __init__(self, prompt_len: int, max_context_len: int) -> None:
+    Args:
+        param: the field of the request that holds it.
+    """
+
+    def __init__(self, prompt_len: int, max_context_len: int, *, param: str = "messages") -> None:
         super().__init__(
             f"prompt is too long: {prompt_len} tokens > {max_context_len - 1} maximum "
             f"(context window of {max_context_len} tokens, one of them for the answer)",
-            param="messages",
+            param=param,
             code="context_length_exceeded",
         )
         self.prompt_len = prompt_len

@@ -129,7 +129,10 @@ class Assembler:
             ring_capacity=self.settings.limits.ring_entries,
             batch_tokens=start.limits.max_tokens,
         )
-        return Sessions(engine, executor, pool, tokenizer, stream_types=self.registry.stream_types(), limits=limits)
+        stream_types = self.registry.stream_types()
+        sessions = Sessions(engine, executor, pool, tokenizer, stream_types=stream_types, limits=limits)
+        self.metrics.watch_sessions(sessions)
+        return sessions
 
 
 def _log_plan(start: StartPlan) -> None:

@@ -86,18 +86,27 @@ class ServerState:
         return self.model
 
     def model_for_new_work(self) -> LoadedModel:
-        """The model, if it takes new work.
+        """The model, if it takes new requests.
 
         Raises:
             ModelLoadingError, LicenseExpiredError, ShuttingDownError: it does not.
             QueueFullError: too much is waiting.
+        """
+        model = self.model_for_sessions()
+        model.engine.check_accepting()
+        return model
+
+    def model_for_sessions(self) -> LoadedModel:
+        """The model, if its sessions take new work; none of it waits in the engine's queue.
+
+        Raises:
+            ModelLoadingError, LicenseExpiredError, ShuttingDownError: they do not.
         """
         model = self.loaded_model()
         if self.is_draining:
             raise ShuttingDownError("the server is shutting down and accepts no work")
         if self.license.has_expired(time.time()):
             raise LicenseExpiredError
-        model.engine.check_accepting()
         return model
 
     def is_ready(self) -> bool:

@@ -307,7 +307,7 @@ class Session:
     def _append(self, token_ids: Sequence[int]) -> SessionView:
         held = self.context.durable_end if self.context.has_data else len(self.context.tokens)
         if held + len(token_ids) > self.context.context_len:
-            raise ContextLengthError(held + len(token_ids), self.context.context_len)
+            raise ContextLengthError(held + len(token_ids), self.context.context_len, param="text")
         if token_ids:
             self._make_positions(len(token_ids))
             self.context.append(token_ids)
@@ -403,8 +403,9 @@ class Session:
             self._make_positions(turn.sampling.max_tokens)
             turn.data_version = self.data_version
             num_tokens = len(self.context.tokens) - self.context.num_computed
+            sampling = replace(turn.sampling, max_tokens=min(turn.sampling.max_tokens, self.context.room))
             sink = partial(self._on_turn_event, turn)
-            self._run(num_tokens, turn.request_id, turn.sampling, Priority.INTERACTIVE, sink)
+            self._run(num_tokens, turn.request_id, sampling, Priority.INTERACTIVE, sink)
         except RequestError as error:
             if turn.has_begun:
                 self.context.truncate(turn.num_kept)

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from layerscale_core.engine import Engine
-from layerscale_core.errors import InvalidRequestError, MaxSessionsError, ShuttingDownError
+from layerscale_core.errors import ContextLengthError, MaxSessionsError, ShuttingDownError
 from layerscale_core.memory_plan import pages_of_session
 from layerscale_core.sessions.context import SessionContext
 from layerscale_core.sessions.flash import DEFAULT_ANSWER_TOKENS
 from layerscale_core.sessions.session import Batch, Session, SessionParts, session_not_found
-from layerscale_core.sessions.stream import COALESCING_S, Entry, EntryRing, PushAck
+from layerscale_core.sessions.stream import COALESCING_S, Entry, EntryRing, PushAck, StreamTotals
 from layerscale_core.specs.executor import Executor
 from layerscale_core.specs.kv_pool import KVPool
 from layerscale_core.specs.stream_type import StreamType
@@ -99,6 +99,7 @@ class Sessions:
         self._changed = threading.Condition()
         self._ready: dict[str, Session] = {}  # sessions with entries that no batch was made of, in order of arrival
         self._preparing: set[str] = set()  # sessions with a batch that is not settled
+        self._past = StreamTotals()
         self._is_stopping = False
         self._thread: threading.Thread | None = None
 
@@ -131,6 +132,14 @@ class Sessions:
         """Every session, in order of creation."""
         return list(self._sessions.values())
 
+    def totals(self) -> StreamTotals:
+        """The counts of all sessions there are and were."""
+        with self._changed:
+            totals = self._past
+            for session in self.all():
+                totals = totals.plus(session.ring.counts, session.num_evaluations)
+        return totals
+
     def create(self, new: NewSession) -> Future[Session]:
         """Make a session; fails with ``MaxSessionsError``, ``InvalidRequestError`` or ``ConflictError``.
 
@@ -148,7 +157,10 @@ class Sessions:
         deleted: Future[None] = Future()
 
         def delete() -> None:
-            session = self._sessions.pop(session_id, None)
+            with self._changed:
+                session = self._sessions.pop(session_id, None)
+                if session is not None:
+                    self._past = self._past.plus(session.ring.counts, session.num_evaluations)
             if session is None:
                 deleted.set_exception(session_not_found())
             else:
@@ -217,7 +229,7 @@ class Sessions:
         wanted = self.limits.max_context_len if new.context_len is None else new.context_len
         context_len = min(wanted, self.limits.max_context_len)
         if len(new.prompt_ids) >= context_len:
-            raise InvalidRequestError("prompt does not fit the session's context", param="prompt")
+            raise ContextLengthError(len(new.prompt_ids), context_len, param="prompt")
         num_pages = pages_of_session(context_len, self._pool.page_size)
         if len(self._sessions) >= self.limits.max_sessions or not self._pool.can_reserve(num_pages):
             raise MaxSessionsError(self.limits.max_sessions)
@@ -243,7 +255,7 @@ class Sessions:
             has_settled=self._settled,
         )
         ring = EntryRing(self.limits.ring_capacity)
-        return Session(f"sess_{secrets.token_hex(16)}", parts, context, new.window_size, ring)
+        return Session(f"sess_{secrets.token_hex(6)}", parts, context, new.window_size, ring)
 
     def _offer(self, session: Session, batch: Batch) -> None:
         session.offer(batch)

@@ -87,7 +87,8 @@ class Turn:
         """
         num_kept, new = place(self.prompt, context)
         if num_kept + len(new) >= context.context_len:
-            raise ContextLengthError(num_kept + len(new), context.context_len)
+            param = "messages" if isinstance(self.prompt, ChatPrompt) else "prompt"
+            raise ContextLengthError(num_kept + len(new), context.context_len, param=param)
         if num_kept + len(new) == 0:
             raise InvalidRequestError("prompt is needed: the session holds nothing to go on from", param="prompt")
         context.truncate(num_kept)

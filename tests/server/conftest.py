@@ -186,6 +186,7 @@ def make_server() -> Iterator[MakeServer]:
             limits=SessionLimits(num_sessions, context_len, settings.limits.ring_entries),
         )
         metrics.watch_engine(engine.stats, PAGE_SIZE)
+        metrics.watch_sessions(sessions)
         state = ServerState(settings, License(tier, expires_at), metrics, digest_of(license_key.encode()))
         if has_model:
             state.model = LoadedModel(
