@@ -20,7 +20,15 @@ KV_SHARE = 0.9
 STATELESS_SHARE = 1 / 16
 """Part of the KV budget that clamped sessions leave to stateless requests, which could not run at all without any."""
 
+SESSION_SLACK_PAGES = 2
+"""Pages of a session beside those of its context: the prefix may end, and the data begin, in the middle of a page."""
+
 _MIB = 1 << 20
+
+
+def pages_of_session(context_len: int, page_size: int) -> int:
+    """Pages that a session with this context reserves, so that it can be filled to its last token."""
+    return _pages(context_len, page_size) + SESSION_SLACK_PAGES
 
 
 class Cap(enum.Enum):
@@ -97,6 +105,15 @@ class MemoryRequest:
         return max(1, self.num_sessions)
 
     @property
+    def slack_pages(self) -> int:
+        """Pages that each of them takes beside those of its context."""
+        return SESSION_SLACK_PAGES if self.num_sessions else 0
+
+    def guaranteed_pages(self, context_len: int) -> int:
+        """Pages of the contexts that must fit, if they have this length."""
+        return self.num_guaranteed * (_pages(context_len, self.page_size) + self.slack_pages)
+
+    @property
     def device(self) -> MemoryShare:
         """The device's memory."""
         return MemoryShare(self.available_bytes, self.weights_bytes, self.workspace_bytes)
@@ -171,7 +188,7 @@ def find_plan(spec: ModelSpec, request: MemoryRequest) -> MemoryPlan | None:
     if context_len == 0:
         return None
     context_pages = _pages(context_len, request.page_size)
-    session_pages = request.num_sessions * context_pages
+    session_pages = request.num_sessions * pages_of_session(context_len, request.page_size)
     burst_pages = min(budget_pages - session_pages, request.max_burst_slots * context_pages)
     layout = _layout(spec, request, session_pages + burst_pages, session_pages)
     return MemoryPlan(layout, context_len, burst_pages // context_pages, request)
@@ -227,24 +244,23 @@ def _fitting_context(request: MemoryRequest, budget_pages: int) -> int:
     A shorter one is the longest multiple of ``CONTEXT_STEP`` that leaves stateless requests their share.
     """
     shortest = min(CONTEXT_STEP, request.context_len)
-    if _pages(request.context_len, request.page_size) * request.num_guaranteed <= budget_pages:
+    if request.guaranteed_pages(request.context_len) <= budget_pages:
         return request.context_len
     stateless_pages = int(STATELESS_SHARE * budget_pages) if request.num_sessions else 0
-    pages_each = (budget_pages - stateless_pages) // request.num_guaranteed
+    pages_each = (budget_pages - stateless_pages) // request.num_guaranteed - request.slack_pages
     clamped = pages_each * request.page_size // CONTEXT_STEP * CONTEXT_STEP
-    if clamped:
+    if clamped > 0:
         return clamped
-    return shortest if _pages(shortest, request.page_size) * request.num_guaranteed <= budget_pages else 0
+    return shortest if request.guaranteed_pages(shortest) <= budget_pages else 0
 
 
 def refusal(spec: ModelSpec, request: MemoryRequest, *, further_remedy: str | None = None) -> OutOfMemoryError:
     """One line for a request without a plan: what is needed, what there is, and what would make it fit."""
     sides = _sides(spec, request)
     shortest = min(CONTEXT_STEP, request.context_len)
-    context_pages = _pages(shortest, request.page_size)
-    num_pages = request.num_guaranteed * context_pages
+    num_pages = request.guaranteed_pages(shortest)
     lacking = [side for side in sides if side.lacks(num_pages)]
-    fitting_sessions = _budget_pages(sides) // context_pages
+    fitting_sessions = _budget_pages(sides) * request.num_guaranteed // num_pages
     remedies = [f"--sessions {fitting_sessions}"] if fitting_sessions else []
     remedies += [f"--kv-cache-type {kv_type}" for kv_type in _fitting_kv_types(spec, request)[:1]]
     remedies += [further_remedy] if further_remedy else []

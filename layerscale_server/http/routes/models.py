@@ -8,8 +8,8 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
+from layerscale_core.errors import NotFoundError
 from layerscale_core.version import __version__
-from layerscale_server.errors import NotFoundError
 from layerscale_server.http.dependencies import Server
 from layerscale_server.state import LoadedModel, ServerState
 

@@ -14,6 +14,7 @@ from layerscale_backend_cpu import backend as cpu_backend
 from layerscale_backend_cpu.native_executor import ISA_VARIABLE
 from layerscale_core.errors import ModelFileError, OutOfMemoryError, StartupError
 from layerscale_core.host import inspect_host
+from layerscale_core.memory_plan import SESSION_SLACK_PAGES
 from layerscale_core.plugins import PluginRegistry
 from layerscale_core.specs import Capabilities, KVType
 from layerscale_server.cli import cli
@@ -48,7 +49,8 @@ def test_a_header_without_data_is_enough(header_of_70b: Path) -> None:
     assert 39.5e9 < plan["file_bytes"] < 40e9
     assert (plan["context"], plan["context_cap"]) == (16384, "wish")
     assert (plan["sessions"], plan["burst_slots"], plan["burst_slots_cap"]) == (1, 2, "tier")
-    assert plan["kv_cache_bytes"] == 3 * 16384 * plan["kv_bytes_per_token"]
+    slack_tokens = SESSION_SLACK_PAGES * plan["page_size"]
+    assert plan["kv_cache_bytes"] == (3 * 16384 + slack_tokens) * plan["kv_bytes_per_token"]
     spent = plan["weights_bytes"] + plan["workspace_bytes"] + plan["headroom_bytes"] + plan["kv_budget_bytes"]
     assert spent == plan["available_bytes"] == 80 * GIB
 
