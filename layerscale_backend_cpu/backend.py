@@ -25,6 +25,7 @@ from layerscale_core.specs import (
     Executor,
     Kernels,
     KVLayout,
+    KVType,
     MemoryNeeds,
     Probe,
     StepLimits,
@@ -55,7 +56,7 @@ class CpuBackend:
     """``layerscale_core.specs.Backend`` for the host's processor."""
 
     name = "cpu"
-    capabilities = Capabilities(page_sizes=(PAGE_SIZE,), is_host=True)
+    capabilities = Capabilities(page_sizes=(PAGE_SIZE,), kv_types=tuple(KVType), is_host=True)
 
     def probe(self) -> Probe:
         """Serves everywhere, unless the environment forces an instruction set that is not there."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from layerscale_core.errors import OutOfMemoryError
 from layerscale_core.models import ModelSpec
-from layerscale_core.specs.executor import KVLayout
+from layerscale_core.specs.executor import KVLayout, KVType
 
 CONTEXT_STEP = 256
 """A clamped context is a multiple of this, and never less."""
@@ -20,7 +20,15 @@ KV_SHARE = 0.9
 STATELESS_SHARE = 1 / 16
 """Part of the KV budget that clamped sessions leave to stateless requests, which could not run at all without any."""
 
+SESSION_SLACK_PAGES = 2
+"""Pages of a session beside those of its context: the prefix may end, and the data begin, in the middle of a page."""
+
 _MIB = 1 << 20
+
+
+def pages_of_session(context_len: int, page_size: int) -> int:
+    """Pages that a session with this context reserves, so that it can be filled to its last token."""
+    return _pages(context_len, page_size) + SESSION_SLACK_PAGES
 
 
 class Cap(enum.Enum):
@@ -73,6 +81,8 @@ class MemoryRequest:
         available_bytes: what the device can still give.
         page_size: tokens per page.
         workspace_bytes: what the largest step takes of the device's memory.
+        kv_type: precision of the KV cache.
+        kv_types: what it could be here, as advice when nothing fits.
         num_host_layers: layers whose weights and KV cache stay in host memory.
         host: that memory, if there are any.
     """
@@ -84,6 +94,8 @@ class MemoryRequest:
     available_bytes: int
     page_size: int
     workspace_bytes: int = 0
+    kv_type: KVType = KVType.FP16
+    kv_types: tuple[KVType, ...] = ()
     num_host_layers: int = 0
     host: MemoryShare | None = None
 
@@ -91,6 +103,15 @@ class MemoryRequest:
     def num_guaranteed(self) -> int:
         """Contexts that must fit: every session's, or one stateless request's when there is none."""
         return max(1, self.num_sessions)
+
+    @property
+    def slack_pages(self) -> int:
+        """Pages that each of them takes beside those of its context."""
+        return SESSION_SLACK_PAGES if self.num_sessions else 0
+
+    def guaranteed_pages(self, context_len: int) -> int:
+        """Pages of the contexts that must fit, if they have this length."""
+        return self.num_guaranteed * (_pages(context_len, self.page_size) + self.slack_pages)
 
     @property
     def device(self) -> MemoryShare:
@@ -167,9 +188,9 @@ def find_plan(spec: ModelSpec, request: MemoryRequest) -> MemoryPlan | None:
     if context_len == 0:
         return None
     context_pages = _pages(context_len, request.page_size)
-    session_pages = request.num_sessions * context_pages
+    session_pages = request.num_sessions * pages_of_session(context_len, request.page_size)
     burst_pages = min(budget_pages - session_pages, request.max_burst_slots * context_pages)
-    layout = _layout(spec, request.page_size, session_pages + burst_pages, session_pages)
+    layout = _layout(spec, request, session_pages + burst_pages, session_pages)
     return MemoryPlan(layout, context_len, burst_pages // context_pages, request)
 
 
@@ -187,7 +208,7 @@ class _Side:
 
 
 def _sides(spec: ModelSpec, request: MemoryRequest) -> list[_Side]:
-    page = _layout(spec, request.page_size, num_pages=1)
+    page = _layout(spec, request, num_pages=1)
     on_host = replace(page, num_layers=request.num_host_layers).total_bytes
     sides = [_Side("memory", request.device, page.total_bytes - on_host)]
     return [*sides, _Side("CPU memory", request.host, on_host)] if request.host else sides
@@ -200,10 +221,16 @@ def _budget_pages(sides: Sequence[_Side]) -> int:
     return min(side.share.budget_bytes // side.page_bytes for side in sides if side.page_bytes)
 
 
-def _layout(spec: ModelSpec, page_size: int, num_pages: int, num_session_pages: int = 0) -> KVLayout:
+def _layout(spec: ModelSpec, request: MemoryRequest, num_pages: int, num_session_pages: int = 0) -> KVLayout:
     attention = spec.layers[0].attention
     return KVLayout(
-        num_pages, page_size, len(spec.layers), attention.num_kv_heads, attention.head_dim, num_session_pages
+        num_pages,
+        request.page_size,
+        len(spec.layers),
+        attention.num_kv_heads,
+        attention.head_dim,
+        num_session_pages,
+        request.kv_type,
     )
 
 
@@ -217,25 +244,25 @@ def _fitting_context(request: MemoryRequest, budget_pages: int) -> int:
     A shorter one is the longest multiple of ``CONTEXT_STEP`` that leaves stateless requests their share.
     """
     shortest = min(CONTEXT_STEP, request.context_len)
-    if _pages(request.context_len, request.page_size) * request.num_guaranteed <= budget_pages:
+    if request.guaranteed_pages(request.context_len) <= budget_pages:
         return request.context_len
     stateless_pages = int(STATELESS_SHARE * budget_pages) if request.num_sessions else 0
-    pages_each = (budget_pages - stateless_pages) // request.num_guaranteed
+    pages_each = (budget_pages - stateless_pages) // request.num_guaranteed - request.slack_pages
     clamped = pages_each * request.page_size // CONTEXT_STEP * CONTEXT_STEP
-    if clamped:
+    if clamped > 0:
         return clamped
-    return shortest if _pages(shortest, request.page_size) * request.num_guaranteed <= budget_pages else 0
+    return shortest if request.guaranteed_pages(shortest) <= budget_pages else 0
 
 
 def refusal(spec: ModelSpec, request: MemoryRequest, *, further_remedy: str | None = None) -> OutOfMemoryError:
     """One line for a request without a plan: what is needed, what there is, and what would make it fit."""
     sides = _sides(spec, request)
     shortest = min(CONTEXT_STEP, request.context_len)
-    context_pages = _pages(shortest, request.page_size)
-    num_pages = request.num_guaranteed * context_pages
+    num_pages = request.guaranteed_pages(shortest)
     lacking = [side for side in sides if side.lacks(num_pages)]
-    fitting_sessions = _budget_pages(sides) // context_pages
+    fitting_sessions = _budget_pages(sides) * request.num_guaranteed // num_pages
     remedies = [f"--sessions {fitting_sessions}"] if fitting_sessions else []
+    remedies += [f"--kv-cache-type {kv_type}" for kv_type in _fitting_kv_types(spec, request)[:1]]
     remedies += [further_remedy] if further_remedy else []
     remedies.append(" and ".join(f"{_missing_mib(side, num_pages):,} MiB more {side.name}" for side in lacking))
     if request.device.rest_bytes <= 0:
@@ -243,6 +270,10 @@ def refusal(spec: ModelSpec, request: MemoryRequest, *, further_remedy: str | No
     contexts = f"{request.num_guaranteed} x {shortest} tokens of KV cache"
     needs = "; ".join(_needs(side, num_pages, contexts) for side in lacking)
     return OutOfMemoryError(f"the model does not fit: {needs}; {' or '.join(remedies)} would make it fit")
+
+
+def _fitting_kv_types(spec: ModelSpec, request: MemoryRequest) -> list[KVType]:
+    return [kv_type for kv_type in request.kv_types if find_plan(spec, replace(request, kv_type=kv_type))]
 
 
 def _missing_mib(side: _Side, num_pages: int) -> int:

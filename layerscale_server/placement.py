@@ -10,7 +10,7 @@ from layerscale_core.errors import BackendError, PluginError
 from layerscale_core.forward import HostLayers
 from layerscale_core.memory_plan import MemoryShare
 from layerscale_core.models.spec import layer_shapes
-from layerscale_core.specs import Backend, Capabilities, Device, ModelFile, OffloadPlanner, StepLimits
+from layerscale_core.specs import Backend, Capabilities, Device, KVType, ModelFile, OffloadPlanner, StepLimits
 
 _TOKENS_PER_STEP = 512
 """Token budget of a step: prefill runs near its best from here on, and a running answer waits for no more than this."""
@@ -59,11 +59,13 @@ class Placement:
     """A model on a device, and perhaps in part on the host.
 
     Attributes:
+        kv_types: precisions of the KV cache that everyone who computes reads.
         share: what it takes of the device.
     """
 
     limits: StepLimits
     page_size: int
+    kv_types: tuple[KVType, ...]
     share: MemoryShare
     host: HostPart | None = None
 
@@ -74,7 +76,7 @@ def place_whole(file: ModelFile, device: Site, context_len: int) -> Placement:
     limits = _limits(capabilities, context_len)
     needs = device.device.memory_needs(file.spec, file.weights, limits)
     share = MemoryShare(device.available_bytes, needs.weights_bytes, needs.workspace_bytes)
-    return Placement(limits, capabilities.page_sizes[0], share)
+    return Placement(limits, capabilities.page_sizes[0], capabilities.kv_types, share)
 
 
 class Offloading:
@@ -88,7 +90,7 @@ class Offloading:
         shared = _shared_capabilities(device.backend, host.backend)
         limits = _limits(shared, context_len)
         self._whole = place_whole(file, device, context_len)
-        self._limits, self._page_size = limits, shared.page_sizes[0]
+        self._limits, self._page_size, self._kv_types = limits, shared.page_sizes[0], shared.kv_types
         self._device_needs = _Needs(device, file, limits)
         self._host_needs = _Needs(host, file, replace(limits, max_logits=0))
         self._host, self._planner = host, planner
@@ -108,7 +110,8 @@ class Offloading:
             return self._whole
         others = [layer for layer in range(self._num_layers) if layer not in layers]
         on_host = HostPart(layers, self._host, self._host_needs.share(layers, with_ends=False))
-        return Placement(self._limits, self._page_size, self._device_needs.share(others, with_ends=True), on_host)
+        on_device = self._device_needs.share(others, with_ends=True)
+        return Placement(self._limits, self._page_size, self._kv_types, on_device, on_host)
 
     def budgets_gib(self) -> Iterable[float]:
         """A budget for each number of layers, in GiB with three decimals, ascending."""
@@ -134,7 +137,8 @@ def _shared_capabilities(device: Backend, host: Backend) -> Capabilities:
             "that no layer can stay in CPU memory; leave --cpu-offload-gb out"
         )
     limits = [limit for limit in (one.max_tokens_per_step, other.max_tokens_per_step) if limit is not None]
-    return replace(one, page_sizes=page_sizes, max_tokens_per_step=min(limits, default=None))
+    kv_types = tuple(kv_type for kv_type in one.kv_types if kv_type in other.kv_types)
+    return replace(one, page_sizes=page_sizes, kv_types=kv_types, max_tokens_per_step=min(limits, default=None))
 
 
 class _Needs:

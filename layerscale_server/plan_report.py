@@ -84,6 +84,7 @@ def plan_fields(plan: StartPlan) -> dict[str, object]:
         "headroom_bytes": request.device.headroom_bytes,
         "kv_budget_bytes": request.device.budget_bytes,
         "kv_cache_bytes": layout.total_bytes,
+        "kv_cache_type": layout.kv_type.value,
         "kv_bytes_per_token": layout.bytes_per_token,
         "page_size": layout.page_size,
         "context": memory.context_len,
@@ -186,9 +187,10 @@ def _cache_rows(plan: StartPlan) -> list[tuple[str, str, str]]:
     memory, layout, request = plan.memory, plan.memory.layout, plan.memory.request
     page_bytes = layout.page_size * layout.bytes_per_token
     where = f", {readable(memory.host_layout.total_bytes)} of it in CPU memory" if request.num_host_layers else ""
-    shape = f"{layout.num_layers} layers x 2 x {layout.num_kv_heads} KV heads x {layout.head_dim} wide x 2 bytes"
+    bits = 8 * layout.kv_type.bytes_per_head(layout.head_dim) / (2 * layout.head_dim)
+    shape = f"{layout.num_layers} layers x 2 x {layout.num_kv_heads} KV heads x {layout.head_dim} wide, "
     return [
-        ("KV per token", f"{layout.bytes_per_token:,} bytes", shape),
+        ("KV per token", f"{layout.bytes_per_token:,} bytes", f"{shape}{layout.kv_type}: {bits:g} bits an element"),
         ("context", f"{memory.context_len:,} tokens", _why_context(plan)),
         ("sessions", f"{request.num_sessions:,} reserved", _why_sessions(plan)),
         ("session pages", readable(layout.num_session_pages * page_bytes), f"{layout.num_session_pages:,} pages"),

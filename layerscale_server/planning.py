@@ -10,9 +10,9 @@ from layerscale_core.errors import StartupError
 from layerscale_core.memory_plan import MemoryPlan, MemoryRequest, find_plan, refusal
 from layerscale_core.models import ModelSpec
 from layerscale_core.plugins import PluginRegistry
-from layerscale_core.specs import BackendOptions, ModelFile, StepLimits, Tier
+from layerscale_core.specs import BackendOptions, KVType, ModelFile, StepLimits, Tier
 from layerscale_server.placement import Offloading, Placement, Site, place_whole
-from layerscale_server.settings import MAX_CONTEXT_LEN, Settings, ignored_flags
+from layerscale_server.settings import MAX_CONTEXT_LEN, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +57,14 @@ def plan_start(
         assumed_host_bytes: plan as if so much host memory were available for those.
 
     Raises:
-        StartupError: the context is longer than the model was trained for.
+        StartupError: the context is longer than the model was trained for, or the backend lacks the cache's precision.
         OutOfMemoryError: the model does not fit.
     """
     budgets = _Budgets(settings, file, site, registry, assumed_host_bytes)
 
     def request_at(budget_gib: float) -> tuple[Placement, MemoryRequest]:
         placement = budgets.place(budget_gib)
-        return placement, _memory_request(settings, tier, placement)
+        return placement, _memory_request(settings, tier, site, placement)
 
     placement, request = request_at(settings.cpu_offload_gb)
     memory = find_plan(file.spec, request)
@@ -107,7 +107,7 @@ class _Budgets:
         return Offloading(self._file, self._site, site, self._registry.make_offload_planner(), self._context_len)
 
 
-def _memory_request(settings: Settings, tier: Tier, placement: Placement) -> MemoryRequest:
+def _memory_request(settings: Settings, tier: Tier, site: Site, placement: Placement) -> MemoryRequest:
     share, host = placement.share, placement.host
     return MemoryRequest(
         context_len=placement.limits.max_context_len,
@@ -119,20 +119,31 @@ def _memory_request(settings: Settings, tier: Tier, placement: Placement) -> Mem
         workspace_bytes=share.workspace_bytes,
         num_host_layers=len(host.layers) if host else 0,
         host=host.share if host else None,
+        kv_type=_kv_type(settings, site, placement),
+        kv_types=placement.kv_types,
     )
 
 
 def notices(settings: Settings, tier: Tier) -> list[str]:
     """What a user must know of settings that do not hold as given."""
     lines = []
-    if flags := ignored_flags(settings):
-        lines.append(f"{', '.join(flags)}: takes effect in a later version and changes nothing now")
     if settings.sessions > tier.max_sessions:
         lines.append(
             f"--sessions {settings.sessions} is more than the {tier.name} tier's limit of {tier.max_sessions}, "
             "which holds instead"
         )
     return lines
+
+
+def _kv_type(settings: Settings, site: Site, placement: Placement) -> KVType:
+    wanted, known = KVType(settings.kv_cache_type), placement.kv_types
+    if wanted not in known:
+        sites = [site, placement.host.site] if placement.host else [site]
+        names = " and ".join(each.backend.name for each in sites)
+        raise StartupError(
+            f"--kv-cache-type {wanted} is not known to the {names} backend; choose one of {', '.join(known)}"
+        )
+    return wanted
 
 
 def _context_len(settings: Settings, spec: ModelSpec) -> int:

@@ -46,7 +46,7 @@ public:
     Matrix& add_matrix(const std::string& name, Matrix matrix);
     Matrix& matrix(const std::string& name);
     void add_vector(const std::string& name, const float* values, int size);
-    void commit(int num_pages);
+    void commit(KvType kv_type, int num_pages);
 
     // Returns [num_logits, vocab_size], valid until the next call.
     const float* step(const Batch& batch);
@@ -78,6 +78,7 @@ private:
     void embed(const Batch& batch);
     void compute_rotations(const Batch& batch);
     void attention_block(int index, const Batch& batch);
+    void store_kv(int index, const Batch& batch);
     void mlp_block(const Layer& layer, int num_tokens);
     void rotate(const Rope& rope, int rope_index, int token, float* heads, int num_heads, int head_dim) const;
     void normalize(const float* x, const float* weight, int num_tokens);

@@ -25,6 +25,7 @@ from layerscale_core.specs import (
     Device,
     Executor,
     KVLayout,
+    KVType,
     MemoryNeeds,
     StepLimits,
     WeightSource,
@@ -75,7 +76,7 @@ class BackendContract(NumericsContract, PagingContract):
         declared = backend.capabilities
         assert declared.page_sizes
         assert min(declared.page_sizes) >= 1
-        assert "fp16" in declared.kv_types
+        assert KVType.FP16 in declared.kv_types
         backend.load(BackendOptions())
         assert backend.capabilities == declared
 

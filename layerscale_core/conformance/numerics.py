@@ -21,7 +21,7 @@ from layerscale_core.conformance.step_batches import PageBook, Span
 from layerscale_core.errors import UnsupportedModelError
 from layerscale_core.forward import HostLayers, KernelExecutor
 from layerscale_core.models import ModelSpec
-from layerscale_core.specs import Backend, Device, Kernels
+from layerscale_core.specs import Backend, Device, Kernels, KVType
 
 SHAPES: dict[str, dict[str, Any]] = {
     "multi-head": {"num_heads": 4, "num_kv_heads": 4},
@@ -39,6 +39,10 @@ SHAPES: dict[str, dict[str, Any]] = {
     "odd widths": {"hidden_size": 40, "intermediate_size": 56},
 }
 """Shapes beside the ordinary one, as arguments of ``tiny_spec``."""
+
+
+CODE_FLIPS = {KVType.FP16: 0.0, KVType.INT8: 0.005, KVType.INT4: 0.05}
+"""What is added to the error where an element lies between two codes and rounding before decides which it gets."""
 
 
 class NumericsContract:
@@ -83,6 +87,22 @@ class NumericsContract:
         truth = logits_in_chunks(reference_executor(spec, kv), kv, [prompt])
         assert relative_error(logits_in_chunks(executor, kv, [prompt]), truth) <= self.max_relative_error
         executor.close()
+
+    @pytest.mark.parametrize("kv_type", KVType)
+    @pytest.mark.parametrize("head_dim", [16, 20, 64, 128])
+    def test_equals_the_reference_at_every_kv_precision(
+        self, backend: Backend, device: Device, kv_type: KVType, head_dim: int
+    ) -> None:
+        """Keys and values are stored with the codes, scales and minima that ``KVType`` says."""
+        if kv_type not in backend.capabilities.kv_types:
+            pytest.skip(f"the backend declares no {kv_type}")
+        spec = tiny_spec(head_dim=head_dim, num_heads=3, num_kv_heads=1)
+        kv = kv_layout(spec, backend.capabilities.page_sizes[0], kv_type=kv_type)
+        prompt = random_tokens(spec, self.PROMPT_LEN)
+        truth = logits_in_chunks(reference_executor(spec, kv), kv, [prompt])
+        with open_executor(device, spec, kv) as executor:
+            error = relative_error(logits_in_chunks(executor, kv, [prompt]), truth)
+        assert error <= self.max_relative_error + CODE_FLIPS[kv_type]
 
     def test_kernels_equal_the_reference_too(self, backend: Backend, device: Device, layout: str) -> None:
         """Core's forward pass over ``make_kernels`` computes the same, whether or not it is what serves."""

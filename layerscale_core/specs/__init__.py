@@ -6,7 +6,7 @@ kit.
 """
 
 from layerscale_core.specs.backend import Backend, BackendOptions, Capabilities, Device, DeviceInfo, Probe
-from layerscale_core.specs.executor import Executor, KVLayout, StepBatch
+from layerscale_core.specs.executor import Executor, KVLayout, KVType, StepBatch
 from layerscale_core.specs.hooks import ENTRY_POINT_GROUP, PROJECT_NAME, hookimpl, hookspec
 from layerscale_core.specs.kernels import Array, ExpertWeights, Kernels
 from layerscale_core.specs.kv_pool import (
@@ -50,6 +50,7 @@ __all__ = [
     "ExpertWeights",
     "KVLayout",
     "KVPool",
+    "KVType",
     "Kernels",
     "License",
     "LicenseVerifier",

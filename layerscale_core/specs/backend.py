@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from layerscale_core.models import ModelSpec
-from layerscale_core.specs.executor import Executor, KVLayout
+from layerscale_core.specs.executor import Executor, KVLayout, KVType
 from layerscale_core.specs.kernels import Kernels
 from layerscale_core.specs.memory import Allocator, MemoryNeeds, StepLimits
 from layerscale_core.specs.model_format import WeightSource
@@ -50,7 +50,7 @@ class Capabilities:
     """
 
     page_sizes: tuple[int, ...] = (16,)
-    kv_types: tuple[str, ...] = ("fp16",)
+    kv_types: tuple[KVType, ...] = (KVType.FP16,)
     max_tokens_per_step: int | None = None
     is_host: bool = False
 

@@ -45,8 +45,9 @@ def _planned(settings: Settings, gpu_memory: int | None, cpu_memory: int | None)
     tier = _tier(registry)
     chosen = registry.choose_backend(settings.backend)
     path = resolve_model(settings.model).path
+    device_memory = cpu_memory if gpu_memory is None and chosen.backend.capabilities.is_host else gpu_memory
     with closing(registry.open_model(path, metadata_only=True)) as file:
-        site = Site(chosen.backend, chosen.load(BackendOptions(settings.threads)), gpu_memory)
+        site = Site(chosen.backend, chosen.load(BackendOptions(settings.threads)), device_memory)
         return plan_start(settings, tier, file, site, registry, assumed_host_bytes=cpu_memory)
 
 
@@ -79,7 +80,7 @@ plan = click.Command(
             ["--cpu-memory"],
             callback=_size,
             metavar="SIZE",
-            help="plan as if this much CPU memory were available for the layers that --cpu-offload-gb keeps there",
+            help="plan as if this much CPU memory were available, for layers that stay there or for the CPU backend",
         ),
         click.Option(["--json", "as_json"], is_flag=True, help="print one JSON object instead of a table"),
     ],

@@ -16,7 +16,7 @@ from layerscale_core.forward import HostLayers, KernelExecutor, make_executor
 from layerscale_core.models import ModelSpec
 from layerscale_core.models.spec import layer_shapes
 from layerscale_core.reference import ReferenceKernels
-from layerscale_core.specs import Capabilities, KVLayout, WeightSource
+from layerscale_core.specs import Capabilities, KVLayout, KVType, WeightSource
 
 SPEC = tiny_spec(num_layers=4)
 KV = kv_layout(SPEC, 16)
@@ -50,7 +50,7 @@ class TestPaging(PagingContract):
 
     @pytest.fixture
     def backend(self) -> SimpleNamespace:
-        return SimpleNamespace(capabilities=Capabilities())
+        return SimpleNamespace(capabilities=Capabilities(kv_types=tuple(KVType)))
 
     @pytest.fixture
     def device(self) -> SimpleNamespace:

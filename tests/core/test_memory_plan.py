@@ -13,14 +13,17 @@ from layerscale_core.errors import OutOfMemoryError
 from layerscale_core.memory_plan import (
     CONTEXT_STEP,
     KV_SHARE,
+    SESSION_SLACK_PAGES,
     STATELESS_SHARE,
     Cap,
     MemoryPlan,
     MemoryRequest,
     MemoryShare,
+    pages_of_session,
     plan_memory,
 )
 from layerscale_core.models import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, RopeSpec
+from layerscale_core.specs import KVType
 
 
 def make_spec(num_layers: int, num_heads: int, num_kv_heads: int, head_dim: int) -> ModelSpec:
@@ -31,11 +34,16 @@ def make_spec(num_layers: int, num_heads: int, num_kv_heads: int, head_dim: int)
 
 LLAMA_8B = make_spec(32, 32, 8, 128)
 BYTES_PER_TOKEN = 131_072
+SLACK_TOKENS = SESSION_SLACK_PAGES * 16
+SHORTEST_SESSION_BYTES = (256 + SLACK_TOKENS) * BYTES_PER_TOKEN
 
 
-def plan_with(budget_bytes: int, context_len: int, num_sessions: int = 0, max_burst_slots: int = 32) -> MemoryPlan:
+def plan_with(
+    budget_bytes: int, context_len: int, num_sessions: int = 0, max_burst_slots: int = 32, **precision: object
+) -> MemoryPlan:
     available = -(-budget_bytes * 10 // 9)  # so that KV_SHARE of it is the budget
-    return plan_memory(LLAMA_8B, MemoryRequest(context_len, num_sessions, max_burst_slots, 0, available, 16))
+    request = MemoryRequest(context_len, num_sessions, max_burst_slots, 0, available, 16, **precision)
+    return plan_memory(LLAMA_8B, request)
 
 
 @pytest.mark.parametrize(
@@ -52,9 +60,39 @@ def test_agrees_with_the_published_examples(
     assert abs(plan.burst_slots - published_slots) <= 2
 
 
+@pytest.mark.parametrize(("kv_type", "least_saving"), [(KVType.INT8, 0.45), (KVType.INT4, 0.70)])
+@pytest.mark.parametrize("head_dim", [64, 128])
+def test_a_smaller_precision_saves_what_is_published(kv_type: KVType, least_saving: float, head_dim: int) -> None:
+    fp16, smaller = KVType.FP16.bytes_per_head(head_dim), kv_type.bytes_per_head(head_dim)
+    assert fp16 == 2 * 2 * head_dim
+    assert 1 - smaller / fp16 >= least_saving
+
+
+@pytest.mark.parametrize(("kv_type", "bytes_per_token"), [(KVType.INT8, 66_560), (KVType.INT4, 38_912)])
+@pytest.mark.parametrize(("context_len", "num_sessions"), [(32768, 1), (32768, 8), (16384, 8), (8192, 8)])
+def test_a_smaller_precision_fits_every_published_example_in_full(
+    kv_type: KVType, bytes_per_token: int, context_len: int, num_sessions: int
+) -> None:
+    plan = plan_with(28_000_000_000, context_len, num_sessions, kv_type=kv_type)
+    assert plan.layout.bytes_per_token == bytes_per_token
+    assert not plan.is_clamped
+    num_tokens = 28_000_000_000 // bytes_per_token
+    assert plan.burst_slots == min(32, num_tokens // context_len - num_sessions)
+
+
+def test_a_smaller_precision_is_advised_where_it_would_fit() -> None:
+    budget = 200 * BYTES_PER_TOKEN
+    with pytest.raises(OutOfMemoryError, match="; --kv-cache-type int8 or 8 MiB more memory would make it fit"):
+        plan_with(budget, 256, kv_types=tuple(KVType))
+    with pytest.raises(OutOfMemoryError, match=r"; --kv-cache-type int4 or .* more memory would"):
+        plan_with(budget // 2, 256, kv_types=tuple(KVType))
+    with pytest.raises(OutOfMemoryError, match="; 8 MiB more memory would make it fit"):
+        plan_with(budget, 256, kv_types=(KVType.FP16,))
+
+
 def test_takes_no_more_than_all_can_use() -> None:
     plan = plan_with(1 << 40, 1000, num_sessions=1, max_burst_slots=2)
-    assert plan.layout.num_pages == 3 * 63  # 1000 tokens are 62.5 pages of 16
+    assert plan.layout.num_pages == 3 * 63 + SESSION_SLACK_PAGES  # 1000 tokens are 62.5 pages of 16
     assert (plan.context_len, plan.burst_slots, plan.is_clamped) == (1000, 2, False)
 
 
@@ -78,8 +116,8 @@ def test_shortest_context_is_the_last_that_starts() -> None:
 
 
 def test_refusal_says_how_many_sessions_would_fit() -> None:
-    with pytest.raises(OutOfMemoryError, match="--sessions 3 or 36 MiB more memory would make it fit"):
-        plan_with(3 * 256 * BYTES_PER_TOKEN, 4096, num_sessions=4)
+    with pytest.raises(OutOfMemoryError, match="--sessions 3 or 41 MiB more memory would make it fit"):
+        plan_with(3 * SHORTEST_SESSION_BYTES, 4096, num_sessions=4)
 
 
 def test_weights_larger_than_memory_are_refused() -> None:
@@ -106,14 +144,14 @@ def test_sessions_that_are_cut_leave_stateless_requests_a_share() -> None:
 
 
 def test_the_last_sessions_that_fit_take_all() -> None:
-    plan = plan_with(8 * 256 * BYTES_PER_TOKEN, 4096, num_sessions=8)
-    assert (plan.context_len, plan.burst_tokens, plan.layout.num_session_pages) == (256, 0, 8 * 16)
+    plan = plan_with(8 * SHORTEST_SESSION_BYTES, 4096, num_sessions=8)
+    assert (plan.context_len, plan.burst_tokens, plan.layout.num_session_pages) == (256, 0, 8 * 18)
 
 
 def test_says_what_limits_it() -> None:
     plan = plan_with(1 << 40, 4096, num_sessions=2, max_burst_slots=3)
     assert (plan.context_cap, plan.burst_cap) == (Cap.WISH, Cap.TIER)
-    plan = plan_with(4 * 4096 * BYTES_PER_TOKEN, 4096, num_sessions=2, max_burst_slots=3)
+    plan = plan_with((4 * 4096 + 2 * SLACK_TOKENS) * BYTES_PER_TOKEN, 4096, num_sessions=2, max_burst_slots=3)
     assert (plan.burst_slots, plan.context_cap, plan.burst_cap) == (2, Cap.WISH, Cap.MEMORY)
 
 
@@ -197,7 +235,7 @@ def test_every_plan_keeps_its_promises(request: MemoryRequest) -> None:
         assert plan.host_layout.total_bytes <= KV_SHARE * host_rest
     assert plan.context_len == request.context_len or plan.context_len % CONTEXT_STEP == 0
     assert CONTEXT_STEP <= plan.context_len <= request.context_len
-    assert plan.layout.num_session_pages == request.num_sessions * pages_each
+    assert plan.layout.num_session_pages == request.num_sessions * pages_of_session(plan.context_len, request.page_size)
     assert plan.layout.num_pages == plan.layout.num_session_pages + plan.num_burst_pages
     assert plan.burst_slots == min(request.max_burst_slots, plan.num_burst_pages // pages_each)
     assert 0 <= plan.num_burst_pages <= request.max_burst_slots * pages_each

@@ -12,9 +12,9 @@ import pytest
 
 from layerscale_backend_cpu.native_executor import ISA_VARIABLE
 from layerscale_core.engine import Request, SamplingParams
-from layerscale_core.errors import BackendError, OutOfMemoryError, PluginError
+from layerscale_core.errors import BackendError, OutOfMemoryError, PluginError, StartupError
 from layerscale_core.plugins import PluginRegistry
-from layerscale_core.specs import FREE_TIER, Capabilities, OffloadPlan, StepLimits, hookimpl
+from layerscale_core.specs import FREE_TIER, Capabilities, KVType, OffloadPlan, StepLimits, hookimpl
 from layerscale_server.assembly import Assembler, Assembly
 from layerscale_server.metrics import Metrics
 from layerscale_server.placement import Site
@@ -212,6 +212,17 @@ def test_pages_are_of_a_size_that_both_sides_take(model: Path) -> None:
     assert plan_of(model, backend, cpu_offload_gb=1).memory.layout.page_size == 16
     with pytest.raises(BackendError, match=r"no KV page size is known to both small \(32, 64\) and cpu \(16,\)"):
         plan_of(model, OtherPages(PLENTY), cpu_offload_gb=1)
+
+
+@pytest.mark.parametrize("kv_type", [KVType.INT8, KVType.INT4])
+def test_the_cache_has_one_precision_on_both_sides(model: Path, kv_type: KVType) -> None:
+    class Quantises(SmallBackend):
+        capabilities = Capabilities(kv_types=tuple(KVType))
+
+    offloaded = tokens_of(Quantises(PLENTY), model, cpu_offload_gb=layers_gib(model, 4), kv_cache_type=kv_type.value)
+    assert offloaded == tokens_of(Quantises(PLENTY), model, kv_cache_type=kv_type.value)
+    with pytest.raises(StartupError, match=f"{kv_type} is not known to the small and cpu backend; choose one of fp16"):
+        plan_of(model, SmallBackend(PLENTY), cpu_offload_gb=1, kv_cache_type=kv_type.value)
 
 
 def test_layers_are_chosen_by_the_offload_planner(model: Path) -> None:

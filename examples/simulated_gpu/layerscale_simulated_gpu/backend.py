@@ -17,6 +17,7 @@ from layerscale_core.specs import (
     Executor,
     Kernels,
     KVLayout,
+    KVType,
     MemoryNeeds,
     Probe,
     StepLimits,
@@ -33,7 +34,7 @@ class SimulatedGpu:
     """``layerscale_core.specs.Backend``: present when its variable is set."""
 
     name = "simgpu"
-    capabilities = Capabilities(page_sizes=(16, 32), kv_types=("fp16",))
+    capabilities = Capabilities(page_sizes=(16, 32), kv_types=tuple(KVType))
 
     def probe(self) -> Probe:
         """A GPU outranks the CPU; an absent one or one with nonsense for its memory cannot serve. Never raises."""

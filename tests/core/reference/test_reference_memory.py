@@ -15,7 +15,7 @@ from layerscale_core.forward import KernelExecutor
 from layerscale_core.model_part import ModelPart
 from layerscale_core.models import Activation, ModelSpec
 from layerscale_core.reference import ReferenceKernels, reference_memory_needs
-from layerscale_core.specs import KVLayout, StepLimits
+from layerscale_core.specs import KVLayout, KVType, StepLimits
 
 BOOKKEEPING_BYTES = 200_000
 """The batch's own arrays and what Python objects weigh."""
@@ -42,11 +42,12 @@ LARGEST = {
 }
 
 
+@pytest.mark.parametrize("kv_type", KVType)
 @pytest.mark.parametrize("case", LARGEST)
-def test_the_largest_step_stays_within_the_workspace(case: str) -> None:
+def test_the_largest_step_stays_within_the_workspace(case: str, kv_type: KVType) -> None:
     spec, limits = LARGEST[case]
     workspace_bytes = reference_memory_needs(spec, limits).workspace_bytes
-    peak_bytes = peak_of_the_largest_step(spec, limits)
+    peak_bytes = peak_of_the_largest_step(spec, limits, kv_type)
     assert workspace_bytes > 5 * BOOKKEEPING_BYTES
     assert 0.4 * workspace_bytes < peak_bytes < workspace_bytes + BOOKKEEPING_BYTES
 
@@ -74,10 +75,11 @@ def test_layers_without_a_head_stay_within_a_workspace_without_logits(case: str)
     assert 0.4 * workspace_bytes < peak_bytes < workspace_bytes + BOOKKEEPING_BYTES
 
 
-def peak_of_the_largest_step(spec: ModelSpec, limits: StepLimits) -> int:
+def peak_of_the_largest_step(spec: ModelSpec, limits: StepLimits, kv_type: KVType) -> int:
     """Bytes that the last of a context's steps takes at its peak, without the logits of the step before."""
     attention = spec.layers[0].attention
-    kv = KVLayout(limits.max_context_len // 16, 16, len(spec.layers), attention.num_kv_heads, attention.head_dim)
+    num_pages = limits.max_context_len // 16
+    kv = KVLayout(num_pages, 16, len(spec.layers), attention.num_kv_heads, attention.head_dim, kv_type=kv_type)
     executor = KernelExecutor(ReferenceKernels(CountingAllocator(1 << 32, "the test")), spec, RandomWeights(spec), kv)
     book = PageBook(kv)
     sequence = book.sequence()
