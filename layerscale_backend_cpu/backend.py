@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
-from layerscale_backend_cpu.native_executor import (
-    ISA_VARIABLE,
-    PAGE_SIZE,
-    NativeExecutor,
-    missing_operations,
-    native_isa,
-)
+from layerscale_backend_cpu.native_executor import ISA_VARIABLE, PAGE_SIZE, NativeExecutor, native_isa
 from layerscale_backend_cpu.native_memory import native_memory_needs
 from layerscale_core.allocator import CountingAllocator
 from layerscale_core.errors import BackendError
@@ -32,8 +25,6 @@ from layerscale_core.specs import (
     WeightSource,
 )
 
-logger = logging.getLogger(__name__)
-
 PROBE_SCORE = 10
 """Above "cannot", below every accelerator."""
 
@@ -44,10 +35,6 @@ _NOT_COMPILED = (
 _SWITCHED_OFF = (
     f"{ISA_VARIABLE}=numpy switches the native CPU kernels off: answers come many times slower, and each weight takes "
     "4 bytes; unset it"
-)
-_NOT_NATIVE = (
-    "the native CPU kernels do not compute all of a %s model yet (%s): numpy computes it, answers come many times "
-    "slower, and each weight takes 4 bytes"
 )
 _THREADS_IGNORED = "numpy takes no number of threads from here; set OPENBLAS_NUM_THREADS or its like"
 
@@ -113,17 +100,13 @@ class CpuDevice:
 
     def memory_needs(self, spec: ModelSpec, weights: WeightSource, limits: StepLimits) -> MemoryNeeds:
         """The packed layout with native kernels, four bytes a weight with numpy."""
-        if self._isa is not None and not missing_operations(spec):
+        if self._isa is not None:
             return native_memory_needs(spec, weights, limits)
         return self.make_kernels().memory_needs(spec, weights, limits)
 
     def make_executor(self, spec: ModelSpec, weights: WeightSource, kv: KVLayout) -> Executor | None:
-        """The native executor; None without native kernels, or where they lack what the model asks for."""
+        """The native executor; None without native kernels."""
         if self._isa is None:
-            return None
-        missing = missing_operations(spec)
-        if missing:
-            logger.warning(_NOT_NATIVE, spec.architecture, ", ".join(missing))
             return None
         return _CountedExecutor(self._allocator, spec, weights, kv, self._num_threads)
 

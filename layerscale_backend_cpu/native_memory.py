@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layerscale_backend_cpu.native_executor import mlp_of
-from layerscale_core.models import DenseMatrix, Matrix, ModelSpec
+from layerscale_core.models import DenseMatrix, Matrix, ModelSpec, MoeSpec
 from layerscale_core.models.spec import weight_shapes
 from layerscale_core.specs import MemoryNeeds, StepLimits, WeightSource
 
@@ -48,6 +48,11 @@ def _workspace_bytes(spec: ModelSpec, limits: StepLimits) -> int:
     rotary = sum({layer.attention.rope: layer.attention.rope.rotary_dim for layer in spec.layers}.values())
     floats = tokens * (hidden + 2 * query + 2 * kv + 2 * intermediate + rotary)
     floats += max(tokens, logits) * hidden + logits * (hidden + spec.vocab_size)
+    experts = max(layer.mlp.num_experts if isinstance(layer.mlp, MoeSpec) else 0 for layer in spec.layers)
+    if experts or any(layer.has_post_norms for layer in spec.layers):
+        floats += tokens * hidden
+    if experts:
+        floats += tokens * (experts + 2 * hidden)
     return _FLOAT_BYTES * floats + _code_bytes(max(tokens, logits), max(hidden, query, intermediate))
 
 
