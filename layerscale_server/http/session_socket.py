@@ -63,15 +63,20 @@ class SessionSocket:
         await self._socket.close(_CLOSE_CODES[self._subscription.end])
 
     async def _read(self) -> None:
-        while (received := await self._socket.receive())["type"] != "websocket.disconnect":
-            try:
-                await self._obey(received.get("text"))
-            except RequestError as error:
-                self._tell_error(str(error), error)
-            except Exception as error:
-                logger.exception("a message of a WebSocket failed unexpectedly")
-                self._tell_error("internal error", error)
-        self._subscription.cancel()
+        try:
+            while (received := await self._socket.receive())["type"] != "websocket.disconnect":
+                await self._answer(received.get("text"))
+        finally:
+            self._subscription.cancel()
+
+    async def _answer(self, text: str | None) -> None:
+        try:
+            await self._obey(text)
+        except RequestError as error:
+            self._tell_error(str(error), error)
+        except Exception as error:
+            logger.exception("a message of a WebSocket failed unexpectedly")
+            self._tell_error("internal error", error)
 
     async def _obey(self, text: str | None) -> None:
         if text is None:
@@ -103,7 +108,9 @@ def _parsed(text: str, limits: Limits) -> PushRequest | Literal["ping", "close"]
     match message.get("type"):
         case "push":
             return validated(message, PushRequest, limits)
-        case "ping" | "close" as word:
-            return word
+        case "ping":
+            return "ping"
+        case "close":
+            return "close"
         case _:
             raise InvalidRequestError("type: should be 'push', 'ping' or 'close'", param="type")

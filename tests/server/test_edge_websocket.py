@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import OP_BINARY, OP_CLOSE, OP_CONT, OP_PING, OP_PONG, OP_TEXT, Close, Frame
 from websockets.sync.client import connect
@@ -241,6 +243,29 @@ def test_a_breach_of_the_protocol_ends_one_connection_and_is_no_news(
             with raw_socket(address, session) as raw:
                 raw.connection.sendall(sent)
                 assert raw.close_code() == code
+        other.send({"type": "ping"})
+        assert other.receive_type("pong") == {}
+    assert '"level": "error"' not in logs.getvalue()
+
+
+FRAMES = st.builds(
+    lambda first, data, is_masked, cut: (
+        bytes([first, len(data) | is_masked << 7]) + bytes(4 * is_masked) + data[: len(data) - cut]
+    ),
+    st.integers(0, 255),
+    st.binary(max_size=125),
+    st.sampled_from([True, True, True, False]),
+    st.sampled_from([0, 0, 0, 1]),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pieces=st.lists(FRAMES | st.binary(max_size=20), min_size=1, max_size=6))
+def test_random_frames_hurt_nobody(address: str, session: Session, logs: io.StringIO, pieces: list[bytes]) -> None:
+    with talking(address, session.session_id) as other:
+        with raw_socket(address, session) as raw, contextlib.suppress(ConnectionError):
+            for piece in pieces:
+                raw.connection.sendall(piece)
         other.send({"type": "ping"})
         assert other.receive_type("pong") == {}
     assert '"level": "error"' not in logs.getvalue()

@@ -144,6 +144,14 @@ def test_an_unexpected_failure_is_an_error_and_no_more(talker: Talker, monkeypat
     assert talker.receive_type("pong") == {}
 
 
+def test_a_draining_server_takes_no_data(server: FakeServer, talker: Talker) -> None:
+    server.state.is_draining = True
+    talker.push(BAR)
+    assert talker.receive_type("error")["code"] == 503
+    talker.send({"type": "ping"})
+    assert talker.receive_type("pong") == {}
+
+
 def test_an_empty_push(talker: Talker) -> None:
     talker.push()
     assert talker.receive_type("push_ack") == {"pushed": 0, "dropped": 0, "queue_size": 0}
