@@ -16,6 +16,7 @@ from layerscale_server.generation import AsyncEngine
 from layerscale_server.hub import resolve_model
 from layerscale_server.logging import AS_TABLE, get_logger
 from layerscale_server.metrics import Metrics
+from layerscale_server.placement import Site
 from layerscale_server.plan_report import plan_fields, plan_lines, plan_warnings
 from layerscale_server.planning import StartPlan, notices, plan_start
 from layerscale_server.settings import Settings
@@ -70,9 +71,11 @@ class Assembler:
             device = chosen.load(BackendOptions(self.settings.threads))
             for notice in (*self.registry.notices(), *device.notices):
                 logger.warning(notice)
-            start = plan_start(self.settings, self.tier, file, chosen.backend, device)
+            start = plan_start(self.settings, self.tier, file, Site(chosen.backend, device), self.registry)
             _log_plan(start)
-            executor = make_executor(device, file.spec, file.weights, start.memory.layout)
+            host = start.placement.host
+            host_layers = host.make_host_layers() if host else None
+            executor = make_executor(device, file.spec, file.weights, start.memory.layout, host_layers)
             undo.callback(executor.close)
             pool = self.registry.make_kv_pool(start.memory.layout)
             engine = self._make_engine(start, executor, tokenizer, pool)

@@ -1,19 +1,21 @@
-"""The default scheduler policy: decode first, prompts share what is left, nobody waits for long."""
+"""The default scheduler policy: decode first, the rest is shared, nobody waits for long."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 
-from layerscale_core.specs.scheduler import RunningSequence, ScheduledTokens, TokenBudget
+from layerscale_core.specs.scheduler import Priority, RunningSequence, ScheduledTokens, TokenBudget
 
 
 class FairPolicy:
     """Chunked prefill under a token budget (arXiv:2403.02310); implements ``specs.SchedulerPolicy``.
 
-    1. Whoever decodes, or has waited ``max_steps_waited`` steps, gets one token: the longest waiting first, those that
-       waited equally long in turn.
-    2. Prompts share the rest of the budget: a class of priority leaves each lower class that has work at least one
-       ``1 / lower_class_divisor`` of it, and within a class short prompts finish while long ones get equal parts.
+    1. Whoever decodes in the most urgent class that has work, or has waited ``max_steps_waited`` steps, gets one token:
+       the longest waiting first, those that waited equally long in turn.
+    2. All others share the rest of the budget: a class of priority leaves each lower class that has work at least one
+       ``1 / lower_class_divisor`` of the tokens, and within a class short prompts finish while long ones get equal
+       parts. Rows of logits go to the more urgent class first.
 
     A sequence advances at least every ``max_steps_waited + ceil(num_running / min(max_tokens, max_logits))`` steps,
     whatever arrives: once it is overdue, only those that waited as long come before it, and each of them comes once.
@@ -27,13 +29,17 @@ class FairPolicy:
     def plan(self, running: Sequence[RunningSequence], budget: TokenBudget) -> list[ScheduledTokens]:
         """Choose the next step's work, in the order of ``running``."""
         ledger = _Ledger(budget)
-        urgent = [each for each in running if each.is_decoding or each.steps_waited >= self._max_steps_waited]
-        for sequence in sorted(urgent, key=self._turn):
+        most_urgent = min((each.priority for each in running), default=None)
+        is_urgent = [
+            each.steps_waited >= self._max_steps_waited or (each.is_decoding and each.priority == most_urgent)
+            for each in running
+        ]
+        for sequence in sorted(compress(running, is_urgent), key=self._turn):
             if ledger.grant_one(sequence):
                 self._last_in_turn = sequence.sequence_id
-        prefilling = [sequence for sequence in running if not sequence.is_decoding]
-        if prefilling and ledger.tokens_left:
-            self._share_among_prompts(prefilling, ledger)
+        sharing = [each for each in running if ledger.rest(each)]
+        if sharing and ledger.tokens_left:
+            self._share(sharing, ledger)
         return [
             ScheduledTokens(sequence.sequence_id, ledger.granted[sequence.sequence_id])
             for sequence in running
@@ -45,19 +51,17 @@ class FairPolicy:
         had_its_turn = sequence.sequence_id <= self._last_in_turn
         return -sequence.steps_waited, had_its_turn, sequence.sequence_id
 
-    def _share_among_prompts(self, prefilling: list[RunningSequence], ledger: _Ledger) -> None:
-        wanted = ledger.affordable(prefilling)
+    def _share(self, sharing: list[RunningSequence], ledger: _Ledger) -> None:
         guaranteed = ledger.tokens_left // self._lower_class_divisor
-        classes = sorted({sequence.priority for sequence in prefilling})
-        demand = dict.fromkeys(classes, 0)
-        for sequence, num_tokens in zip(prefilling, wanted, strict=True):
-            demand[sequence.priority] += num_tokens
-        for rank, priority in enumerate(classes):
-            kept_for_lower = sum(min(demand[lower], guaranteed) for lower in classes[rank + 1 :])
-            members = [index for index, sequence in enumerate(prefilling) if sequence.priority == priority]
-            shares = water_fill(ledger.tokens_left - kept_for_lower, [wanted[index] for index in members])
-            for index, share in zip(members, shares, strict=True):
-                ledger.grant(prefilling[index], share)
+        classes: dict[Priority, list[RunningSequence]] = {}
+        for sequence in sorted(sharing, key=lambda each: each.priority):
+            classes.setdefault(sequence.priority, []).append(sequence)
+        demand = {priority: sum(map(ledger.rest, members)) for priority, members in classes.items()}
+        for priority, members in classes.items():
+            kept_for_lower = sum(min(demand[lower], guaranteed) for lower in classes if lower > priority)
+            shares = water_fill(ledger.tokens_left - kept_for_lower, ledger.affordable(members))
+            for sequence, share in zip(members, shares, strict=True):
+                ledger.grant(sequence, share)
 
 
 class _Ledger:
@@ -88,21 +92,25 @@ class _Ledger:
         elif total == sequence.num_uncomputed:
             self.logits_left -= 1
 
-    def affordable(self, prefilling: list[RunningSequence]) -> list[int]:
-        """How many further tokens each prompt can be granted so that all together stay within the logits.
+    def rest(self, sequence: RunningSequence) -> int:
+        """Tokens that a sequence could still be granted."""
+        return sequence.num_uncomputed - self.granted.get(sequence.sequence_id, 0)
+
+    def affordable(self, sharing: list[RunningSequence]) -> list[int]:
+        """How many further tokens each sequence can be granted so that all together stay within the logits.
 
         A prompt that is scored costs a row for every token, any other one row for its last token; without that row it
         stops one token short.
         """
-        rest = [sequence.num_uncomputed - self.granted.get(sequence.sequence_id, 0) for sequence in prefilling]
+        rest = [self.rest(sequence) for sequence in sharing]
         needed = [
             num_tokens if sequence.wants_prompt_logits else int(0 < num_tokens <= self.tokens_left)
-            for sequence, num_tokens in zip(prefilling, rest, strict=True)
+            for sequence, num_tokens in zip(sharing, rest, strict=True)
         ]
         rows = water_fill(self.logits_left, needed)
         return [
             num_rows if sequence.wants_prompt_logits else num_tokens - (num_needed - num_rows)
-            for sequence, num_tokens, num_needed, num_rows in zip(prefilling, rest, needed, rows, strict=True)
+            for sequence, num_tokens, num_needed, num_rows in zip(sharing, rest, needed, rows, strict=True)
         ]
 
 

@@ -8,10 +8,11 @@ from layerscale_core.sessions.flash import (
     FlashAnswer,
     FlashQuery,
 )
+from layerscale_core.sessions.prompts import ChatPrompt, NoPrompt, Prompt, TextPrompt
 from layerscale_core.sessions.session import Session
 from layerscale_core.sessions.sessions import NewFlashQuery, NewSession, SessionLimits, Sessions
 from layerscale_core.sessions.stream import COALESCING_S, Entry, PushAck, StreamCounts, StreamTotals
-from layerscale_core.sessions.turns import ChatPrompt, NoPrompt, Prompt, TextPrompt, Turn, TurnFinished
+from layerscale_core.sessions.turns import Turn, TurnFinished
 from layerscale_core.sessions.view import SessionView
 
 __all__ = [

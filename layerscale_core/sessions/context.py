@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from layerscale_core.errors import ContextLengthError
 from layerscale_core.memory_plan import pages_of_session
 from layerscale_core.sessions.window import Run
 from layerscale_core.specs.executor import Executor
 from layerscale_core.specs.kv_pool import KVPool, PageTable
+
+logger = logging.getLogger(__name__)
 
 _MIN_TAIL_TOKENS = 512
 
@@ -32,6 +36,11 @@ class SessionContext:
 
     Args:
         context_len: most tokens, and most positions.
+
+    Attributes:
+        window: what the data region consists of, oldest first.
+        revision: counts the changes of what is durable that are complete.
+        end_forks: ends whatever runs on forks, which share pages and hold some of their own.
     """
 
     def __init__(self, pool: KVPool, executor: Executor, context_len: int) -> None:
@@ -42,7 +51,8 @@ class SessionContext:
         self.durable_end = 0
         self.gap = 0
         self.window: deque[Run] = deque()
-        """What the data region consists of, oldest first."""
+        self.revision = 0
+        self.end_forks: Callable[[], None] = lambda: None
         self._pool = pool
         self._executor = executor
         self.reservation = pool.reserve(pages_of_session(context_len, pool.page_size))
@@ -83,6 +93,11 @@ class SessionContext:
         return index if self.data_start is None or index < self.data_start else index + self.gap
 
     @property
+    def pos_max(self) -> int:
+        """The highest position; -1 when it is empty."""
+        return self.position(len(self.tokens) - 1) if self.tokens else -1
+
+    @property
     def room(self) -> int:
         """Tokens that still find a position after the last one."""
         return self.context_len - len(self.tokens) - self.gap
@@ -90,15 +105,23 @@ class SessionContext:
     # What stays
 
     def append(self, token_ids: Sequence[int]) -> None:
-        """Add durable tokens. A tail becomes durable with them, unless there is data: then it goes, and they follow."""
-        if self.takes_data:
-            self.drop_tail()
-            self._add_run(token_ids, is_entry=False)
+        """Add durable tokens. Without data a tail becomes durable with them; with data it goes, and they follow.
+
+        Raises:
+            ContextLengthError: they do not fit; nothing is changed.
+        """
+        num_kept = self.durable_end if self.has_data else len(self.tokens)
+        if num_kept + len(token_ids) > self.context_len:
+            raise ContextLengthError(num_kept + len(token_ids), self.context_len, param="text")
+        if not token_ids:
             return
-        self.tokens += token_ids
-        self.durable_end = len(self.tokens)
-        if self.has_data:  # none of it is there yet
-            self.data_start = self.durable_end
+        self.truncate(num_kept)
+        self.make_positions(len(token_ids))
+        if self.takes_data:
+            self._add_run(token_ids, is_entry=False)
+        else:
+            self._extend_prefix(token_ids)
+        self.revision += 1
 
     def mark_prefix(self) -> None:
         """Freeze what is held; everything durable is computed and there is no data."""
@@ -109,7 +132,7 @@ class SessionContext:
     def begin_data(self, separator: Sequence[int]) -> None:
         """Freeze what is held and have data follow it, once all of it, ``separator`` included, is computed."""
         self.mark_prefix()
-        self.append(separator)
+        self._extend_prefix(separator)
         self.data_start = self.durable_end
 
     @property
@@ -122,7 +145,7 @@ class SessionContext:
         self._add_run(token_ids, is_entry=True)
 
     def drop_runs(self, num_runs: int) -> None:
-        """Drop the oldest of the window."""
+        """Drop the oldest of the window; there is no tail."""
         assert self.data_start is not None
         num_tokens = sum(self.window.popleft().num_tokens for _ in range(num_runs))
         num_computed = min(num_tokens, self.num_computed - self.data_start)
@@ -130,7 +153,7 @@ class SessionContext:
             self._pool.drop_front(self.table, num_computed)
         del self.tokens[self.data_start : self.data_start + num_tokens]
         self.durable_end -= num_tokens
-        self.gap = self.gap + num_tokens if len(self.tokens) > self.data_start else 0
+        self.gap = self.gap + num_tokens if self.num_computed > self.data_start else 0
 
     def drop_newest(self, num_entries: int) -> None:
         """Undo the last calls of ``add_entry``; nothing of the entries is computed."""
@@ -138,20 +161,42 @@ class SessionContext:
             self.durable_end -= self.window.pop().num_tokens
         self.truncate(self.durable_end)
 
-    def can_fork(self, max_tokens: int) -> bool:
-        """Whether a fork of what is durable that may grow to ``max_tokens`` finds pages."""
-        num_pages = -(-(max_tokens - self.durable_end) // self._pool.page_size) + 1
-        return self.reservation.num_left > num_pages  # one more for whoever writes first into a page that is shared
+    # Room
 
-    def close_gap(self) -> None:
-        """Move the data, and the tail after it, to the positions right behind the prefix. No fork shares its pages."""
-        if not self.gap:
-            return
+    def make_positions(self, num_tokens: int) -> None:
+        """See that so many more tokens find a position, if there is room for them at all."""
+        if self.gap and self.room < num_tokens:
+            self.end_forks()
+            self._close_gap()
+
+    def make_pages(self, num_tokens: int) -> None:
+        """See that so many more tokens find their pages."""
+        num_shared = 1  # the page written first may have to be copied
+        if self.reservation.num_left < -(-num_tokens // self._pool.page_size) + num_shared:
+            self.end_forks()
+
+    def fork(self, max_tokens: int) -> PageTable | None:
+        """A fork of what is durable that may grow to ``max_tokens``; None if there are too few pages."""
+        num_pages = -(-(max_tokens - self.durable_end) // self._pool.page_size) + 1
+        if self.reservation.num_left <= num_pages:  # one more for whoever writes first into a page that is shared
+            return None
+        return self._pool.fork(self.table, max_tokens, num_tokens=self.durable_end)
+
+    def release_fork(self, fork: PageTable) -> None:
+        """Give a fork back; nothing runs on it any more."""
+        self._pool.release(fork)
+
+    def _close_gap(self) -> None:
+        """Move the data, and the tail after it, to the positions right behind the prefix."""
         assert self.data_start is not None
         first = _num_pages(self.table, self.data_start)
         page_ids = np.array([page.page_id for page in self.table.pages[first:]], np.int32)
-        if page_ids.size:
-            self._executor.shift_positions(page_ids, -self.gap)
+        try:
+            if page_ids.size:
+                self._executor.shift_positions(page_ids, -self.gap)
+        except Exception:
+            logger.exception("cached keys could not be moved; they are computed again")
+            self.uncompute(self.data_start)
         self.gap = 0
 
     # What comes and goes
@@ -159,6 +204,17 @@ class SessionContext:
     def drop_tail(self) -> None:
         """Forget the last question and its answer."""
         self.truncate(self.durable_end)
+
+    def replace_tail(self, num_kept: int, new: Sequence[int]) -> list[int]:
+        """Have other tokens, none of them computed, follow the first ones, which include all durable ones.
+
+        Returns:
+            The tokens that were there.
+        """
+        replaced = self.tokens[num_kept:]
+        self.truncate(num_kept)
+        self.tokens += new
+        return replaced
 
     def truncate(self, num_tokens: int) -> None:
         """Keep the first tokens; durable ones are never cut."""
@@ -170,6 +226,22 @@ class SessionContext:
         """Take back what was computed beyond the first tokens."""
         if self.num_computed > num_tokens:
             self._pool.truncate(self.table, num_tokens)
+
+    def distrust(self, num_tokens: int) -> None:
+        """Take back what a failed step may have spoiled, of which only the first tokens had been computed before.
+
+        That may include a copy of the page they end in.
+        """
+        self.uncompute(num_tokens)
+        if self.table.pages and (last := self.table.pages[-1]).stop < self._pool.page_size:
+            first_data = self.data_start if self.data_start is not None and self.num_computed >= self.data_start else 0
+            self.uncompute(max(first_data, self.num_computed - (last.stop - last.start)))
+
+    def _extend_prefix(self, token_ids: Sequence[int]) -> None:
+        self.tokens += token_ids
+        self.durable_end = len(self.tokens)
+        if self.has_data:  # none of it is there yet
+            self.data_start = self.durable_end
 
     def _add_run(self, token_ids: Sequence[int], *, is_entry: bool) -> None:
         assert self.durable_end == len(self.tokens), "there is a tail"

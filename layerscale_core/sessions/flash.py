@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from layerscale_core.engine import TokensGenerated
-from layerscale_core.engine.request import Finished
-from layerscale_core.engine.sequence import LiveSequence
 from layerscale_core.errors import ConflictError, InvalidRequestError, NotFoundError
 from layerscale_core.sessions.events import FlashReady
-from layerscale_core.specs.kv_pool import PageTable
 
 MAX_QUERIES = 20
 MAX_ANSWER_TOKENS = 256
@@ -58,37 +54,6 @@ class FlashQuery:
         return FlashReady(
             self.id, self.query, answer.value, answer.data_version, answer.confidence, answer.evaluated_at
         )
-
-
-@dataclass(eq=False, slots=True)
-class Evaluation:
-    """A query being answered.
-
-    Attributes:
-        was_dropped: the evaluation of this query before it was superseded, so that this one may finish.
-        fork: what the session holds for good, shared, and then the question.
-        is_ended_by_us: the session ended it.
-    """
-
-    query_id: int
-    data_version: int
-    revision: int
-    was_dropped: bool
-    fork: PageTable
-    sequence: LiveSequence | None = None
-    is_ended_by_us: bool = False
-    pieces: list[str] = field(default_factory=list)
-    num_tokens: int = 0
-
-    def collect(self, event: TokensGenerated) -> None:
-        """Take in a piece of the answer."""
-        self.pieces.append(event.text)
-        self.num_tokens += len(event.token_ids)
-
-    def answer(self, end: Finished, evaluated_at: int) -> FlashAnswer:
-        """The whole answer."""
-        value = "".join((*self.pieces, end.text))
-        return FlashAnswer(value, self.num_tokens, self.data_version, self.revision, end.logit_gap or 0.0, evaluated_at)
 
 
 class FlashBoard:

@@ -1,30 +1,32 @@
-"""All sessions of a server: made, found and deleted here; what arrives for them is written as tokens here."""
+"""All sessions of a server: made, found and deleted here."""
 
 from __future__ import annotations
 
-import logging
+import itertools
 import secrets
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
 from layerscale_core.engine import Engine
-from layerscale_core.errors import ContextLengthError, MaxSessionsError, ShuttingDownError
+from layerscale_core.errors import ContextLengthError, InvalidRequestError, MaxSessionsError
 from layerscale_core.memory_plan import pages_of_session
+from layerscale_core.sessions.actor import session_not_found
+from layerscale_core.sessions.calls import fulfil
 from layerscale_core.sessions.context import SessionContext
 from layerscale_core.sessions.flash import DEFAULT_ANSWER_TOKENS
-from layerscale_core.sessions.session import Batch, Session, SessionParts, session_not_found
-from layerscale_core.sessions.stream import COALESCING_S, Entry, EntryRing, PushAck, StreamTotals
+from layerscale_core.sessions.ingestion import Batch
+from layerscale_core.sessions.parts import SessionParts
+from layerscale_core.sessions.preparation import BatchPreparation
+from layerscale_core.sessions.session import Session
+from layerscale_core.sessions.stream import Entry, EntryRing, PushAck, StreamTotals
+from layerscale_core.sessions.window import EntryWindow
 from layerscale_core.specs.executor import Executor
 from layerscale_core.specs.kv_pool import KVPool
 from layerscale_core.specs.stream_type import StreamType
 from layerscale_core.specs.tokenizer import Tokenizer
-
-logger = logging.getLogger(__name__)
-
-_MAX_BATCH_ENTRIES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,26 +98,17 @@ class Sessions:
         self._tokenizer = tokenizer
         self._separator = tuple(tokenizer.encode("\n", add_special=False))
         self._sessions: dict[str, Session] = {}
-        self._changed = threading.Condition()
-        self._ready: dict[str, Session] = {}  # sessions with entries that no batch was made of, in order of arrival
-        self._preparing: set[str] = set()  # sessions with a batch that is not settled
-        self._past = StreamTotals()
-        self._is_stopping = False
-        self._thread: threading.Thread | None = None
+        self._past = StreamTotals()  # of sessions that were deleted
+        self._counting = threading.Lock()
+        self._preparation = BatchPreparation(tokenizer, limits.batch_tokens, self._post_batch)
 
     def start(self) -> None:
         """Start the thread that prepares batches."""
-        assert self._thread is None, "started twice"
-        self._thread = threading.Thread(target=self._run, name="layerscale-streams", daemon=True)
-        self._thread.start()
+        self._preparation.start()
 
     def stop(self) -> None:
         """End the thread; what waits stays in the rings. Idempotent."""
-        with self._changed:
-            self._is_stopping = True
-            self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
+        self._preparation.stop()
 
     def get(self, session_id: str) -> Session:
         """A session.
@@ -134,7 +127,7 @@ class Sessions:
 
     def totals(self) -> StreamTotals:
         """The counts of all sessions there are and were."""
-        with self._changed:
+        with self._counting:
             totals = self._past
             for session in self.all():
                 totals = totals.plus(session.ring.counts, session.num_evaluations)
@@ -146,7 +139,9 @@ class Sessions:
         Raises:
             ShuttingDownError: the engine has stopped.
         """
-        return self._on_engine_thread(partial(self._create, new))
+        created: Future[Session] = Future()
+        self._engine.post(partial(fulfil, created, partial(self._create, new)))
+        return created
 
     def delete(self, session_id: str) -> Future[None]:
         """End a session; done once its memory is free again. Fails with ``NotFoundError``.
@@ -155,77 +150,25 @@ class Sessions:
             ShuttingDownError: the engine has stopped.
         """
         deleted: Future[None] = Future()
-
-        def delete() -> None:
-            with self._changed:
-                session = self._sessions.pop(session_id, None)
-                if session is not None:
-                    self._past = self._past.plus(session.ring.counts, session.num_evaluations)
-            if session is None:
-                deleted.set_exception(session_not_found())
-            else:
-                session.close(lambda: deleted.set_result(None))
-
-        self._engine.post(delete)
+        self._engine.post(partial(fulfil, deleted, partial(self._delete, session_id)))
         return deleted
 
     def push(self, session: Session, entries: Sequence[Entry]) -> PushAck:
         """Enqueue validated entries; never waits for the model."""
         ack = session.ring.push(entries)
         if ack.num_pushed:
-            with self._changed:
-                self._ready[session.session_id] = session
-                self._changed.notify_all()
+            self._preparation.announce(session)
         return ack
 
-    # The thread that prepares
-
     def prepare(self) -> bool:
-        """Make a batch of what waits in one session; returns whether there was any."""
-        with self._changed:
-            session = next((each for key, each in self._ready.items() if key not in self._preparing), None)
-            if session is None:
-                return False
-            del self._ready[session.session_id]
-            self._preparing.add(session.session_id)
-        batch = self._make_batch(session)
-        if batch is None:
-            self._settled(session)
-            return True
-        try:
-            self._engine.post(partial(self._offer, session, batch))
-        except ShuttingDownError:
-            session.ring.put_back(batch.entries)
-            return False
-        return True
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._is_stopping or self._ready.keys() - self._preparing)
-                if self._is_stopping:
-                    return
-                self._changed.wait_for(lambda: self._is_stopping, COALESCING_S)
-            self.prepare()
-
-    def _make_batch(self, session: Session) -> Batch | None:
-        """The session's oldest entries as tokens, up to a step's worth; None if none wait."""
-        entries = session.ring.take(_MAX_BATCH_ENTRIES)
-        token_ids: list[tuple[int, ...]] = []
-        num_tokens = 0
-        for entry in entries:
-            line = session.stream_type.render(entry) + "\n"
-            ids = tuple(self._tokenizer.encode(line, add_special=False))
-            if token_ids and num_tokens + len(ids) > self.limits.batch_tokens:
-                break
-            token_ids.append(ids)
-            num_tokens += len(ids)
-        session.ring.put_back(entries[len(token_ids) :])
-        return Batch(tuple(entries[: len(token_ids)]), tuple(token_ids)) if token_ids else None
+        """Make a batch of what waits in one session; returns whether there was one to make."""
+        return self._preparation.prepare()
 
     # Engine thread
 
     def _create(self, new: NewSession) -> Session:
+        if new.type not in self.stream_types:
+            raise InvalidRequestError(f"type must be one of {', '.join(self.stream_types)}", param="type")
         wanted = self.limits.max_context_len if new.context_len is None else new.context_len
         context_len = min(wanted, self.limits.max_context_len)
         if len(new.prompt_ids) >= context_len:
@@ -238,46 +181,43 @@ class Sessions:
             for query in new.flash:
                 session.flash.register(query.query, query.max_tokens, query.token_ids)
         except Exception:
-            session.close(lambda: None)
+            session.actor.close()
             raise
         self._sessions[session.session_id] = session
-        session.begin(new.prompt_ids)
+        session.actor.begin(new.prompt_ids)
         return session
 
     def _make_session(self, new: NewSession, context: SessionContext) -> Session:
         parts = SessionParts(
+            session_id=self._new_id(),
             engine=self._engine,
-            pool=self._pool,
             tokenizer=self._tokenizer,
             stream_type=self.stream_types[new.type],
+            context=context,
+            ring=EntryRing(self.limits.ring_capacity),
+            window=EntryWindow(new.window_size),
             separator=self._separator,
             prefill_chunk=self.limits.batch_tokens,
-            has_settled=self._settled,
+            has_settled=self._has_settled,
         )
-        ring = EntryRing(self.limits.ring_capacity)
-        return Session(f"sess_{secrets.token_hex(6)}", parts, context, new.window_size, ring)
+        return Session(parts)
 
-    def _offer(self, session: Session, batch: Batch) -> None:
-        session.offer(batch)
-        if session.is_closed:
-            self._settled(session)
+    def _new_id(self) -> str:
+        """An id that no session has."""
+        ids = (f"sess_{secrets.token_hex(6)}" for _ in itertools.count())
+        return next(each for each in ids if each not in self._sessions)
 
-    def _settled(self, session: Session) -> None:
-        """A session's batch is done; the next one may be made."""
-        with self._changed:
-            self._preparing.discard(session.session_id)
-            if session.ring.counts.queue_size and not session.is_closed:
-                self._ready[session.session_id] = session
-            self._changed.notify_all()
+    def _delete(self, session_id: str) -> None:
+        session = self.get(session_id)
+        with self._counting:
+            del self._sessions[session_id]
+            self._past = self._past.plus(session.ring.counts, session.num_evaluations)
+        session.actor.close()
+        self._preparation.forget(session)
 
-    def _on_engine_thread(self, function: Callable[[], Session]) -> Future[Session]:
-        future: Future[Session] = Future()
+    def _post_batch(self, session: Session, batch: Batch) -> None:
+        self._engine.post(partial(session.actor.offer, batch))
 
-        def run() -> None:
-            try:
-                future.set_result(function())
-            except Exception as error:
-                future.set_exception(error)
-
-        self._engine.post(run)
-        return future
+    def _has_settled(self, session_id: str) -> None:
+        if (session := self._sessions.get(session_id)) is not None:
+            self._preparation.settled(session)

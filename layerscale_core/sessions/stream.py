@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 Entry = Mapping[str, Any]
@@ -101,7 +102,7 @@ class EntryRing:
         """Enqueue what there is room for, the first ones first."""
         with self._lock:
             counts = self._counts
-            num_pushed = min(len(entries), self.capacity - len(self._entries))
+            num_pushed = min(len(entries), max(0, self.capacity - len(self._entries)))  # put back may be too many
             self._entries.extend(entries[:num_pushed])
             self._counts = counts = replace(
                 counts,
@@ -118,6 +119,11 @@ class EntryRing:
                 counts.total_dropped,
             )
 
+    def peek(self, max_entries: int) -> list[Entry]:
+        """The oldest entries, which stay."""
+        with self._lock:
+            return list(islice(self._entries, max_entries))
+
     def take(self, max_entries: int) -> list[Entry]:
         """Take the oldest entries out, to be processed or put back."""
         with self._lock:
@@ -130,7 +136,7 @@ class EntryRing:
             return taken
 
     def put_back(self, entries: Sequence[Entry]) -> None:
-        """Undo the end of a ``take``."""
+        """Undo the end of a ``take``; pushes that came in between may make them more than the capacity."""
         with self._lock:
             self._entries.extendleft(reversed(entries))
             self._counts = replace(

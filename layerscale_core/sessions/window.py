@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from layerscale_core.sessions.stream import Entry
 
 _SPARE_PART = 8
 """When tokens are short, one part in so many of the budget is freed at once: positions then run out once in as many
@@ -64,3 +68,27 @@ def plan_eviction(held: Iterable[Run], new: Sequence[int], *, max_entries: int, 
         num_dropped += run.is_entry
         num_runs += 1
     return Eviction(num_runs, num_dropped, num_skipped)
+
+
+class EntryWindow:
+    """The entries that the data region holds, oldest first. Changed by the engine thread; read by any."""
+
+    def __init__(self, max_entries: int) -> None:
+        self.max_entries = max_entries
+        self._entries: deque[Entry] = deque()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def entries(self) -> list[Entry]:
+        """The entries at one moment."""
+        with self._lock:
+            return list(self._entries)
+
+    def slide(self, num_oldest: int, new: Sequence[Entry]) -> None:
+        """Drop the oldest and add new ones, at once."""
+        with self._lock:
+            for _ in range(num_oldest):
+                self._entries.popleft()
+            self._entries.extend(new)

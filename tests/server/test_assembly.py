@@ -4,83 +4,38 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from layerscale_core.allocator import CountingAllocator
 from layerscale_core.engine import Request, SamplingParams
 from layerscale_core.errors import MaxSessionsError, OutOfMemoryError, PluginError, StartupError
 from layerscale_core.memory_plan import KV_SHARE
-from layerscale_core.models import ModelSpec
 from layerscale_core.plugins import PluginRegistry
-from layerscale_core.reference import ReferenceKernels, reference_memory_needs
+from layerscale_core.reference import reference_memory_needs
 from layerscale_core.sessions import NewSession
 from layerscale_core.specs import (
     FREE_TIER,
-    Backend,
     BackendOptions,
-    Capabilities,
-    DeviceInfo,
-    MemoryNeeds,
-    Probe,
+    KVType,
     StepLimits,
     hookimpl,
 )
 from layerscale_server.assembly import Assembler, Assembly
 from layerscale_server.logging import configure_logging
 from layerscale_server.metrics import Metrics
+from layerscale_server.placement import Site
 from layerscale_server.plan_report import plan_lines
 from layerscale_server.planning import plan_start
 from layerscale_server.settings import Settings
 from tests.support.recording_sink import RecordingSink
+from tests.support.small_backend import SmallBackend
 
 _MIB = 1 << 20
 BYTES_PER_TOKEN = 256  # of the tiny model: 2 layers, keys and values, 2 heads, 16 wide, 2 bytes
-
-
-class SmallDevice:
-    """Computes with the reference kernels, in as much memory as a test gives it."""
-
-    notices = ("this device is only a test",)
-
-    def __init__(self, free_bytes: int) -> None:
-        self.allocator = CountingAllocator(1 << 30, "the test's memory")
-        self.infos = (DeviceInfo("small", "a small device", 1 << 30, free_bytes, is_accelerator=True),)
-
-    def memory_needs(self, spec: ModelSpec, _weights: object, limits: StepLimits) -> MemoryNeeds:
-        return reference_memory_needs(spec, limits)
-
-    def make_executor(self, *_: object) -> None:
-        return None
-
-    def make_kernels(self) -> ReferenceKernels:
-        return ReferenceKernels(self.allocator)
-
-
-class SmallBackend:
-    """A plugin and the backend it brings."""
-
-    LAYERSCALE_SPEC_VERSION = 1
-    name = "small"
-    capabilities = Capabilities(page_sizes=(32, 16), max_tokens_per_step=100)
-
-    def __init__(self, free_bytes: int) -> None:
-        self.device = SmallDevice(free_bytes)
-        self.options: list[BackendOptions] = []
-
-    def probe(self) -> Probe:
-        return Probe(1000, "always")
-
-    def load(self, options: BackendOptions) -> SmallDevice:
-        self.options.append(options)
-        return self.device
-
-    @hookimpl
-    def layerscale_backends(self) -> Sequence[Backend]:
-        return (self,)  # type: ignore[return-value]  # its device has no executor of its own
 
 
 def assemble(backend: SmallBackend, model: Path, **settings: Any) -> Assembly:
@@ -132,6 +87,18 @@ def test_the_prefix_cache_can_be_switched_off(tiny_model_path: Path, prefix_cach
         assert sinks[0].token_ids == sinks[1].token_ids
     finally:
         assembly.close()
+
+
+@pytest.mark.parametrize("kv_type", KVType)
+def test_the_cache_is_committed_in_the_precision_asked_for(tiny_model_path: Path, kv_type: KVType) -> None:
+    backend = SmallBackend(64 * _MIB)
+    backend.capabilities = replace(backend.capabilities, kv_types=tuple(KVType))
+    assembly = assemble(backend, tiny_model_path, kv_cache_type=kv_type.value)
+    layout = assembly.model.plan.layout
+    assert layout.kv_type is kv_type
+    page = assembly.executor.read_pages(np.array([0], np.int32))
+    assert page.nbytes == layout.total_bytes // layout.num_pages
+    assembly.close()
 
 
 def test_context_is_the_trained_one_by_default(tiny_model_path: Path, logs: io.StringIO) -> None:
@@ -204,7 +171,8 @@ def test_the_start_prints_the_table_of_the_plan_command(tiny_model_path: Path) -
     registry = PluginRegistry.discover()
     file = registry.open_model(tiny_model_path, metadata_only=True)
     backend = SmallBackend(64 * _MIB)
-    plan = plan_start(Settings(model=str(tiny_model_path)), FREE_TIER, file, backend, backend.device)
+    site = Site(backend, backend.device)
+    plan = plan_start(Settings(model=str(tiny_model_path)), FREE_TIER, file, site, registry)
     assert below == plan_lines(plan)
     file.close()
 

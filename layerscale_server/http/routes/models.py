@@ -82,7 +82,7 @@ def _description(model: LoadedModel) -> dict[str, Any]:
         "attention_heads": attention.num_heads,
         "kv_heads": attention.num_kv_heads,
         "trained_context": model.spec.max_context_len,
-        "kv_cache_type": "fp16",
+        "kv_cache_type": model.plan.layout.kv_type.value,
     }
 
 

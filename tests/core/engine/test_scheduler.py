@@ -34,9 +34,9 @@ def prompt(
     )
 
 
-def decoder(sequence_id: int, *, steps_waited: int = 0) -> RunningSequence:
+def decoder(sequence_id: int, *, priority: Priority = Priority.INTERACTIVE, steps_waited: int = 0) -> RunningSequence:
     return RunningSequence(
-        sequence_id, Priority.INTERACTIVE, 1, is_decoding=True, wants_prompt_logits=False, steps_waited=steps_waited
+        sequence_id, priority, 1, is_decoding=True, wants_prompt_logits=False, steps_waited=steps_waited
     )
 
 
@@ -67,7 +67,9 @@ prompts = st.builds(
     scored=st.booleans(),
     steps_waited=st.integers(0, 12),
 )
-decoders = st.builds(decoder, sequence_id=st.just(0), steps_waited=st.integers(0, 12))
+decoders = st.builds(
+    decoder, sequence_id=st.just(0), priority=st.sampled_from(Priority), steps_waited=st.integers(0, 12)
+)
 batches = st.lists(prompts | decoders, max_size=12).map(
     lambda sequences: [dataclasses.replace(each, sequence_id=index * 3) for index, each in enumerate(sequences)]
 )
@@ -99,11 +101,12 @@ def test_no_token_of_the_budget_is_left_while_somebody_could_use_it(
 
 @given(batches, budgets)
 @settings(max_examples=200, deadline=None)
-def test_everyone_who_decodes_advances_if_the_budget_allows(
+def test_everyone_who_decodes_in_the_most_urgent_class_advances_if_the_budget_allows(
     running: list[RunningSequence], budget: TokenBudget
 ) -> None:
     granted = plan(running, budget)
-    urgent = [each for each in running if each.is_decoding or each.steps_waited >= 8]
+    most_urgent = min((each.priority for each in running), default=None)
+    urgent = [each for each in running if (each.is_decoding and each.priority == most_urgent) or each.steps_waited >= 8]
     if len(urgent) <= min(budget.max_tokens, budget.max_logits):
         assert all(each.sequence_id in granted for each in urgent)
 
@@ -134,7 +137,7 @@ def test_nobody_waits_longer_than_the_stated_bound(
                     dataclasses.replace(each, num_uncomputed=each.num_uncomputed - num_tokens, steps_waited=0)
                 )
             elif each.sequence_id % 3:  # it decodes from now on, for ever; the others leave
-                survivors.append(decoder(each.sequence_id))
+                survivors.append(decoder(each.sequence_id, priority=each.priority))
         running = survivors
         assert all(each.steps_waited < bound for each in running)
 
@@ -149,6 +152,29 @@ def test_long_prompts_get_equal_parts_and_the_first_the_odd_token() -> None:
 
 def test_decoders_come_before_prompts() -> None:
     assert plan([prompt(0, 500), *(decoder(number) for number in range(1, 61))])[0] == 4
+
+
+@pytest.mark.parametrize("lower", [Priority.INGESTION, Priority.FLASH])
+def test_decoders_of_a_lower_class_wait_while_the_budget_is_short(lower: Priority) -> None:
+    background = [decoder(number, priority=lower) for number in range(20)]
+    asked = [decoder(number) for number in range(20, 30)]
+    assert set(plan([*background, *asked], TokenBudget(10, 10))) == set(range(20, 30))
+    assert len(plan([*background, *asked], TokenBudget(64, 64))) == 30, "no token is left unused"
+
+
+def test_decoders_of_a_lower_class_that_waited_long_advance() -> None:
+    overdue = decoder(0, priority=Priority.FLASH, steps_waited=8)
+    assert 0 in plan([overdue, *(decoder(number) for number in range(1, 11))], TokenBudget(10, 10))
+
+
+def test_a_lower_class_decodes_at_once_where_no_other_has_work() -> None:
+    background = [decoder(number, priority=Priority.FLASH) for number in range(3)]
+    assert len(plan([*background, prompt(3, 500, priority=Priority.FLASH)], TokenBudget(8, 3))) == 4
+
+
+def test_the_last_token_of_a_prompt_gets_its_row_before_background_decoders() -> None:
+    background = [decoder(number, priority=Priority.FLASH) for number in range(20)]
+    assert plan([*background, prompt(20, 5)], TokenBudget(max_tokens=64, max_logits=4))[20] == 5
 
 
 def test_prompts_wait_while_decoders_fill_the_budget_but_not_for_ever() -> None:
