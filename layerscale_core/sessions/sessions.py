@@ -37,12 +37,14 @@ class SessionLimits:
         max_sessions: that memory is reserved for.
         max_context_len: tokens of one session's context.
         ring_capacity: entries that wait in one session.
+        max_waiting: requests that wait in one session.
         batch_tokens: most tokens of a batch of data, unless a single entry has more. A question waits for no more.
     """
 
     max_sessions: int
     max_context_len: int
     ring_capacity: int = 16_384
+    max_waiting: int = 1024
     batch_tokens: int = 512
 
 
@@ -199,6 +201,7 @@ class Sessions:
             separator=self._separator,
             prefill_chunk=self.limits.batch_tokens,
             has_settled=self._has_settled,
+            max_waiting=self.limits.max_waiting,
         )
         return Session(parts)
 
