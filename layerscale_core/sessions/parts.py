@@ -22,9 +22,9 @@ class SessionParts:
 
     Attributes:
         separator: tokens of a line end.
-        max_waiting: requests.
         prefill_chunk: most tokens that background work computes before a question may go first.
         has_settled: told the session's id, on the engine thread, when its batch is done and the next may come.
+        max_waiting: requests that wait in the session.
         wall_clock: Unix seconds.
     """
 
