@@ -38,12 +38,14 @@ class SessionLimits:
         max_context_len: tokens of one session's context.
         ring_capacity: entries that wait in one session.
         batch_tokens: most tokens of a batch of data, unless a single entry has more. A question waits for no more.
+        max_waiting: requests that wait in one session.
     """
 
     max_sessions: int
     max_context_len: int
     ring_capacity: int = 16_384
     batch_tokens: int = 512
+    max_waiting: int = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +201,7 @@ class Sessions:
             separator=self._separator,
             prefill_chunk=self.limits.batch_tokens,
             has_settled=self._has_settled,
+            max_waiting=self.limits.max_waiting,
         )
         return Session(parts)
 

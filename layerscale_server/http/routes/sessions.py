@@ -9,7 +9,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends
 from starlette.responses import JSONResponse, Response
 
-from layerscale_core.errors import InvalidRequestError
 from layerscale_core.sessions import NewFlashQuery, NewSession, SessionView
 from layerscale_server.http.dependencies import AcceptingSession, AcceptingSessions, Model, NamedSession, json_body
 from layerscale_server.http.prompts import off_loop, prompt_ids
@@ -24,9 +23,6 @@ async def create(
     model: AcceptingSessions, body: Annotated[NewSessionRequest, Depends(json_body(NewSessionRequest))]
 ) -> Response:
     """Make a session."""
-    if body.type not in model.sessions.stream_types:
-        names = ", ".join(sorted(model.sessions.stream_types))
-        raise InvalidRequestError(f"type: should be one of {names}", param="type")
     new = await off_loop(_new_session, model, body)
     session = await asyncio.wrap_future(model.sessions.create(new))
     view = session.view
