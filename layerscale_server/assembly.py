@@ -130,6 +130,7 @@ class Assembler:
             max_sessions=start.memory.request.num_sessions,
             max_context_len=start.memory.context_len,
             ring_capacity=self.settings.limits.ring_entries,
+            max_waiting=self.settings.limits.waiting_requests,
             batch_tokens=start.limits.max_tokens,
         )
         stream_types = self.registry.stream_types()

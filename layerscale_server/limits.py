@@ -34,7 +34,7 @@ class Limits:
     stops: int = row(16, kind=int, minimum=1, help="stop texts of a request")
     stop_bytes: int = row(256, kind=int, minimum=1, help="bytes of a stop text")
     stop_token_ids: int = row(256, kind=int, minimum=1, help="stop token ids of a request")
-    waiting_requests: int = row(1024, kind=int, minimum=1, help="requests that wait for a place in the batch")
+    waiting_requests: int = row(1024, kind=int, minimum=1, help="requests that wait for the batch, or in one session")
     waiting_contexts: int = row(16, kind=int, minimum=1, help="waiting prompt tokens, in context windows")
     stream_events: int = row(4096, kind=int, minimum=16, help="events held for a client that does not read")
     window_entries: int = row(10_000, kind=int, minimum=1, help="entries of one session's window")

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from layerscale_core.engine.request import Event, Failed, TerminalEvent
-from layerscale_core.errors import NotFoundError, RequestError
+from layerscale_core.errors import NotFoundError, QueueFullError, RequestError
 from layerscale_core.sessions.calls import Call
 from layerscale_core.sessions.evaluation import FlashEvaluations
 from layerscale_core.sessions.events import SessionClosed
@@ -79,6 +79,9 @@ class SessionActor:
         """Serve a request after all that came before it."""
         if self.is_closed:
             operation.fail(session_not_found())
+            return
+        if len(self._operations) >= self._parts.max_waiting:
+            operation.fail(QueueFullError("too many requests are waiting in this session"))
             return
         self._operations.append(operation)
         self.last_used_at = self._parts.now()

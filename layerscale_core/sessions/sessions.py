@@ -38,12 +38,14 @@ class SessionLimits:
         max_context_len: tokens of one session's context.
         ring_capacity: entries that wait in one session.
         batch_tokens: most tokens of a batch of data, unless a single entry has more. A question waits for no more.
+        max_waiting: requests that wait in one session.
     """
 
     max_sessions: int
     max_context_len: int
     ring_capacity: int = 16_384
     batch_tokens: int = 512
+    max_waiting: int = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +100,9 @@ class Sessions:
         self._tokenizer = tokenizer
         self._separator = tuple(tokenizer.encode("\n", add_special=False))
         self._sessions: dict[str, Session] = {}
-        self._past = StreamTotals()  # of sessions that were deleted
-        self._counting = threading.Lock()
         self._preparation = BatchPreparation(tokenizer, limits.batch_tokens, self._post_batch)
+        self._past = StreamTotals()
+        self._past_lock = threading.Lock()
 
     def start(self) -> None:
         """Start the thread that prepares batches."""
@@ -127,7 +129,7 @@ class Sessions:
 
     def totals(self) -> StreamTotals:
         """The counts of all sessions there are and were."""
-        with self._counting:
+        with self._past_lock:
             totals = self._past
             for session in self.all():
                 totals = totals.plus(session.ring.counts, session.num_evaluations)
@@ -199,6 +201,7 @@ class Sessions:
             separator=self._separator,
             prefill_chunk=self.limits.batch_tokens,
             has_settled=self._has_settled,
+            max_waiting=self.limits.max_waiting,
         )
         return Session(parts)
 
@@ -209,7 +212,7 @@ class Sessions:
 
     def _delete(self, session_id: str) -> None:
         session = self.get(session_id)
-        with self._counting:
+        with self._past_lock:
             del self._sessions[session_id]
             self._past = self._past.plus(session.ring.counts, session.num_evaluations)
         session.actor.close()

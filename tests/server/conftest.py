@@ -183,7 +183,7 @@ def make_server() -> Iterator[MakeServer]:
             pool,
             ByteTokenizer(),
             stream_types=STREAM_TYPES,
-            limits=SessionLimits(num_sessions, context_len, settings.limits.ring_entries),
+            limits=SessionLimits(num_sessions, context_len, settings.limits.ring_entries, max_waiting=max_waiting),
         )
         metrics.watch_engine(engine.stats, PAGE_SIZE)
         metrics.watch_sessions(sessions)
