@@ -88,7 +88,7 @@ class Talker:
 @contextlib.contextmanager
 def talking(address: str, session_id: str, **options: Any) -> Iterator[Talker]:
     """Open a WebSocket; the first message, ``connected``, is read already."""
-    with connect(socket_url(address, session_id), max_size=None, **options) as connection:
+    with connect(socket_url(address, session_id), max_size=None, max_queue=None, **options) as connection:
         talker = Talker(connection)
         assert talker.receive_type("connected")["session_id"] == session_id
         yield talker
