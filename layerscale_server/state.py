@@ -16,6 +16,7 @@ from layerscale_server.errors import LicenseExpiredError, ModelLoadingError
 from layerscale_server.generation import AsyncEngine
 from layerscale_server.metrics import Metrics
 from layerscale_server.settings import Settings
+from layerscale_server.subscriptions import Subscriptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class ServerState:
         key_digest: SHA-256 of the key, which authenticates clients. The key itself is kept nowhere.
         model: None until it is loaded.
         is_draining: running requests finish, nothing new is taken.
+        subscriptions: to the events of all sessions.
     """
 
     settings: Settings
@@ -65,6 +67,10 @@ class ServerState:
     key_digest: bytes = field(default=b"", repr=False)
     model: LoadedModel | None = None
     is_draining: bool = False
+    subscriptions: Subscriptions = field(default_factory=Subscriptions)
+
+    def __post_init__(self) -> None:
+        self.metrics.watch_subscribers(self.subscriptions.__len__)
 
     @property
     def tier(self) -> Tier:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
@@ -128,7 +128,15 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
 
 
 def _parse(body: bytes, schema: type[Body], limits: Limits) -> Body:
-    raw = parse_object(body, limits)
+    return validated(parse_object(body, limits), schema, limits)
+
+
+def validated(raw: Mapping[str, Any], schema: type[Body], limits: Limits) -> Body:
+    """A parsed body as its schema has it.
+
+    Raises:
+        InvalidRequestError: it breaks a rule of the schema.
+    """
     try:
         return schema.model_validate(raw, context=limits)
     except ValidationError as error:

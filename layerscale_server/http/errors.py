@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
-from starlette.websockets import WebSocket
+from starlette.types import Receive, Scope, Send
 
 from layerscale_core.errors import (
     ConflictError,
@@ -24,6 +24,7 @@ from layerscale_core.errors import (
 )
 from layerscale_server.errors import (
     AuthenticationError,
+    ForeignOriginError,
     LicenseExpiredError,
     ModelLoadingError,
     RequestTooLargeError,
@@ -43,6 +44,7 @@ _KINDS: dict[type[Exception], ErrorKind] = {
     RequestTooLargeError: ErrorKind(413, "invalid_request_error"),
     InvalidRequestError: ErrorKind(400, "invalid_request_error"),
     AuthenticationError: ErrorKind(401, "authentication_error", "invalid_api_key"),
+    ForeignOriginError: ErrorKind(403, "permission_error", "foreign_origin"),
     LicenseExpiredError: ErrorKind(403, "permission_error", "license_expired"),
     NotFoundError: ErrorKind(404, "not_found_error"),
     ConflictError: ErrorKind(409, "conflict_error"),
@@ -85,13 +87,13 @@ def error_response(error: Exception, request_id: str) -> Response:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Answer with the envelope whatever a route raises, and where there is no route."""
+    """Answer with the envelope whatever a route raises, and where there is no route.
+
+    To a WebSocket's upgrade the answer is a plain HTTP one, too.
+    """
 
     async def on_request_error(connection: HTTPConnection, error: Exception) -> Response:
-        response = error_response(error, connection.state.request_id)
-        if isinstance(connection, WebSocket):  # before the handshake: the answer to the upgrade is a plain HTTP one
-            await connection.send_denial_response(response)
-        return response
+        return error_response(error, connection.state.request_id)
 
     async def on_http_error(_connection: HTTPConnection, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -99,5 +101,9 @@ def install_error_handlers(app: FastAPI) -> None:
         message = {404: "no such route", 405: "this route does not have that method"}.get(error.status_code)
         return JSONResponse(error_body(message or error.detail, kind), error.status_code, error.headers)
 
+    async def no_such_route(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise HTTPException(404)  # Starlette's own would refuse an upgrade as forbidden
+
+    app.router.default = no_such_route
     app.add_exception_handler(RequestError, on_request_error)
     app.add_exception_handler(HTTPException, on_http_error)

@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from fastapi.routing import APIRoute, APIRouter
+from fastapi.routing import APIRoute, APIRouter, APIWebSocketRoute
 from pydantic import BaseModel
 
 from layerscale_core.engine.stats import EngineStats
@@ -15,6 +15,7 @@ from layerscale_core.specs import PoolStats
 from layerscale_server.http.routes import (
     chat,
     completions,
+    events,
     flash,
     generate,
     health,
@@ -46,7 +47,7 @@ IDLE = EngineStats(
     healthy=True,
     last_progress=0.0,
 )
-ROUTES = (health, models, chat, completions, tokenize, sessions, generate, streams, flash)
+ROUTES = (health, models, chat, completions, tokenize, sessions, generate, streams, flash, events)
 
 
 class NoSessions:
@@ -114,12 +115,12 @@ def test_the_tables_of_fields_have_every_field_with_its_default(heading: str, ex
 
 
 def routes_of(router: APIRouter) -> set[str]:
-    """``METHOD path`` of a router's routes, without HEAD, which every GET route also answers."""
+    """``METHOD path`` of a router's routes, without HEAD, which every GET route also answers; GET opens WebSockets."""
     return {
         f"{method} {re.sub(r':path}', '}', route.path)}"
         for route in router.routes
-        if isinstance(route, APIRoute)
-        for method in route.methods - {"HEAD"}
+        if isinstance(route, APIRoute | APIWebSocketRoute)
+        for method in (route.methods - {"HEAD"} if isinstance(route, APIRoute) else {"GET"})
     }
 
 
