@@ -18,6 +18,7 @@ from layerscale_core.specs import (
     Executor,
     Kernels,
     KVLayout,
+    KVType,
     MemoryNeeds,
     Probe,
     StepLimits,
@@ -42,7 +43,7 @@ class CpuBackend:
     """``layerscale_core.specs.Backend`` for the host's processor."""
 
     name = "cpu"
-    capabilities = Capabilities(page_sizes=(PAGE_SIZE,))
+    capabilities = Capabilities(page_sizes=(PAGE_SIZE,), kv_types=tuple(KVType), is_host=True)
 
     def probe(self) -> Probe:
         """Serves everywhere, unless the environment forces an instruction set that is not there."""
@@ -101,9 +102,7 @@ class CpuDevice:
         """The packed layout with native kernels, four bytes a weight with numpy."""
         if self._isa is not None:
             return native_memory_needs(spec, weights, limits)
-        from layerscale_core.reference import reference_memory_needs  # noqa: PLC0415
-
-        return reference_memory_needs(spec, limits)
+        return self.make_kernels().memory_needs(spec, weights, limits)
 
     def make_executor(self, spec: ModelSpec, weights: WeightSource, kv: KVLayout) -> Executor | None:
         """The native executor; None without native kernels."""

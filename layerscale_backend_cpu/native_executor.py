@@ -90,7 +90,7 @@ class NativeExecutor:
         try:
             self._executor: Any = self._module.Executor(self._model_shape(spec), num_threads)
             self._load_weights(spec, weights)
-            self._executor.commit(kv.num_pages)
+            self._executor.commit(kv.kv_type, kv.num_pages)
         except MemoryError:
             raise OutOfMemoryError(
                 f"the model and a KV cache of {kv.total_bytes / 2**30:.2f} GiB do not fit this machine's memory; "
@@ -183,7 +183,7 @@ class NativeExecutor:
     @property
     def kv_fingerprint(self) -> str:
         """The same at every instruction-set level, whose pages are alike."""
-        return f"native 1 fp16, {self._page_shape}"
+        return f"native 1, {self._page_shape}"
 
     def read_pages(self, page_ids: NDArray[np.int32]) -> NDArray[np.uint8]:
         """See ``layerscale_core.specs.Executor.read_pages``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from layerscale_core.errors import OutOfMemoryError
-from layerscale_core.specs.backend import MemoryStats
+from layerscale_core.specs.memory import MemoryStats
 
 
 class CountingAllocator:

@@ -63,10 +63,10 @@ def layerscale_make_scheduler_policy() -> SchedulerPolicy:
 
 @hookimpl(trylast=True)
 def layerscale_make_offload_planner() -> OffloadPlanner:
-    """Whole layers, spread evenly."""
-    from layerscale_core.offload import EvenPlanner  # noqa: PLC0415
+    """Whole layers, the first of the model."""
+    from layerscale_core.offload import FirstLayersPlanner  # noqa: PLC0415
 
-    return EvenPlanner()
+    return FirstLayersPlanner()
 
 
 @hookimpl(trylast=True)

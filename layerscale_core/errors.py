@@ -14,7 +14,7 @@
     └── RequestError                 one request fails; the engine and its neighbours go on
         ├── InvalidRequestError      the client's fault: a field, a value, a size
         │   └── ContextLengthError   the prompt does not fit the context window
-        ├── NotFoundError            no such session or flash query
+        ├── NotFoundError            no such session, flash query or model
         ├── ConflictError            it exists already
         ├── MaxSessionsError         all sessions that memory is reserved for exist
         ├── QueueFullError           too much is waiting; try again later
@@ -102,13 +102,17 @@ class InvalidRequestError(RequestError):
 
 
 class ContextLengthError(InvalidRequestError):
-    """The prompt (with at least one token of room) does not fit the context window."""
+    """The prompt (with at least one token of room) does not fit the context window.
 
-    def __init__(self, prompt_len: int, max_context_len: int) -> None:
+    Args:
+        param: the field of the request that holds it.
+    """
+
+    def __init__(self, prompt_len: int, max_context_len: int, *, param: str = "messages") -> None:
         super().__init__(
             f"prompt is too long: {prompt_len} tokens > {max_context_len - 1} maximum "
             f"(context window of {max_context_len} tokens, one of them for the answer)",
-            param="messages",
+            param=param,
             code="context_length_exceeded",
         )
         self.prompt_len = prompt_len
@@ -119,10 +123,10 @@ class NotFoundError(RequestError):
     """What a request names does not exist.
 
     Args:
-        code: ``session_not_found`` or ``flash_query_not_found``.
+        code: a stable machine-readable code, or None.
     """
 
-    def __init__(self, message: str, *, code: str) -> None:
+    def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message)
         self.code = code
 

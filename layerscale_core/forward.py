@@ -1,46 +1,82 @@
-"""The transformer's forward pass, written once over the kernel spec: what serves a backend that brings kernels only."""
+"""The transformer's forward pass, written once over the kernel spec: for backends of kernels only, and for offload."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from layerscale_core.errors import StepError
-from layerscale_core.models import LayerSpec, ModelSpec
+from layerscale_core.model_part import ModelPart
+from layerscale_core.models import ModelSpec
 from layerscale_core.models import spec as names
+from layerscale_core.offload import layer_ranges
 from layerscale_core.specs.backend import Device
 from layerscale_core.specs.executor import Executor, KVLayout, StepBatch
 from layerscale_core.specs.kernels import Array, Kernels
 from layerscale_core.specs.model_format import WeightSource
 
 
-def make_executor(device: Device, spec: ModelSpec, weights: WeightSource, kv: KVLayout) -> Executor:
-    """The device's own executor, or core's over the device's kernels.
+@dataclass(frozen=True, slots=True)
+class HostLayers:
+    """Layers that stay in host memory and are computed there.
+
+    Attributes:
+        indices: which, in order; at least one.
+        kernels: the host's.
+    """
+
+    indices: tuple[int, ...]
+    kernels: Kernels
+
+
+def make_executor(
+    device: Device, spec: ModelSpec, weights: WeightSource, kv: KVLayout, host_layers: HostLayers | None = None
+) -> Executor:
+    """The device's own executor, or core's over the device's kernels: always core's when layers stay on the host.
 
     Raises:
         OutOfMemoryError, UnsupportedModelError: as ``Device.make_executor``.
     """
-    return device.make_executor(spec, weights, kv) or KernelExecutor(device.make_kernels(), spec, weights, kv)
+    own = device.make_executor(spec, weights, kv) if host_layers is None else None
+    return own or KernelExecutor(device.make_kernels(), spec, weights, kv, host_layers)
 
 
 class KernelExecutor:
-    """``layerscale_core.specs.Executor`` over a backend's kernels; it owns them from here on.
+    """``layerscale_core.specs.Executor`` over kernels; it owns them from here on.
+
+    A layer's keys and values live beside the kernels that compute it. What crosses between host and device is the
+    residual stream [T, hidden], wherever a layer and the next are on different sides.
 
     Raises:
-        OutOfMemoryError: the device cannot hold weights and cache; nothing stays loaded then.
+        OutOfMemoryError: weights and cache do not fit; nothing stays loaded then.
     """
 
-    def __init__(self, kernels: Kernels, spec: ModelSpec, weights: WeightSource, kv: KVLayout) -> None:
-        self._kernels = kernels
+    def __init__(
+        self,
+        kernels: Kernels,
+        spec: ModelSpec,
+        weights: WeightSource,
+        kv: KVLayout,
+        host_layers: HostLayers | None = None,
+    ) -> None:
         self._spec = spec
         self._layout = kv
+        on_host = host_layers.indices if host_layers else ()
+        on_device = [index for index in range(len(spec.layers)) if index not in on_host]
+        self._device = ModelPart(kernels, spec, on_device, names.outer_shapes(spec))
+        self._parts = [self._device]
+        if host_layers:
+            self._parts.append(ModelPart(host_layers.kernels, spec, on_host))
+        self._parts_with_pages = [part for part in self._parts if part.layers]
+        self._part_of = {index: part for part in self._parts for index in part.layers}
         try:
-            self._weights = _load_weights(kernels, spec, weights)
-            self._kv = kernels.allocate_kv(kv)
+            for part in self._parts:
+                part.load(weights, kv)
+            weights.drop_cache()
         except BaseException:
-            kernels.release()
+            self.close()
             raise
 
     def step(self, batch: StepBatch) -> NDArray[np.float32]:
@@ -52,77 +88,55 @@ class KernelExecutor:
 
     def copy_pages(self, source_ids: NDArray[np.int32], target_ids: NDArray[np.int32]) -> None:
         """Copy whole pages, all layers."""
-        self._kernels.copy_pages(self._kv, source_ids, target_ids)
+        for part in self._parts_with_pages:
+            part.copy_pages(source_ids, target_ids)
 
     def shift_positions(self, page_ids: NDArray[np.int32], delta: int) -> None:
         """Rotate the keys of whole pages, each layer by its own RoPE."""
-        for index, layer in enumerate(self._spec.layers):
-            self._kernels.shift_positions(self._kv, index, page_ids, delta, layer.attention.rope)
+        for part in self._parts_with_pages:
+            part.shift_positions(page_ids, delta)
 
     @property
     def kv_fingerprint(self) -> str:
-        """The kernels' format and the page's shape."""
-        return f"{self._kernels.kv_format}, {self._layout.page_shape}"
+        """Which layers' pages lie in which kernels' format, and the page's shape."""
+        formats = [f"{part.kernels.kv_format} of layers {layer_ranges(part.layers)}" for part in self._parts_with_pages]
+        return f"{' and '.join(formats)}, {self._layout.page_shape}"
 
     def read_pages(self, page_ids: NDArray[np.int32]) -> NDArray[np.uint8]:
-        """The content of whole pages, all layers."""
-        return self._kernels.read_pages(self._kv, page_ids)
+        """The content of whole pages: the device's layers, then the host's."""
+        return np.concatenate([part.read_pages(page_ids) for part in self._parts_with_pages], axis=1)
 
     def write_pages(self, page_ids: NDArray[np.int32], data: NDArray[np.uint8]) -> None:
         """Put back what ``read_pages`` gave."""
-        self._kernels.write_pages(self._kv, page_ids, data)
+        stops = np.cumsum([part.page_bytes for part in self._parts_with_pages])
+        if data.shape != (len(page_ids), stops[-1]):
+            raise ValueError(f"{data.shape} bytes are not the content of {len(page_ids)} pages of {stops[-1]} bytes")
+        for part, of_part in zip(self._parts_with_pages, np.split(data, stops[:-1], axis=1), strict=True):
+            part.write_pages(page_ids, of_part)
 
     def close(self) -> None:
         """Free the weights and the KV cache. Idempotent."""
-        self._kernels.release()
-        self._weights = {}
-        self._kv = None
+        for part in self._parts:
+            part.release()
 
     def _forward(self, batch: StepBatch) -> NDArray[np.float32]:
-        kernels = self._kernels
-        step = kernels.begin_step(batch)
-        x = kernels.embed(self._weights[names.EMBEDDING], step)
-        for index, layer in enumerate(self._spec.layers):
-            x = kernels.add(x, self._attention(x, step, index, layer))
-            x = kernels.add(x, self._mlp(x, index, layer))
+        steps = {part: part.kernels.begin_step(batch) for part in self._parts}
+        here = self._device
+        x = here.kernels.embed(here.weights[names.EMBEDDING], steps[here])
+        for index in range(len(self._spec.layers)):
+            there = self._part_of[index]
+            x, here = _carry(x, here, there), there
+            x = here.run_layer(x, steps[here], index)
         if batch.logits_indices.size == 0:
             return np.empty((0, self._spec.vocab_size), np.float32)
-        x = self._norm(kernels.select(x, step), names.OUTPUT_NORM)
-        head = names.EMBEDDING if self._spec.tied_output else names.OUTPUT
-        return kernels.to_host(kernels.linear(x, self._weights[head]))
+        return self._logits(_carry(here.kernels.select(x, steps[here]), here, self._device))
 
-    def _attention(self, x: Array, step: Any, index: int, layer: LayerSpec) -> Array:
-        kernels, spec = self._kernels, layer.attention
-        x = self._norm(x, names.layer_weight(index, names.ATTENTION_NORM))
-        query = self._linear(x, index, names.QUERY)
-        key = self._linear(x, index, names.KEY)
-        value = self._linear(x, index, names.VALUE)
-        query = kernels.rope(query, step, spec.num_heads, spec.head_dim, spec.rope)
-        key = kernels.rope(key, step, spec.num_kv_heads, spec.head_dim, spec.rope)
-        kernels.store_kv(key, value, self._kv, index, step)
-        attended = kernels.attention(query, self._kv, index, step, spec)
-        return self._linear(attended, index, names.ATTENTION_OUTPUT)
-
-    def _mlp(self, x: Array, index: int, layer: LayerSpec) -> Array:
-        x = self._norm(x, names.layer_weight(index, names.MLP_NORM))
-        gate, up = self._linear(x, index, names.GATE), self._linear(x, index, names.UP)
-        hidden = self._kernels.gated_activation(gate, up, layer.mlp.activation)
-        return self._linear(hidden, index, names.DOWN)
-
-    def _norm(self, x: Array, name: str) -> Array:
-        return self._kernels.rms_norm(x, self._weights[name], self._spec.norm_eps)
-
-    def _linear(self, x: Array, index: int, name: str) -> Array:
-        return self._kernels.linear(x, self._weights[names.layer_weight(index, name)])
+    def _logits(self, x: Array) -> NDArray[np.float32]:
+        kernels, weights = self._device.kernels, self._device.weights
+        head = weights[names.EMBEDDING if self._spec.tied_output else names.OUTPUT]
+        return kernels.to_host(kernels.linear(self._device.norm(x, names.OUTPUT_NORM), head))
 
 
-def _load_weights(kernels: Kernels, spec: ModelSpec, weights: WeightSource) -> dict[str, Any]:
-    """Every weight of the model on the device, by canonical name."""
-    loaded = {
-        name: kernels.load_matrix(weights.matrix(name))
-        if len(shape) == 2
-        else kernels.load_vector(weights.vector(name))
-        for name, shape in names.weight_shapes(spec).items()
-    }
-    weights.drop_cache()
-    return loaded
+def _carry(x: Array, source: ModelPart, target: ModelPart) -> Array:
+    """Activations from one part's kernels to another's, through the host."""
+    return x if source is target else target.kernels.from_host(source.kernels.to_host(x))

@@ -10,11 +10,13 @@ from layerscale_core.chat_template import ChatTemplate
 from layerscale_core.engine import Engine, EngineLimits
 from layerscale_core.forward import make_executor
 from layerscale_core.plugins import PluginRegistry
-from layerscale_core.specs import BackendOptions, Executor, ModelFile, Tier, Tokenizer
+from layerscale_core.sessions import SessionLimits, Sessions
+from layerscale_core.specs import BackendOptions, Executor, KVPool, ModelFile, Tier, Tokenizer
 from layerscale_server.generation import AsyncEngine
 from layerscale_server.hub import resolve_model
 from layerscale_server.logging import AS_TABLE, get_logger
 from layerscale_server.metrics import Metrics
+from layerscale_server.placement import Site
 from layerscale_server.plan_report import plan_fields, plan_lines, plan_warnings
 from layerscale_server.planning import StartPlan, notices, plan_start
 from layerscale_server.settings import Settings
@@ -29,11 +31,13 @@ class Assembly:
 
     model: LoadedModel
     engine: Engine
+    sessions: Sessions
     executor: Executor
     file: ModelFile
 
     def close(self) -> None:
         """End the engine and free the device, unless a step hangs there: then the end of the process frees it."""
+        self.sessions.stop()
         self.engine.stop()
         if not self.engine.stats().has_work:
             self.executor.close()
@@ -50,7 +54,7 @@ class Assembler:
     metrics: Metrics
 
     def assemble(self) -> Assembly:
-        """Load the model and start its engine.
+        """Load the model, start its engine, and make room for sessions.
 
         Raises:
             StartupError: with what is wrong and what to do.
@@ -67,12 +71,18 @@ class Assembler:
             device = chosen.load(BackendOptions(self.settings.threads))
             for notice in (*self.registry.notices(), *device.notices):
                 logger.warning(notice)
-            start = plan_start(self.settings, self.tier, file, chosen.backend, device)
+            start = plan_start(self.settings, self.tier, file, Site(chosen.backend, device), self.registry)
             _log_plan(start)
-            executor = make_executor(device, file.spec, file.weights, start.memory.layout)
+            host = start.placement.host
+            host_layers = host.make_host_layers() if host else None
+            executor = make_executor(device, file.spec, file.weights, start.memory.layout, host_layers)
             undo.callback(executor.close)
-            engine = self._start_engine(start, executor, tokenizer)
+            pool = self.registry.make_kv_pool(start.memory.layout)
+            engine = self._make_engine(start, executor, tokenizer, pool)
+            sessions = self._make_sessions(start, engine, executor, tokenizer, pool)
             undo.pop_all()
+        engine.start()
+        sessions.start()
         model = LoadedModel(
             model_id=self.settings.model_name or resolved.model_id,
             spec=file.spec,
@@ -80,12 +90,13 @@ class Assembler:
             tokenizer=tokenizer,
             chat_template=chat_template,
             engine=AsyncEngine(engine, self.settings.limits.stream_events),
+            sessions=sessions,
             plan=start.memory,
             devices=device.infos,
             max_tokens_per_step=start.limits.max_tokens,
             created=int(time.time()),
         )
-        return Assembly(model, engine, executor, file)
+        return Assembly(model, engine, sessions, executor, file)
 
     def _engine_limits(self, start: StartPlan) -> EngineLimits:
         asked, context_len = self.settings.limits, start.memory.context_len
@@ -99,22 +110,32 @@ class Assembler:
             max_logprobs=asked.top_logprobs,
         )
 
-    def _start_engine(self, start: StartPlan, executor: Executor, tokenizer: Tokenizer) -> Engine:
-        layout = start.memory.layout
-        pool = self.registry.make_kv_pool(layout)
-        policy = self.registry.make_scheduler_policy()
+    def _make_engine(self, start: StartPlan, executor: Executor, tokenizer: Tokenizer, pool: KVPool) -> Engine:
         engine = Engine(
             executor,
             tokenizer,
             pool,
-            policy,
+            self.registry.make_scheduler_policy(),
             self._engine_limits(start),
             shares_prefixes=self.settings.prefix_cache == "on",
             observer=self.metrics,
         )
-        self.metrics.watch_engine(engine.stats, layout.page_size)
-        engine.start()
+        self.metrics.watch_engine(engine.stats, pool.page_size)
         return engine
+
+    def _make_sessions(
+        self, start: StartPlan, engine: Engine, executor: Executor, tokenizer: Tokenizer, pool: KVPool
+    ) -> Sessions:
+        limits = SessionLimits(
+            max_sessions=start.memory.request.num_sessions,
+            max_context_len=start.memory.context_len,
+            ring_capacity=self.settings.limits.ring_entries,
+            batch_tokens=start.limits.max_tokens,
+        )
+        stream_types = self.registry.stream_types()
+        sessions = Sessions(engine, executor, pool, tokenizer, stream_types=stream_types, limits=limits)
+        self.metrics.watch_sessions(sessions)
+        return sessions
 
 
 def _log_plan(start: StartPlan) -> None:

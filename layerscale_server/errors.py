@@ -9,7 +9,6 @@
     │   └── ModelLoadingError        the model is not loaded yet
     ├── AuthenticationError          no valid key came with the request
     ├── LicenseExpiredError          the server's licence ended while it ran
-    ├── NotFoundError                the request names something that does not exist
     └── SlowReaderError              the client leaves its events unread
     ClientGoneError                  nobody is there to be answered
 """
@@ -28,18 +27,6 @@ class LicenseExpiredError(RequestError):
 
     def __init__(self) -> None:
         super().__init__("the licence of this server has expired: it takes no new requests until it has a new key")
-
-
-class NotFoundError(RequestError):
-    """The request names something that does not exist.
-
-    Args:
-        code: a stable machine-readable code, or None.
-    """
-
-    def __init__(self, message: str, code: str | None = None) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class RequestTooLargeError(InvalidRequestError):

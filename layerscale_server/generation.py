@@ -1,31 +1,35 @@
-"""From the engine's thread to the event loop: the events of one HTTP request's sequences, as an async stream."""
+"""From the engine's thread to the event loop: the events of one HTTP request, as an async stream."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self
 
 from layerscale_core.engine.engine import Engine
 from layerscale_core.engine.request import Cancelled, Event, Failed, Finished, Request
+from layerscale_core.engine.sampling_params import SamplingParams
 from layerscale_core.engine.stats import EngineStats
-from layerscale_core.errors import RequestError
+from layerscale_core.errors import RequestError, ShuttingDownError
+from layerscale_core.sessions import Prompt, Session, Turn
 from layerscale_server.errors import ClientGoneError, SlowReaderError
 
 Batch = list[tuple[int, Event]]
 """Events that arrived together, each with the index of its request."""
 
+Cancel = Callable[[], None]
+
 
 class Generation:
-    """The sequences of one HTTP request. Leaving its ``async with`` cancels what has not ended."""
+    """What one HTTP request generates. Leaving its ``async with`` cancels what has not ended."""
 
-    def __init__(self, engine: Engine, max_events: int) -> None:
-        self._engine = engine
+    def __init__(self, max_events: int) -> None:
         self._max_events = max_events
-        self._live: dict[int, str] = {}  # request ids of what has not ended, by index
+        self._live: dict[int, Cancel] = {}  # how to cancel what has not ended, by index
         self._arrived: Batch = []
         self._has_arrived = asyncio.Event()
 
@@ -37,14 +41,14 @@ class Generation:
     ) -> None:
         self.cancel()
 
-    def add(self, index: int, request_id: str) -> None:
-        """Expect the events of a request that the engine took."""
-        self._live[index] = request_id
+    def add(self, index: int, cancel: Cancel) -> None:
+        """Expect the events of a request that was taken."""
+        self._live[index] = cancel
 
     def cancel(self) -> None:
-        """Ask the engine to end whatever has not ended; terminal events follow. Idempotent."""
-        for request_id in self._live.values():
-            self._engine.cancel(request_id)
+        """Ask for an end of whatever has not ended; terminal events follow. Idempotent."""
+        for cancel in self._live.values():
+            cancel()
 
     def deliver(self, index: int, event: Event) -> None:
         """Take an event in. What comes after the end, or for a reader who is too slow, is dropped."""
@@ -126,14 +130,36 @@ class AsyncEngine:
             RequestError: the engine does not take one of them.
         """
         loop = asyncio.get_running_loop()
-        generation = Generation(self._engine, self._max_events)
+        generation = Generation(self._max_events)
         try:
             for index, request in enumerate(requests):
                 self._engine.submit(request, partial(self._receive, loop, generation, index))
-                generation.add(index, request.request_id)
+                generation.add(index, partial(self._engine.cancel, request.request_id))
         except RequestError:
             generation.cancel()
             raise
+        return generation
+
+    def ask(
+        self,
+        session: Session,
+        request_id: str,
+        prompt: Prompt,
+        sampling: SamplingParams,
+        *,
+        clears_after: bool = False,
+    ) -> Generation:
+        """Hand a question to a session; its events come from the generation, at index 0.
+
+        Raises:
+            InvalidRequestError: a sampling parameter is out of range.
+            ShuttingDownError: no work is accepted any more.
+        """
+        self._engine.check_sampling(sampling)
+        generation = Generation(self._max_events)
+        sink = partial(self._receive, asyncio.get_running_loop(), generation, 0)
+        session.submit(Turn(request_id, prompt, sampling, sink, clears_after))
+        generation.add(0, partial(_cancel_turn, session, request_id))
         return generation
 
     def _receive(self, loop: asyncio.AbstractEventLoop, generation: Generation, index: int, event: Event) -> None:
@@ -148,3 +174,8 @@ class AsyncEngine:
         while self._inbox:
             generation, index, event = self._inbox.popleft()
             generation.deliver(index, event)
+
+
+def _cancel_turn(session: Session, request_id: str) -> None:
+    with contextlib.suppress(ShuttingDownError):  # then everything has ended, or is about to
+        session.cancel(request_id)

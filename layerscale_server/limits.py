@@ -34,4 +34,6 @@ class Limits:
     waiting_requests: int = row(1024, kind=int, minimum=1, help="requests that wait for a place in the batch")
     waiting_contexts: int = row(16, kind=int, minimum=1, help="waiting prompt tokens, in context windows")
     stream_events: int = row(4096, kind=int, minimum=16, help="events held for a client that does not read")
+    window_entries: int = row(10_000, kind=int, minimum=1, help="entries of one session's window")
+    ring_entries: int = row(16_384, kind=int, minimum=1, help="entries that wait in one session's stream")
     stall_s: float = row(120.0, kind=float, minimum=1, help="seconds without a step, despite work, until unhealthy")

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from layerscale_core.engine.observer import RequestMetrics, StepMetrics
 from layerscale_core.engine.request import Cancelled, Failed, TerminalEvent
 from layerscale_core.engine.stats import EngineStats
+from layerscale_core.sessions import Sessions
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -37,6 +38,11 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self._flash_hits = Counter(
+            "layerscale_flash_hits",
+            "Questions answered from the store of a flash query.",
+            registry=self.registry,
+        )
         self._prefix_misses = Counter(
             "layerscale_prefix_misses",
             "Prompts of which the prefix cache had not every whole page, by reason.",
@@ -59,6 +65,14 @@ class Metrics:
         """Add the engine's gauges and counters, read when somebody asks for the metrics."""
         self.registry.register(_EngineCollector(stats, page_size))
 
+    def watch_sessions(self, sessions: Sessions) -> None:
+        """Add the sessions' gauges and counters, likewise."""
+        self.registry.register(_SessionsCollector(sessions))
+
+    def count_flash_hit(self) -> None:
+        """Count a question that was answered from the store."""
+        self._flash_hits.inc()
+
     def count_request(self, method: str, route: str, status: int) -> None:
         """Count an HTTP request; ``route`` is a template, never a path from outside."""
         self._requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
@@ -69,6 +83,8 @@ class Metrics:
 
     def on_request_finished(self, metrics: RequestMetrics) -> None:
         """Observe a generation's times, why it ended, and why more of its prompt was not cached."""
+        if metrics.is_background:
+            return
         self._finished.labels(_reason(metrics.end)).inc()
         if metrics.prefix_miss is not None:
             self._prefix_misses.labels(metrics.prefix_miss.reason.value).inc()
@@ -120,7 +136,32 @@ class _EngineCollector(Collector):
             "steps": ("Engine steps that succeeded.", stats.num_steps),
             "failed_steps": ("Engine steps that failed.", stats.num_failed_steps),
         }
-        for name, (documentation, value) in gauges.items():
-            yield GaugeMetricFamily(f"layerscale_{name}", documentation, value)
-        for name, (documentation, value) in counters.items():
-            yield CounterMetricFamily(f"layerscale_{name}", documentation, value)
+        yield from _families(gauges, counters)
+
+
+class _SessionsCollector(Collector):
+    """The sessions' own counts, as metrics."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def collect(self) -> Iterator[Metric]:
+        totals = self._sessions.totals()
+        gauges = {
+            "sessions_open": ("Sessions that exist.", len(self._sessions.all())),
+            "sessions_max": ("Sessions that memory is reserved for.", self._sessions.limits.max_sessions),
+        }
+        counters = {
+            "stream_entries_enqueued": ("Entries taken into a stream.", totals.num_enqueued),
+            "stream_entries_dropped": ("Entries for which a stream had no room.", totals.num_dropped),
+            "stream_entries_processed": ("Entries computed into a session.", totals.num_processed),
+            "flash_evaluations": ("Answers to flash queries that were computed.", totals.num_evaluations),
+        }
+        yield from _families(gauges, counters)
+
+
+def _families(gauges: dict[str, tuple[str, int]], counters: dict[str, tuple[str, int]]) -> Iterator[Metric]:
+    for name, (documentation, value) in gauges.items():
+        yield GaugeMetricFamily(f"layerscale_{name}", documentation, value)
+    for name, (documentation, value) in counters.items():
+        yield CounterMetricFamily(f"layerscale_{name}", documentation, value)

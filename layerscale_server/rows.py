@@ -20,7 +20,6 @@ class Row:
         minimum, maximum: inclusive bounds of a number; None = none.
         besides: one value outside the bounds that has a meaning of its own.
         choices: all allowed values of a text; empty = any.
-        since_later: parses and validates now, takes effect in a later version.
     """
 
     name: str
@@ -32,7 +31,6 @@ class Row:
     maximum: float | None
     besides: float | None
     choices: tuple[str, ...]
-    since_later: bool
 
     @property
     def flag(self) -> str:
@@ -86,7 +84,6 @@ def row(
     maximum: float | None = None,
     besides: float | None = None,
     choices: tuple[str, ...] = (),
-    since_later: bool = False,
 ) -> Any:
     """Declare a dataclass field that is a setting; the arguments are those of ``Row``."""
     described = {
@@ -97,7 +94,6 @@ def row(
         "maximum": maximum,
         "besides": besides,
         "choices": choices,
-        "since_later": since_later,
     }
     return field(default=default, metadata=described)
 

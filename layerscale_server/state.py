@@ -10,6 +10,7 @@ from layerscale_core.chat_template import ChatTemplate
 from layerscale_core.errors import ShuttingDownError
 from layerscale_core.memory_plan import MemoryPlan
 from layerscale_core.models import ModelSpec
+from layerscale_core.sessions import Sessions
 from layerscale_core.specs import FREE_TIER, DeviceInfo, License, Tier, Tokenizer
 from layerscale_server.errors import LicenseExpiredError, ModelLoadingError
 from layerscale_server.generation import AsyncEngine
@@ -35,6 +36,7 @@ class LoadedModel:
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
     engine: AsyncEngine
+    sessions: Sessions
     plan: MemoryPlan
     devices: tuple[DeviceInfo, ...]
     max_tokens_per_step: int
@@ -84,18 +86,27 @@ class ServerState:
         return self.model
 
     def model_for_new_work(self) -> LoadedModel:
-        """The model, if it takes new work.
+        """The model, if it takes new requests.
 
         Raises:
             ModelLoadingError, LicenseExpiredError, ShuttingDownError: it does not.
             QueueFullError: too much is waiting.
+        """
+        model = self.model_for_sessions()
+        model.engine.check_accepting()
+        return model
+
+    def model_for_sessions(self) -> LoadedModel:
+        """The model, if its sessions take new work; none of it waits in the engine's queue.
+
+        Raises:
+            ModelLoadingError, LicenseExpiredError, ShuttingDownError: they do not.
         """
         model = self.loaded_model()
         if self.is_draining:
             raise ShuttingDownError("the server is shutting down and accepts no work")
         if self.license.has_expired(time.time()):
             raise LicenseExpiredError
-        model.engine.check_accepting()
         return model
 
     def is_ready(self) -> bool:

@@ -13,14 +13,14 @@ constexpr size_t kAlignment = 64;
 }  // namespace
 
 Arena::~Arena() {
-    for (const Slab& slab : slabs_) munmap(slab.data, slab.num_bytes);
+    for (const Slab& slab : slabs_) munmap(slab.data, slab.num_bytes + kAlignment);
 }
 
 uint8_t* Arena::allocate(size_t num_bytes) {
     num_bytes = (num_bytes + kAlignment - 1) / kAlignment * kAlignment;
     if (slabs_.empty() || used_in_last_ + num_bytes > slabs_.back().num_bytes) {
         const size_t slab_bytes = std::max(num_bytes, kSlabBytes);
-        void* data = mmap(nullptr, slab_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void* data = mmap(nullptr, slab_bytes + kAlignment, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (data == MAP_FAILED) throw std::bad_alloc();
 #if defined(MADV_HUGEPAGE)
         madvise(data, slab_bytes, MADV_HUGEPAGE);  // advice only: a system without huge pages is merely slower

@@ -16,7 +16,8 @@ public:
     Arena(const Arena&) = delete;
     Arena& operator=(const Arena&) = delete;
 
-    // Throws std::bad_alloc when the system refuses.
+    // Up to 63 bytes beyond the end may be read, so that the last vector of a row need not be a special case. Throws
+    // std::bad_alloc when the system refuses.
     uint8_t* allocate(size_t num_bytes);
 
     size_t allocated_bytes() const { return allocated_bytes_; }

@@ -4,13 +4,12 @@
 #include <cstdint>
 #include <vector>
 
+#include "attend.h"
 #include "batch.h"
 #include "kv_cache.h"
 #include "thread_pool.h"
 
 namespace layerscale {
-
-constexpr int kPartitionPages = 32;  // pages whose softmax is taken at once; partitions are merged in order
 
 struct AttentionShape {
     int num_heads;
@@ -43,7 +42,7 @@ private:
         size_t partial;   // where the result goes when others share the query; else kDone
     };
     struct Scratch {
-        std::vector<float> scores;
+        AttendScratch attend;
         std::vector<float> partial;
         std::vector<float> state;
     };

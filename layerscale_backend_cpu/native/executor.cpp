@@ -74,7 +74,7 @@ const float* Executor::find_vector(const std::string& name) const {
     return found->second.data();
 }
 
-void Executor::commit(int num_pages) {
+void Executor::commit(KvType kv_type, int num_pages) {
     for (size_t i = 0; i < shape_.layers.size(); ++i) {
         const std::string prefix = "layers." + std::to_string(i) + ".";
         layers_.push_back({shape_.layers[i], find_vector(prefix + "attention_norm"), find_vector(prefix + "mlp_norm"),
@@ -86,7 +86,7 @@ void Executor::commit(int num_pages) {
     output_ = shape_.tied_output ? embedding_ : find_matrix("output");
     output_norm_ = find_vector("output_norm");
     const AttentionShape& attention = shape_.layers.front().attention;
-    kv_ = std::make_unique<KvCache>(arena_, static_cast<int>(layers_.size()), num_pages, attention.num_kv_heads,
+    kv_ = std::make_unique<KvCache>(arena_, kv_type, static_cast<int>(layers_.size()), num_pages, attention.num_kv_heads,
                                     attention.head_dim);
 }
 
@@ -192,6 +192,7 @@ void Executor::attention_block(int index, const Batch& batch) {
     const Rope& rope = shape_.ropes[layer.shape.rope];
     const int query_size = attention.num_heads * attention.head_dim;
     const int kv_size = attention.num_kv_heads * attention.head_dim;
+    const Hadamard* hadamard = kv_->hadamard();
 
     normalize(residual_.data(), layer.attention_norm, batch.num_tokens);
     multiply({{layer.query, query_.data()}, {layer.key, key_.data()}, {layer.value, value_.data()}}, normed_.data(),
@@ -201,12 +202,24 @@ void Executor::attention_block(int index, const Batch& batch) {
         for (int token = tile * kTokenTile; token < end; ++token) {
             float* query = query_.data() + static_cast<size_t>(token) * query_size;
             float* key = key_.data() + static_cast<size_t>(token) * kv_size;
+            float* value = value_.data() + static_cast<size_t>(token) * kv_size;
             rotate(rope, layer.shape.rope, token, query, attention.num_heads, attention.head_dim);
             rotate(rope, layer.shape.rope, token, key, attention.num_kv_heads, attention.head_dim);
-            kv_->store(index, batch.slot_mapping[token], key, value_.data() + static_cast<size_t>(token) * kv_size);
+            if (hadamard) {
+                hadamard->apply(query, attention.num_heads);
+                hadamard->apply(key, attention.num_kv_heads);
+                hadamard->apply(value, attention.num_kv_heads);
+            }
+            kv_->store(index, batch.slot_mapping[token], key, value);
         }
     });
     attention_.run(*kv_, index, batch, attention, query_.data(), attended_.data());
+    if (hadamard)
+        pool_.parallel_for(num_tiles(batch.num_tokens), [&](int tile, int) {
+            const int end = std::min(batch.num_tokens, (tile + 1) * kTokenTile);
+            for (int token = tile * kTokenTile; token < end; ++token)
+                hadamard->undo(attended_.data() + static_cast<size_t>(token) * query_size, attention.num_heads);
+        });
     quantize(attended_.data(), batch.num_tokens, query_size);
     multiply({{layer.attention_output, residual_.data()}}, attended_.data(), batch.num_tokens, Store::kAdd);
 }

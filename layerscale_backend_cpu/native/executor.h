@@ -46,7 +46,7 @@ public:
     Matrix& add_matrix(const std::string& name, Matrix matrix);
     Matrix& matrix(const std::string& name);
     void add_vector(const std::string& name, const float* values, int size);
-    void commit(int num_pages);
+    void commit(KvType kv_type, int num_pages);
 
     // Returns [num_logits, vocab_size], valid until the next call.
     const float* step(const Batch& batch);

@@ -12,12 +12,10 @@ namespace {
 constexpr size_t kPopulateBytes = size_t{2} << 20;  // a huge page
 }  // namespace
 
-KvCache::KvCache(Arena& arena, int num_layers, int num_pages, int num_kv_heads, int head_dim)
-    : num_layers_(num_layers), num_pages_(num_pages), num_kv_heads_(num_kv_heads), head_dim_(head_dim),
-      padded_dim_((head_dim + kLanes - 1) / kLanes * kLanes),
-      head_elements_(static_cast<size_t>(kPageSize) * (head_dim_ + padded_dim_)),
-      layer_bytes_(sizeof(uint16_t) * head_elements_ * num_pages_ * num_kv_heads_),
-      data_(reinterpret_cast<uint16_t*>(arena.allocate(layer_bytes_ * num_layers_))) {
+KvCache::KvCache(Arena& arena, KvType type, int num_layers, int num_pages, int num_kv_heads, int head_dim)
+    : format_(type, head_dim), hadamard_(head_dim), num_layers_(num_layers), num_pages_(num_pages),
+      num_kv_heads_(num_kv_heads), layer_bytes_(layer_page_bytes() * num_pages),
+      data_(arena.allocate(layer_bytes_ * num_layers)) {
     if (!populate(0)) return;
     populating_ = std::thread([this] {
         for (size_t begin = kPopulateBytes; begin < layer_bytes_ && !stopping_; begin += kPopulateBytes)
@@ -50,21 +48,9 @@ bool KvCache::populate([[maybe_unused]] size_t begin) {
 void KvCache::store(int layer, int64_t slot, const float* key, const float* value) {
     const int page = static_cast<int>(slot / kPageSize), place = static_cast<int>(slot % kPageSize);
     for (int head = 0; head < num_kv_heads_; ++head) {
-        uint16_t* keys = data_ + offset(layer, page, head) + place;
-        uint16_t* values = data_ + offset(layer, page, head) + head_dim_ * kPageSize + place * padded_dim_;
-        const float* head_key = key + head * head_dim_;
-        const float* head_value = value + head * head_dim_;
-        int dim = 0;
-        for (; dim + kLanes <= head_dim_; dim += kLanes) {
-            uint16_t halves[kLanes];
-            store_half(halves, load(head_key + dim));
-            for (int i = 0; i < kLanes; ++i) keys[(dim + i) * kPageSize] = halves[i];
-            store_half(values + dim, load(head_value + dim));
-        }
-        for (; dim < head_dim_; ++dim) {
-            keys[dim * kPageSize] = float_to_half(head_key[dim]);
-            values[dim] = float_to_half(head_value[dim]);
-        }
+        uint8_t* keys = data_ + offset(layer, page, head);
+        format_.store_key(keys, place, key + head * format_.head_dim());
+        format_.store_value(keys + format_.key_bytes(), place, value + head * format_.head_dim());
     }
 }
 
@@ -74,18 +60,37 @@ void KvCache::copy_page(int source, int target) {
 }
 
 void KvCache::rotate_page(int layer, int page, const Rotation& rotation) {
-    const int num_pairs = static_cast<int>(rotation.cosines.size());
-    const int step = rotation.interleaved ? 2 : 1, distance = rotation.interleaved ? 1 : num_pairs;
     for (int head = 0; head < num_kv_heads_; ++head) {
-        uint16_t* keys = data_ + offset(layer, page, head);
-        for (int i = 0; i < num_pairs; ++i) {
-            uint16_t* first = keys + static_cast<size_t>(i * step) * kPageSize;
-            uint16_t* second = keys + static_cast<size_t>(i * step + distance) * kPageSize;
-            const Vf cosine = set1(rotation.cosines[i]), sine = set1(rotation.sines[i]);
-            const Vf x = load_half(first), y = load_half(second);
-            store_half(first, sub(mul(x, cosine), mul(y, sine)));
-            store_half(second, add(mul(x, sine), mul(y, cosine)));
+        uint8_t* keys = data_ + offset(layer, page, head);
+        if (format_.type() == KvType::kFp16) rotate_halves(reinterpret_cast<uint16_t*>(keys), rotation);
+        else rotate_codes(keys, rotation);
+    }
+}
+
+void KvCache::rotate_halves(uint16_t* keys, const Rotation& rotation) const {
+    for (int i = 0; i < rotation.num_pairs(); ++i) {
+        uint16_t* first = keys + static_cast<size_t>(rotation.first(i)) * kPageSize;
+        uint16_t* second = keys + static_cast<size_t>(rotation.second(i)) * kPageSize;
+        const Vf cosine = set1(rotation.cosines[i]), sine = set1(rotation.sines[i]);
+        const Vf x = load_half(first), y = load_half(second);
+        store_half(first, sub(mul(x, cosine), mul(y, sine)));
+        store_half(second, add(mul(x, sine), mul(y, cosine)));
+    }
+}
+
+void KvCache::rotate_codes(uint8_t* keys, const Rotation& rotation) const {
+    std::vector<float> key(format_.head_dim());
+    for (int slot = 0; slot < kPageSize; ++slot) {
+        format_.load_key(keys, slot, key.data());
+        hadamard_.undo(key.data(), 1);
+        for (int i = 0; i < rotation.num_pairs(); ++i) {
+            float &x = key[rotation.first(i)], &y = key[rotation.second(i)];
+            const float turned = x * rotation.cosines[i] - y * rotation.sines[i];
+            y = x * rotation.sines[i] + y * rotation.cosines[i];
+            x = turned;
         }
+        hadamard_.apply(key.data(), 1);
+        format_.store_key(keys, slot, key.data());
     }
 }
 

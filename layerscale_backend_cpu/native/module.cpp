@@ -20,6 +20,7 @@ using layerscale::Batch;
 using layerscale::Executor;
 using layerscale::kLanes;
 using layerscale::kPageSize;
+using layerscale::KvType;
 using layerscale::Matrix;
 using layerscale::Storage;
 
@@ -169,6 +170,15 @@ py::array_t<float> step(Executor& executor, const Array<int32_t>& token_ids, con
                               logits, py::cast(&executor));
 }
 
+void commit(Executor& executor, const std::string& kv_type, int num_pages) {
+    require(kv_type == "fp16" || kv_type == "int8" || kv_type == "int4", "kv_type must be fp16, int8 or int4");
+    py::gil_scoped_release release;
+    executor.commit(kv_type == "fp16"   ? KvType::kFp16
+                    : kv_type == "int8" ? KvType::kInt8
+                                        : KvType::kInt4,
+                    num_pages);
+}
+
 void check_pages(const Executor& executor, const Array<int32_t>& pages) {
     const int count = executor.kv().num_pages();
     require(std::all_of(pages.data(), pages.data() + pages.size(), [=](int32_t id) { return 0 <= id && id < count; }),
@@ -229,7 +239,7 @@ PYBIND11_MODULE(LAYERSCALE_MODULE, module) {
              [](Executor& executor, const std::string& name, const Array<float>& values) {
                  executor.add_vector(name, values.data(), static_cast<int>(values.size()));
              })
-        .def("commit", &Executor::commit, py::call_guard<py::gil_scoped_release>())
+        .def("commit", &commit)
         .def("step", &step)
         .def("copy_pages", &copy_pages)
         .def("shift_positions", &shift_positions)

@@ -84,6 +84,9 @@ inline Vi dot_pairs(Vi acc, Vi a, Vi b) {
     LAYERSCALE_EACH(acc.part[i] = native::dot_pairs(acc.part[i], a.part[i], b.part[i]))
     return acc;
 }
+// The signed bytes in the lower and in the upper part of each 16-bit half, widened to it.
+inline Vi low_bytes(Vi a) { LAYERSCALE_EACH(a.part[i] = native::low_bytes(a.part[i])) return a; }
+inline Vi high_bytes(Vi a) { LAYERSCALE_EACH(a.part[i] = native::high_bytes(a.part[i])) return a; }
 inline Vi load_table(const uint8_t* p) { Vi r; LAYERSCALE_EACH(r.part[i] = native::load_table(p)) return r; }
 // table[code] for the two codes below 16 in each lane's halves.
 inline Vi lookup16(Vi table, Vi codes) {

@@ -52,6 +52,8 @@ inline I dot_pairs(I acc, I a, I b) {
     asm("" : "+x"(acc));
     return acc;
 }
+inline I high_bytes(I a) { return _mm256_srai_epi16(a, 8); }
+inline I low_bytes(I a) { return high_bytes(_mm256_slli_epi16(a, 8)); }
 inline I lookup16(I table, I codes) {  // the odd bytes ask for index 0x80: zero
     return _mm256_shuffle_epi8(table, _mm256_or_si256(codes, _mm256_set1_epi32(static_cast<int>(0x80008000u))));
 }

@@ -46,6 +46,8 @@ inline void store_int16(int16_t* p, I a) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtsepi32_epi16(a));
 }
 inline I dot_pairs(I acc, I a, I b) { return _mm512_dpwssd_epi32(acc, a, b); }
+inline I high_bytes(I a) { return _mm512_srai_epi16(a, 8); }
+inline I low_bytes(I a) { return high_bytes(_mm512_slli_epi16(a, 8)); }
 inline I lookup16(I table, I codes) {  // the odd bytes ask for index 0x80: zero
     return _mm512_shuffle_epi8(table, _mm512_or_si512(codes, _mm512_set1_epi32(static_cast<int>(0x80008000u))));
 }

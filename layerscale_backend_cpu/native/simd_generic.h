@@ -17,6 +17,7 @@ namespace layerscale::native {
 
 typedef float F __attribute__((vector_size(16)));
 typedef int32_t I __attribute__((vector_size(16)));
+typedef int16_t S __attribute__((vector_size(16)));
 typedef uint32_t U __attribute__((vector_size(16)));
 constexpr int kWidth = 4;
 inline F load(const float* p) { F a; std::memcpy(&a, p, 16); return a; }
@@ -78,6 +79,8 @@ inline I dot_pairs(I acc, I a, I b) {
     return acc + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
 #endif
 }
+inline I high_bytes(I a) { return reinterpret_cast<I>(reinterpret_cast<S>(a) >> 8); }
+inline I low_bytes(I a) { return reinterpret_cast<I>(reinterpret_cast<S>(reinterpret_cast<S>(a) << 8) >> 8); }
 inline I load_table(const uint8_t* p) { return load_int(p); }
 inline I lookup16(I table, I codes) {
     uint8_t bytes[16];

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import ClassVar
 
 import pytest
@@ -15,9 +16,20 @@ from layerscale_core.conformance.numerics import NumericsContract
 from layerscale_core.conformance.paging import PagingContract
 from layerscale_core.conformance.random_model import LAYOUTS, RandomWeights, tiny_spec
 from layerscale_core.errors import OutOfMemoryError
-from layerscale_core.forward import make_executor
+from layerscale_core.forward import KernelExecutor, make_executor
+from layerscale_core.models import ModelSpec
 from layerscale_core.models.spec import weight_shapes
-from layerscale_core.specs import Backend, BackendOptions, Device, StepLimits
+from layerscale_core.specs import (
+    Backend,
+    BackendOptions,
+    Device,
+    Executor,
+    KVLayout,
+    KVType,
+    MemoryNeeds,
+    StepLimits,
+    WeightSource,
+)
 
 HEAVY_MODULES = ("torch", "triton", "jax", "tensorflow", "cupy", "onnxruntime", "numba")
 
@@ -64,7 +76,7 @@ class BackendContract(NumericsContract, PagingContract):
         declared = backend.capabilities
         assert declared.page_sizes
         assert min(declared.page_sizes) >= 1
-        assert "fp16" in declared.kv_types
+        assert KVType.FP16 in declared.kv_types
         backend.load(BackendOptions())
         assert backend.capabilities == declared
 
@@ -134,17 +146,17 @@ class BackendContract(NumericsContract, PagingContract):
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_says_what_a_model_takes_before_it_is_loaded(self, backend: Backend, device: Device, layout: str) -> None:
         """``memory_needs``: every weight, and never less than is then counted."""
-        spec = tiny_spec(tied_output=False)
-        kv = kv_layout(spec, backend.capabilities.page_sizes[0])
-        weights = RandomWeights(spec, layout)
-        needs = device.memory_needs(spec, weights, StepLimits(max_tokens=32, max_logits=4, max_context_len=256))
-        before = device.allocator.stats().used_bytes
-        executor = make_executor(device, spec, weights, kv)
-        counted = device.allocator.stats().used_bytes - before - kv.total_bytes
-        executor.close()
-        assert needs.weights.keys() == weight_shapes(spec).keys()
-        assert needs.workspace_bytes > 0
-        assert counted <= needs.weights_bytes <= 1.1 * counted
+        _check_needs(backend, device, layout, device.memory_needs, partial(make_executor, device))
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_kernels_say_what_a_model_takes_too(self, backend: Backend, device: Device, layout: str) -> None:
+        """``Kernels.memory_needs``: the same for core's forward pass, whether or not it is what serves."""
+        kernels = device.make_kernels()
+        _check_needs(backend, device, layout, kernels.memory_needs, partial(KernelExecutor, kernels))
+
+    def test_a_host_is_no_accelerator(self, backend: Backend, device: Device) -> None:
+        """``Capabilities.is_host``: what computes from the host's memory has no other."""
+        assert not (backend.capabilities.is_host and any(info.is_accelerator for info in device.infos))
 
     def test_a_cache_that_does_not_fit_is_refused_and_nothing_stays(self, backend: Backend, device: Device) -> None:
         """``make_executor``: out of memory is ``OutOfMemoryError``, and the device is as before."""
@@ -159,3 +171,23 @@ class BackendContract(NumericsContract, PagingContract):
         kv = kv_layout(spec, page_size)
         with open_executor(device, spec, kv) as executor:
             assert logits_in_chunks(executor, kv, [random_tokens(spec, 3)]).shape == (3, spec.vocab_size)
+
+
+def _check_needs(
+    backend: Backend,
+    device: Device,
+    layout: str,
+    memory_needs: Callable[[ModelSpec, WeightSource, StepLimits], MemoryNeeds],
+    load: Callable[[ModelSpec, WeightSource, KVLayout], Executor],
+) -> None:
+    spec = tiny_spec(tied_output=False)
+    kv = kv_layout(spec, backend.capabilities.page_sizes[0])
+    weights = RandomWeights(spec, layout)
+    needs = memory_needs(spec, weights, StepLimits(max_tokens=32, max_logits=4, max_context_len=256))
+    before = device.allocator.stats().used_bytes
+    executor = load(spec, weights, kv)
+    counted = device.allocator.stats().used_bytes - before - kv.total_bytes
+    executor.close()
+    assert needs.weights.keys() == weight_shapes(spec).keys()
+    assert needs.workspace_bytes > 0
+    assert counted <= needs.weights_bytes <= 1.1 * counted

@@ -14,7 +14,7 @@ from layerscale_core.conformance.step_batches import PageBook, Span
 from layerscale_core.forward import KernelExecutor, make_executor
 from layerscale_core.models import ModelSpec
 from layerscale_core.reference import ReferenceKernels
-from layerscale_core.specs import Device, Executor, KVLayout
+from layerscale_core.specs import Device, Executor, KVLayout, KVType
 
 Logits = NDArray[np.float32]
 
@@ -22,10 +22,10 @@ NUM_PAGES = 48
 """Room for the suites' longest batch."""
 
 
-def kv_layout(spec: ModelSpec, page_size: int, num_pages: int = NUM_PAGES) -> KVLayout:
+def kv_layout(spec: ModelSpec, page_size: int, num_pages: int = NUM_PAGES, kv_type: KVType = KVType.FP16) -> KVLayout:
     """A cache for the model."""
     attention = spec.layers[0].attention
-    return KVLayout(num_pages, page_size, len(spec.layers), attention.num_kv_heads, attention.head_dim)
+    return KVLayout(num_pages, page_size, len(spec.layers), attention.num_kv_heads, attention.head_dim, kv_type=kv_type)
 
 
 def random_tokens(spec: ModelSpec, num_tokens: int, seed: int = 0) -> list[int]:
@@ -44,10 +44,14 @@ def open_executor(device: Device, spec: ModelSpec, kv: KVLayout, layout: str = "
         executor.close()
 
 
+def reference_kernels() -> ReferenceKernels:
+    """Numpy, with memory without end."""
+    return ReferenceKernels(CountingAllocator(2**40, "the reference's memory"))
+
+
 def reference_executor(spec: ModelSpec, kv: KVLayout, layout: str = "f32") -> Executor:
     """The truth: numpy on the same weights."""
-    kernels = ReferenceKernels(CountingAllocator(2**40, "the reference's memory"))
-    return KernelExecutor(kernels, spec, RandomWeights(spec, layout), kv)
+    return KernelExecutor(reference_kernels(), spec, RandomWeights(spec, layout), kv)
 
 
 def logits_in_chunks(

@@ -13,14 +13,15 @@ from layerscale_core.conformance.executors import (
     open_executor,
     random_tokens,
     reference_executor,
+    reference_kernels,
     relative_error,
 )
 from layerscale_core.conformance.random_model import LAYOUTS, RandomWeights, tiny_spec
 from layerscale_core.conformance.step_batches import PageBook, Span
 from layerscale_core.errors import UnsupportedModelError
-from layerscale_core.forward import KernelExecutor
+from layerscale_core.forward import HostLayers, KernelExecutor
 from layerscale_core.models import ModelSpec
-from layerscale_core.specs import Backend, Device
+from layerscale_core.specs import Backend, Device, Kernels, KVType
 
 SHAPES: dict[str, dict[str, Any]] = {
     "multi-head": {"num_heads": 4, "num_kv_heads": 4},
@@ -38,6 +39,10 @@ SHAPES: dict[str, dict[str, Any]] = {
     "odd widths": {"hidden_size": 40, "intermediate_size": 56},
 }
 """Shapes beside the ordinary one, as arguments of ``tiny_spec``."""
+
+
+CODE_FLIPS = {KVType.FP16: 0.0, KVType.INT8: 0.005, KVType.INT4: 0.05}
+"""What is added to the error where an element lies between two codes and rounding before decides which it gets."""
 
 
 class NumericsContract:
@@ -62,6 +67,22 @@ class NumericsContract:
         except UnsupportedModelError as refusal:
             pytest.skip(f"refused, as it may be: {refusal}")
 
+    @pytest.mark.parametrize("kv_type", KVType)
+    @pytest.mark.parametrize("head_dim", [16, 20, 64, 128])
+    def test_equals_the_reference_at_every_kv_precision(
+        self, backend: Backend, device: Device, kv_type: KVType, head_dim: int
+    ) -> None:
+        """Keys and values are stored with the codes, scales and minima that ``KVType`` says."""
+        if kv_type not in backend.capabilities.kv_types:
+            pytest.skip(f"the backend declares no {kv_type}")
+        spec = tiny_spec(head_dim=head_dim, num_heads=3, num_kv_heads=1)
+        kv = kv_layout(spec, backend.capabilities.page_sizes[0], kv_type=kv_type)
+        prompt = random_tokens(spec, self.PROMPT_LEN)
+        truth = logits_in_chunks(reference_executor(spec, kv), kv, [prompt])
+        with open_executor(device, spec, kv) as executor:
+            error = relative_error(logits_in_chunks(executor, kv, [prompt]), truth)
+        assert error <= self.max_relative_error + CODE_FLIPS[kv_type]
+
     def test_kernels_equal_the_reference_too(self, backend: Backend, device: Device, layout: str) -> None:
         """Core's forward pass over ``make_kernels`` computes the same, whether or not it is what serves."""
         spec = tiny_spec()
@@ -71,6 +92,17 @@ class NumericsContract:
         truth = logits_in_chunks(reference_executor(spec, kv, layout), kv, [prompt])
         assert relative_error(logits_in_chunks(executor, kv, [prompt]), truth) <= self.max_relative_error
         executor.close()
+
+    @pytest.mark.parametrize("on_host", [(0,), (1,), (0, 1)], ids=str)
+    def test_layers_may_stay_on_the_host(self, backend: Backend, device: Device, on_host: tuple[int, ...]) -> None:
+        """Kernels compute some layers, or none, and activations cross with ``to_host`` and ``from_host``."""
+        self._compare_split(backend, device.make_kernels(), HostLayers(on_host, reference_kernels()))
+
+    def test_kernels_of_the_host_compute_what_others_offload(self, backend: Backend, device: Device) -> None:
+        """``Capabilities.is_host``: the kernels stand in where another device's layers stay behind."""
+        if not backend.capabilities.is_host:
+            pytest.skip("an accelerator: others do not offload to it")
+        self._compare_split(backend, reference_kernels(), HostLayers((1,), device.make_kernels()))
 
     def test_rotates_to_the_positions_of_the_batch(self, backend: Backend, device: Device) -> None:
         """``positions`` need not start at 0, nor be without gaps."""
@@ -106,6 +138,15 @@ class NumericsContract:
             assert executor.step(start).shape == (0, spec.vocab_size)
             rest = executor.step(book.batch([Span(sequence, prompt[8:])], wanted=[0, 2]))
             np.testing.assert_array_equal(rest, every_row[[8, 10]])
+
+    def _compare_split(self, backend: Backend, kernels: Kernels, host_layers: HostLayers) -> None:
+        spec = tiny_spec()
+        kv = kv_layout(spec, backend.capabilities.page_sizes[0])
+        chunks = [random_tokens(spec, self.PROMPT_LEN), random_tokens(spec, 1)]
+        truth = logits_in_chunks(reference_executor(spec, kv), kv, chunks)
+        executor = KernelExecutor(kernels, spec, RandomWeights(spec), kv, host_layers)
+        assert relative_error(logits_in_chunks(executor, kv, chunks), truth) <= self.max_relative_error
+        executor.close()
 
     def _compare(self, backend: Backend, device: Device, spec: ModelSpec, layout: str) -> None:
         kv = kv_layout(spec, backend.capabilities.page_sizes[0])

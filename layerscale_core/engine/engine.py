@@ -19,10 +19,11 @@ from layerscale_core.engine.plan import ScheduledSequence, plan_step
 from layerscale_core.engine.prefix_sharing import PrefixSharing
 from layerscale_core.engine.request import Cancelled, Event, EventSink, Failed, Request, TerminalEvent
 from layerscale_core.engine.sampler import find_likeliest
+from layerscale_core.engine.sampling_params import SamplingParams
 from layerscale_core.engine.sequence import Admission, LiveSequence
 from layerscale_core.engine.stats import Counters, EngineStats
 from layerscale_core.engine.step_builder import StepBuilder
-from layerscale_core.engine.validation import check_request
+from layerscale_core.engine.validation import check_request, check_sampling
 from layerscale_core.engine.waiting_queue import WaitingQueue
 from layerscale_core.errors import NoBurstSlotsError, RequestError, ShuttingDownError, StepError
 from layerscale_core.specs.executor import Executor
@@ -111,6 +112,14 @@ class Engine:
             message = "prompt and max_tokens together need more KV memory than there is for stateless requests"
             raise NoBurstSlotsError(message)
         self._intake.accept(sequence)
+
+    def check_sampling(self, sampling: SamplingParams) -> None:
+        """Check parameters against the model and the limits, as ``submit`` does.
+
+        Raises:
+            InvalidRequestError: names the field.
+        """
+        check_sampling(sampling, self._limits, self._tokenizer.vocab_size)
 
     def post(self, call: Callable[[], None]) -> None:
         """Have something called on the engine thread before the next step.

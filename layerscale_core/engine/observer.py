@@ -34,6 +34,7 @@ class RequestMetrics:
         tpot_s: (last token - first token) / (tokens - 1).
         prefix_miss: why not more of its prompt was found in the prefix cache; None if all whole pages were, or if it
             was never looked up.
+        is_background: work that no client waits for as such: data taken in, a flash query, a prefix computed.
         end: the terminal event it was sent.
     """
 
@@ -43,6 +44,7 @@ class RequestMetrics:
     ttft_s: float | None
     tpot_s: float | None
     prefix_miss: PrefixMiss | None
+    is_background: bool
     end: TerminalEvent
 
 

@@ -25,7 +25,7 @@ from layerscale_core.engine.request import (
 from layerscale_core.engine.sampler import Sampler, logit_gap, token_logprob
 from layerscale_core.errors import NumericalError
 from layerscale_core.specs.kv_pool import PageTable, PrefixMiss
-from layerscale_core.specs.scheduler import RunningSequence
+from layerscale_core.specs.scheduler import Priority, RunningSequence
 from layerscale_core.specs.tokenizer import Tokenizer
 
 
@@ -210,8 +210,14 @@ class LiveSequence:
             ttft_s=None if self.first_token_at is None else self.first_token_at - self.submitted_at,
             tpot_s=tpot_s,
             prefix_miss=self.prefix_miss,
+            is_background=self.request.priority is not Priority.INTERACTIVE or self._wants_nothing,
             end=end,
         )
+
+    @property
+    def _wants_nothing(self) -> bool:
+        """Whether the prompt is to be computed and no more."""
+        return self.max_new_tokens == 0 and not self.scores_whole_prompt
 
     @property
     def _scores_prompt(self) -> bool:

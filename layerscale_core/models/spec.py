@@ -111,26 +111,35 @@ def layer_weight(layer: int, name: str) -> str:
     return f"layers.{layer}.{name}"
 
 
-def weight_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    """Every weight the model must have, by canonical name: matrices [rows = out, cols = in], vectors [n]."""
+def layer_shapes(spec: ModelSpec, index: int) -> dict[str, tuple[int, ...]]:
+    """Every weight of one layer, by canonical name: matrices [rows = out, cols = in], vectors [n]."""
+    hidden, attention, mlp = spec.hidden_size, spec.layers[index].attention, spec.layers[index].mlp
+    query_size = attention.num_heads * attention.head_dim
+    kv_size = attention.num_kv_heads * attention.head_dim
+    shapes: dict[str, tuple[int, ...]] = {
+        ATTENTION_NORM: (hidden,),
+        QUERY: (query_size, hidden),
+        KEY: (kv_size, hidden),
+        VALUE: (kv_size, hidden),
+        ATTENTION_OUTPUT: (hidden, query_size),
+        MLP_NORM: (hidden,),
+        GATE: (mlp.intermediate_size, hidden),
+        UP: (mlp.intermediate_size, hidden),
+        DOWN: (hidden, mlp.intermediate_size),
+    }
+    return {layer_weight(index, name): shape for name, shape in shapes.items()}
+
+
+def outer_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """Every weight before and after the layers, by canonical name."""
     hidden, vocab = spec.hidden_size, spec.vocab_size
     shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (vocab, hidden), OUTPUT_NORM: (hidden,)}
-    if not spec.tied_output:
-        shapes[OUTPUT] = (vocab, hidden)
-    for index, layer in enumerate(spec.layers):
-        attention, mlp = layer.attention, layer.mlp
-        query_size = attention.num_heads * attention.head_dim
-        kv_size = attention.num_kv_heads * attention.head_dim
-        for name, shape in {
-            ATTENTION_NORM: (hidden,),
-            QUERY: (query_size, hidden),
-            KEY: (kv_size, hidden),
-            VALUE: (kv_size, hidden),
-            ATTENTION_OUTPUT: (hidden, query_size),
-            MLP_NORM: (hidden,),
-            GATE: (mlp.intermediate_size, hidden),
-            UP: (mlp.intermediate_size, hidden),
-            DOWN: (hidden, mlp.intermediate_size),
-        }.items():
-            shapes[layer_weight(index, name)] = shape
+    return shapes if spec.tied_output else shapes | {OUTPUT: (vocab, hidden)}
+
+
+def weight_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """Every weight the model must have, by canonical name: matrices [rows = out, cols = in], vectors [n]."""
+    shapes = outer_shapes(spec)
+    for index in range(len(spec.layers)):
+        shapes |= layer_shapes(spec, index)
     return shapes

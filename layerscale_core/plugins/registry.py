@@ -104,6 +104,11 @@ class PluginRegistry:
         """The backend of that name, or the one whose probe has the highest score; see ``choose_backend``."""
         return choose_backend(self.backends(), name, self._plugins)
 
+    def choose_host_backend(self) -> ChosenBackend:
+        """Of those that compute on the host, the one whose probe has the highest score; see ``choose_backend``."""
+        hosts = [found for found in self.backends() if found.item.capabilities.is_host]
+        return choose_backend(hosts, None, self._plugins)
+
     def stream_types(self) -> dict[str, StreamType]:
         """Every session type by name.
 

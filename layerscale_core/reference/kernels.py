@@ -12,12 +12,15 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from layerscale_core.errors import OutOfMemoryError
-from layerscale_core.models import Activation, AttentionSpec, Matrix, RopeSpec
-from layerscale_core.specs.backend import Allocator
-from layerscale_core.specs.executor import KVLayout, StepBatch
+from layerscale_core.models import Activation, AttentionSpec, Matrix, ModelSpec, RopeSpec
+from layerscale_core.reference.kv_codecs import FloatCodec, KVCodec, key_codec, value_codec
+from layerscale_core.reference.memory import reference_memory_needs
+from layerscale_core.specs.executor import KVLayout, KVType, StepBatch
+from layerscale_core.specs.memory import Allocator, MemoryNeeds, StepLimits
+from layerscale_core.specs.model_format import WeightSource
 
 Floats = NDArray[np.float32]
 
@@ -32,16 +35,20 @@ _quiet = np.errstate(all="ignore")
 
 @dataclass(frozen=True, slots=True)
 class PagedKV:
-    """The KV cache: keys and values [num_layers, num_slots, num_kv_heads, head_dim]."""
+    """The KV cache: keys and values as their codecs write them, [num_layers, num_slots, num_kv_heads, num_bytes]."""
 
-    keys: NDArray[np.floating]
-    values: NDArray[np.floating]
+    keys: NDArray[np.uint8]
+    values: NDArray[np.uint8]
+    key_codec: KVCodec
+    value_codec: KVCodec
     page_size: int
 
-    def pages(self) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        """Views of keys and values [num_layers, num_pages, page_size, num_kv_heads, head_dim]."""
-        shape = (self.keys.shape[0], -1, self.page_size, *self.keys.shape[2:])
-        return self.keys.reshape(shape), self.values.reshape(shape)
+    def pages(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Views of keys and values [num_layers, num_pages, page_size, num_kv_heads, num_bytes]."""
+        keys, values = (
+            part.reshape(part.shape[0], -1, self.page_size, *part.shape[2:]) for part in (self.keys, self.values)
+        )
+        return keys, values
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +65,21 @@ class ReferenceKernels:
 
     Args:
         allocator: counts every weight and the KV cache.
-        kv_dtype: float16, as other backends store keys and values; float32 for an oracle without that rounding.
+        kv_dtype: what a cache of type fp16 holds: float16, or float32 for an oracle without that rounding.
         rows_per_tile: more than the default makes long prompts faster, for an oracle that gives up exactness.
     """
 
     def __init__(
-        self, allocator: Allocator, kv_dtype: DTypeLike = np.float16, rows_per_tile: int = ROWS_PER_TILE
+        self, allocator: Allocator, kv_dtype: type[np.floating] = np.float16, rows_per_tile: int = ROWS_PER_TILE
     ) -> None:
         self._allocator = allocator
         self._kv_dtype = np.dtype(kv_dtype)
         self._rows_per_tile = rows_per_tile
         self._held: list[tuple[int, str]] = []
+
+    def memory_needs(self, spec: ModelSpec, weights: WeightSource, limits: StepLimits) -> MemoryNeeds:  # noqa: ARG002
+        """Float32 everywhere."""
+        return reference_memory_needs(spec, limits)
 
     def load_matrix(self, matrix: Matrix) -> Floats:
         """A weight matrix as float32 [rows, cols]."""
@@ -83,14 +94,15 @@ class ReferenceKernels:
 
     def allocate_kv(self, layout: KVLayout) -> PagedKV:
         """Zeroed keys and values."""
-        shape = (layout.num_layers, layout.num_pages * layout.page_size, layout.num_kv_heads, layout.head_dim)
-        num_bytes = 2 * int(np.prod(shape, dtype=object)) * self._kv_dtype.itemsize
+        codecs = self._codecs(layout)
+        shape = (layout.num_layers, layout.num_pages * layout.page_size, layout.num_kv_heads)
+        num_bytes = math.prod(shape) * sum(codec.num_bytes for codec in codecs)
         self._reserve(num_bytes, "KV cache")
         try:
-            keys, values = np.zeros(shape, self._kv_dtype), np.zeros(shape, self._kv_dtype)
+            keys, values = (np.zeros((*shape, codec.num_bytes), np.uint8) for codec in codecs)
         except MemoryError:
             raise OutOfMemoryError(f"the system refused {num_bytes:,} bytes for the KV cache") from None
-        return PagedKV(keys, values, layout.page_size)
+        return PagedKV(keys, values, *codecs, layout.page_size)
 
     def begin_step(self, batch: StepBatch) -> Step:
         """Gather each sequence's pages."""
@@ -127,9 +139,9 @@ class ReferenceKernels:
     @_quiet
     def store_kv(self, key: Floats, value: Floats, kv: PagedKV, layer: int, step: Step) -> None:
         """Write keys and values into their slots."""
-        heads_shape = (-1, *kv.keys.shape[2:])
-        kv.keys[layer, step.batch.slot_mapping] = key.reshape(heads_shape)
-        kv.values[layer, step.batch.slot_mapping] = value.reshape(heads_shape)
+        heads = (len(key), kv.keys.shape[2], -1)
+        kv.keys[layer, step.batch.slot_mapping] = kv.key_codec.encode(key.reshape(heads))
+        kv.values[layer, step.batch.slot_mapping] = kv.value_codec.encode(value.reshape(heads))
 
     @_quiet
     def attention(self, query: Floats, kv: PagedKV, layer: int, step: Step, spec: AttentionSpec) -> Floats:
@@ -140,7 +152,8 @@ class ReferenceKernels:
         for sequence, ranges in enumerate(step.page_ranges):
             first, stop = step.batch.cu_seqlens[sequence : sequence + 2]
             slots = _context_slots(ranges, kv.page_size)
-            keys, values = _gather(kv.keys[layer], slots), _gather(kv.values[layer], slots)
+            keys = _by_head(kv.key_codec.decode(kv.keys[layer, slots]))
+            values = _by_head(kv.value_codec.decode(kv.values[layer, slots]))
             for token in range(first, stop):
                 context_len = len(slots) - (stop - 1 - token)
                 output[token] = _attend(queries[token], keys[:, :context_len], values[:, :context_len])
@@ -167,6 +180,10 @@ class ReferenceKernels:
         """``x``: the host is where it is."""
         return x
 
+    def from_host(self, x: Floats) -> Floats:
+        """``x``: the host is where it is."""
+        return x
+
     def copy_pages(self, kv: PagedKV, source_ids: NDArray[np.int32], target_ids: NDArray[np.int32]) -> None:
         """Copy whole pages, all layers."""
         for pages in kv.pages():
@@ -176,32 +193,36 @@ class ReferenceKernels:
     def shift_positions(self, kv: PagedKV, layer: int, page_ids: NDArray[np.int32], delta: int, rope: RopeSpec) -> None:
         """Rotate the pages' keys; their magnitude stays."""
         keys, _ = kv.pages()
-        keys[layer, page_ids] = _rotate(keys[layer, page_ids].astype(np.float32), np.array([delta]), rope, magnitude=1)
+        decoded = kv.key_codec.decode(keys[layer, page_ids])
+        keys[layer, page_ids] = kv.key_codec.encode(_rotate(decoded, np.array([delta]), rope, magnitude=1))
 
     @property
     def kv_format(self) -> str:
         """Keys, then values, as numpy lays them out."""
-        return f"numpy 1 {self._kv_dtype}"
+        return f"numpy 1 {self._kv_dtype}" if self._kv_dtype != np.float16 else "numpy 1"
 
     def read_pages(self, kv: PagedKV, page_ids: NDArray[np.int32]) -> NDArray[np.uint8]:
         """Each page's keys, then its values."""
-        content = np.stack([pages[:, page_ids] for pages in kv.pages()]).swapaxes(1, 2).swapaxes(0, 1)
-        return np.ascontiguousarray(content).view(np.uint8).reshape(len(page_ids), -1)
+        return np.concatenate([pages[:, page_ids].swapaxes(0, 1).reshape(len(page_ids), -1) for pages in kv.pages()], 1)
 
     def write_pages(self, kv: PagedKV, page_ids: NDArray[np.int32], data: NDArray[np.uint8]) -> None:
         """Put back what ``read_pages`` gave."""
         keys, values = kv.pages()
-        shape = (len(page_ids), 2, keys.shape[0], *keys.shape[2:])
-        if data.nbytes != self._kv_dtype.itemsize * math.prod(shape) or len(data) != len(page_ids):
+        num_key_bytes, num_value_bytes = (pages[:, 0].size for pages in (keys, values))
+        if data.shape != (len(page_ids), num_key_bytes + num_value_bytes):
             raise ValueError(f"{data.shape} bytes are not the content of {len(page_ids)} pages")
-        content = np.ascontiguousarray(data).view(self._kv_dtype).reshape(shape)
-        keys[:, page_ids] = content[:, 0].swapaxes(0, 1)
-        values[:, page_ids] = content[:, 1].swapaxes(0, 1)
+        for pages, content in zip((keys, values), np.split(data, [num_key_bytes], axis=1), strict=True):
+            pages[:, page_ids] = content.reshape(len(page_ids), pages.shape[0], *pages.shape[2:]).swapaxes(0, 1)
 
     def release(self) -> None:
         """Give everything back to the allocator. The arrays live as long as their handles."""
         while self._held:
             self._allocator.release(*self._held.pop())
+
+    def _codecs(self, layout: KVLayout) -> tuple[KVCodec, KVCodec]:
+        if layout.kv_type is KVType.FP16:
+            return (FloatCodec(self._kv_dtype, layout.head_dim),) * 2
+        return key_codec(layout.kv_type, layout.head_dim), value_codec(layout.kv_type, layout.head_dim)
 
     def _reserve(self, num_bytes: int, label: str) -> None:
         self._allocator.reserve(num_bytes, label)
@@ -236,9 +257,9 @@ def _context_slots(page_ranges: NDArray[np.int32], page_size: int) -> NDArray[np
     )
 
 
-def _gather(cache: NDArray[np.floating], slots: NDArray[np.int64]) -> Floats:
-    """A sequence's keys or values as float32 [num_kv_heads, num_slots, head_dim]."""
-    return np.ascontiguousarray(cache[slots].astype(np.float32).transpose(1, 0, 2))
+def _by_head(vectors: Floats) -> Floats:
+    """A sequence's keys or values [num_slots, num_kv_heads, head_dim] as [num_kv_heads, num_slots, head_dim]."""
+    return np.ascontiguousarray(vectors.transpose(1, 0, 2))
 
 
 def _attend(query: Floats, keys: Floats, values: Floats) -> Floats:

@@ -6,7 +6,7 @@ import math
 
 from layerscale_core.models import LayerSpec, ModelSpec
 from layerscale_core.models.spec import weight_shapes
-from layerscale_core.specs.backend import MemoryNeeds, StepLimits
+from layerscale_core.specs.memory import MemoryNeeds, StepLimits
 
 _FLOAT_BYTES = 4
 
@@ -22,13 +22,13 @@ def reference_memory_needs(spec: ModelSpec, limits: StepLimits) -> MemoryNeeds:
 def _attention_floats(spec: ModelSpec, layer: LayerSpec, limits: StepLimits) -> int:
     """Attention at its peak.
 
-    Residual, norm, queries thrice (plain, scaled, attended), keys and values; and one sequence's context, gathered,
-    widened to float32 and transposed, one array after the other.
+    Residual, norm, queries thrice (plain, scaled, attended), keys and values; and one sequence's context: its keys, and
+    its values while they are decoded and transposed, in up to six arrays where they are stored in 4 bits.
     """
     attention = layer.attention
     query_size, kv_size = attention.num_heads * attention.head_dim, attention.num_kv_heads * attention.head_dim
     activations = limits.max_tokens * (2 * spec.hidden_size + 3 * query_size + 2 * kv_size)
-    context = limits.max_context_len * (4 * kv_size + 3 * attention.num_heads)
+    context = limits.max_context_len * (7 * kv_size + 3 * attention.num_heads)
     return activations + context
 
 

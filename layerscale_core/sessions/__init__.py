@@ -11,17 +11,19 @@ from layerscale_core.sessions.flash import (
 from layerscale_core.sessions.prompts import ChatPrompt, NoPrompt, Prompt, TextPrompt
 from layerscale_core.sessions.session import Session
 from layerscale_core.sessions.sessions import NewFlashQuery, NewSession, SessionLimits, Sessions
-from layerscale_core.sessions.stream import PushAck, StreamCounts
+from layerscale_core.sessions.stream import COALESCING_S, Entry, PushAck, StreamCounts, StreamTotals
 from layerscale_core.sessions.turns import Turn, TurnFinished
 from layerscale_core.sessions.view import SessionView
 
 __all__ = [
+    "COALESCING_S",
     "DEFAULT_ANSWER_TOKENS",
     "MAX_ANSWER_TOKENS",
     "MAX_QUERIES",
     "ChatPrompt",
     "Connected",
     "DataUpdated",
+    "Entry",
     "FlashAnswer",
     "FlashQuery",
     "FlashReady",
@@ -37,6 +39,7 @@ __all__ = [
     "SessionView",
     "Sessions",
     "StreamCounts",
+    "StreamTotals",
     "Subscriber",
     "TextPrompt",
     "Turn",

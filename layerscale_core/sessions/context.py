@@ -9,21 +9,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from layerscale_core.errors import ContextLengthError
+from layerscale_core.memory_plan import pages_of_session
 from layerscale_core.sessions.window import Run
 from layerscale_core.specs.executor import Executor
 from layerscale_core.specs.kv_pool import KVPool, PageTable
 
 logger = logging.getLogger(__name__)
 
-SLACK_PAGES = 2
-"""Pages of a session beside those of its context: the prefix may end, and the data begin, in the middle of a page."""
-
 _MIN_TAIL_TOKENS = 512
-
-
-def pages_of_session(context_len: int, page_size: int) -> int:
-    """Pages that a session with this context reserves, so that it can be filled to its last token."""
-    return -(-context_len // page_size) + SLACK_PAGES
 
 
 def tail_reserve(context_len: int) -> int:
@@ -119,7 +112,7 @@ class SessionContext:
         """
         num_kept = self.durable_end if self.has_data else len(self.tokens)
         if num_kept + len(token_ids) > self.context_len:
-            raise ContextLengthError(num_kept + len(token_ids), self.context_len)
+            raise ContextLengthError(num_kept + len(token_ids), self.context_len, param="text")
         if not token_ids:
             return
         self.truncate(num_kept)

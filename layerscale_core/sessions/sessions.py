@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import itertools
 import secrets
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
 from layerscale_core.engine import Engine
-from layerscale_core.errors import InvalidRequestError, MaxSessionsError
+from layerscale_core.errors import ContextLengthError, InvalidRequestError, MaxSessionsError
+from layerscale_core.memory_plan import pages_of_session
 from layerscale_core.sessions.actor import session_not_found
 from layerscale_core.sessions.calls import fulfil
-from layerscale_core.sessions.context import SessionContext, pages_of_session
+from layerscale_core.sessions.context import SessionContext
 from layerscale_core.sessions.flash import DEFAULT_ANSWER_TOKENS
 from layerscale_core.sessions.ingestion import Batch
 from layerscale_core.sessions.parts import SessionParts
 from layerscale_core.sessions.preparation import BatchPreparation
 from layerscale_core.sessions.session import Session
-from layerscale_core.sessions.stream import Entry, EntryRing, PushAck
+from layerscale_core.sessions.stream import Entry, EntryRing, PushAck, StreamTotals
 from layerscale_core.sessions.window import EntryWindow
 from layerscale_core.specs.executor import Executor
 from layerscale_core.specs.kv_pool import KVPool
@@ -97,6 +99,8 @@ class Sessions:
         self._separator = tuple(tokenizer.encode("\n", add_special=False))
         self._sessions: dict[str, Session] = {}
         self._preparation = BatchPreparation(tokenizer, limits.batch_tokens, self._post_batch)
+        self._past = StreamTotals()
+        self._past_lock = threading.Lock()
 
     def start(self) -> None:
         """Start the thread that prepares batches."""
@@ -120,6 +124,14 @@ class Sessions:
     def all(self) -> list[Session]:
         """Every session, in order of creation."""
         return list(self._sessions.values())
+
+    def totals(self) -> StreamTotals:
+        """The counts of all sessions there are and were."""
+        with self._past_lock:
+            totals = self._past
+            for session in self.all():
+                totals = totals.plus(session.ring.counts, session.num_evaluations)
+        return totals
 
     def create(self, new: NewSession) -> Future[Session]:
         """Make a session; fails with ``MaxSessionsError``, ``InvalidRequestError`` or ``ConflictError``.
@@ -160,7 +172,7 @@ class Sessions:
         wanted = self.limits.max_context_len if new.context_len is None else new.context_len
         context_len = min(wanted, self.limits.max_context_len)
         if len(new.prompt_ids) >= context_len:
-            raise InvalidRequestError("prompt does not fit the session's context", param="prompt")
+            raise ContextLengthError(len(new.prompt_ids), context_len, param="prompt")
         num_pages = pages_of_session(context_len, self._pool.page_size)
         if len(self._sessions) >= self.limits.max_sessions or not self._pool.can_reserve(num_pages):
             raise MaxSessionsError(self.limits.max_sessions)
@@ -197,7 +209,9 @@ class Sessions:
 
     def _delete(self, session_id: str) -> None:
         session = self.get(session_id)
-        del self._sessions[session_id]
+        with self._past_lock:
+            del self._sessions[session_id]
+            self._past = self._past.plus(session.ring.counts, session.num_evaluations)
         session.actor.close()
         self._preparation.forget(session)
 

@@ -57,6 +57,29 @@ class StreamCounts:
         return self.queue_size == self.num_in_flight == 0
 
 
+@dataclass(frozen=True, slots=True)
+class StreamTotals:
+    """What came of all streams together, those of deleted sessions included.
+
+    Attributes:
+        num_evaluations: flash queries answered.
+    """
+
+    num_enqueued: int = 0
+    num_dropped: int = 0
+    num_processed: int = 0
+    num_evaluations: int = 0
+
+    def plus(self, counts: StreamCounts, num_evaluations: int) -> StreamTotals:
+        """With another session's counts."""
+        return StreamTotals(
+            self.num_enqueued + counts.total_enqueued,
+            self.num_dropped + counts.total_dropped,
+            self.num_processed + counts.items_processed,
+            self.num_evaluations + num_evaluations,
+        )
+
+
 class EntryRing:
     """A bounded queue of entries with its counts. Any thread; nobody waits for longer than a few operations take.
 

@@ -18,7 +18,7 @@ from layerscale_core.engine.request import (
 )
 from layerscale_core.errors import ContextLengthError, InvalidRequestError, RequestError
 from layerscale_core.sessions.context import SessionContext
-from layerscale_core.sessions.prompts import NoPrompt, Prompt, place
+from layerscale_core.sessions.prompts import ChatPrompt, NoPrompt, Prompt, place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,8 @@ class Turn:
         """
         num_kept, new = place(self.prompt, context)
         if num_kept + len(new) >= context.context_len:
-            raise ContextLengthError(num_kept + len(new), context.context_len)
+            param = "messages" if isinstance(self.prompt, ChatPrompt) else "prompt"
+            raise ContextLengthError(num_kept + len(new), context.context_len, param=param)
         if num_kept + len(new) == 0:
             raise InvalidRequestError("prompt is needed: the session holds nothing to go on from", param="prompt")
         self.data_version, self.num_kept, self.num_new = data_version, num_kept, len(new)

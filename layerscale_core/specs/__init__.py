@@ -5,19 +5,8 @@ speak of, ``allocator``, ``host`` and ``licensing``, the ``reference`` kernels, 
 kit.
 """
 
-from layerscale_core.specs.backend import (
-    Allocator,
-    Backend,
-    BackendOptions,
-    Capabilities,
-    Device,
-    DeviceInfo,
-    MemoryNeeds,
-    MemoryStats,
-    Probe,
-    StepLimits,
-)
-from layerscale_core.specs.executor import Executor, KVLayout, StepBatch
+from layerscale_core.specs.backend import Backend, BackendOptions, Capabilities, Device, DeviceInfo, Probe
+from layerscale_core.specs.executor import Executor, KVLayout, KVType, StepBatch
 from layerscale_core.specs.hooks import ENTRY_POINT_GROUP, PROJECT_NAME, hookimpl, hookspec
 from layerscale_core.specs.kernels import Array, Kernels
 from layerscale_core.specs.kv_pool import (
@@ -31,6 +20,7 @@ from layerscale_core.specs.kv_pool import (
     Reservation,
 )
 from layerscale_core.specs.licensing import FREE_LICENSE, FREE_TIER, PRO_TIER, License, LicenseVerifier, Tier
+from layerscale_core.specs.memory import Allocator, MemoryNeeds, MemoryStats, StepLimits
 from layerscale_core.specs.model_format import ModelFile, ModelFormat, WeightSource
 from layerscale_core.specs.offload import OffloadPlan, OffloadPlanner
 from layerscale_core.specs.scheduler import (
@@ -59,6 +49,7 @@ __all__ = [
     "Executor",
     "KVLayout",
     "KVPool",
+    "KVType",
     "Kernels",
     "License",
     "LicenseVerifier",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from layerscale_core.models import ModelSpec
-from layerscale_core.specs.executor import Executor, KVLayout
+from layerscale_core.specs.executor import Executor, KVLayout, KVType
 from layerscale_core.specs.kernels import Kernels
+from layerscale_core.specs.memory import Allocator, MemoryNeeds, StepLimits
 from layerscale_core.specs.model_format import WeightSource
 
 
@@ -45,11 +45,14 @@ class Capabilities:
         page_sizes: KV page sizes in tokens its kernels accept, preferred first.
         kv_types: KV cache precisions its kernels read.
         max_tokens_per_step: most tokens one step may compute; None = no limit of its own.
+        is_host: computes with the host's processor from the host's memory. Layers that another device offloads are
+            computed by the kernels of such a backend; from it there is nothing to offload.
     """
 
     page_sizes: tuple[int, ...] = (16,)
-    kv_types: tuple[str, ...] = ("fp16",)
+    kv_types: tuple[KVType, ...] = (KVType.FP16,)
     max_tokens_per_step: int | None = None
+    is_host: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,72 +64,6 @@ class BackendOptions:
     """
 
     num_threads: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryStats:
-    """Bytes of one device as its allocator counts them."""
-
-    total_bytes: int
-    used_bytes: int
-
-    @property
-    def free_bytes(self) -> int:
-        """What can still be allocated."""
-        return self.total_bytes - self.used_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class StepLimits:
-    """The largest step that a plan makes room for.
-
-    Attributes:
-        max_tokens: most tokens it computes.
-        max_logits: most rows of logits it returns.
-        max_context_len: most tokens that one of its sequences attends to.
-    """
-
-    max_tokens: int
-    max_logits: int
-    max_context_len: int
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryNeeds:
-    """What a model takes of a device beside its KV cache.
-
-    Attributes:
-        weights: bytes of each weight as the device holds it, by canonical name.
-        workspace_bytes: intermediate results of the largest step.
-    """
-
-    weights: Mapping[str, int]
-    workspace_bytes: int
-
-    @property
-    def weights_bytes(self) -> int:
-        """Bytes of all weights."""
-        return sum(self.weights.values())
-
-
-class Allocator(Protocol):
-    """The device's memory. Everything a backend keeps on the device is counted here."""
-
-    def reserve(self, num_bytes: int, label: str) -> None:
-        """Count ``num_bytes`` as used by ``label``.
-
-        Raises:
-            OutOfMemoryError: it does not fit; names the label and both numbers. Nothing is reserved then.
-        """
-        ...
-
-    def release(self, num_bytes: int, label: str) -> None:
-        """Give back what was reserved under ``label``."""
-        ...
-
-    def stats(self) -> MemoryStats:
-        """The counts now."""
-        ...
 
 
 class Device(Protocol):
@@ -148,15 +85,16 @@ class Device(Protocol):
         ...
 
     def memory_needs(self, spec: ModelSpec, weights: WeightSource, limits: StepLimits) -> MemoryNeeds:
-        """What ``make_executor`` would take for this model, from its description alone; asked before it is called.
+        """What ``make_executor`` would take, or core's own over ``make_kernels()`` where it returns None.
 
-        The weights must not be read: they may be missing from the file when a plan is all that is wanted. A matrix's
-        layout shows in an empty slice of it, ``weights.matrix(name, 0, 0)``.
+        The same promises as ``Kernels.memory_needs``.
         """
         ...
 
     def make_executor(self, spec: ModelSpec, weights: WeightSource, kv: KVLayout) -> Executor | None:
         """Load the weights, commit the KV cache, and return an executor; or None to have core do it.
+
+        Not asked for a model of which layers stay on the host: core's own executor computes it.
 
         Raises:
             OutOfMemoryError: the device cannot hold weights and cache.
@@ -165,7 +103,7 @@ class Device(Protocol):
         ...
 
     def make_kernels(self) -> Kernels:
-        """The kernels for core's own forward pass."""
+        """The kernels for core's own forward pass. Nothing is taken of the device before they are used."""
         ...
 
 

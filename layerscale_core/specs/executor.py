@@ -2,11 +2,53 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class KVType(enum.StrEnum):
+    """Precision of the KV cache; the members' values are those of ``--kv-cache-type``."""
+
+    FP16 = "fp16"
+    """16-bit floats."""
+    INT8 = "int8"
+    """8-bit codes; a float16 scale for each token's key and value at each KV head."""
+    INT4 = "int4"
+    """4-bit codes; a float16 scale and minimum for each 32 elements of a key and each 64 of a value."""
+
+    def bytes_per_head(self, head_dim: int) -> int:
+        """Bytes of one token's key and value at one KV head.
+
+        Codes fill whole 32-bit words. A head that its groups do not divide is one group.
+        """
+        match self:
+            case KVType.FP16:
+                return 2 * 2 * head_dim
+            case KVType.INT8:
+                return 2 * (_code_bytes(8, head_dim) + 2)
+            case KVType.INT4:
+                num_groups = self.num_key_groups(head_dim) + self.num_value_groups(head_dim)
+                return 2 * _code_bytes(4, head_dim) + 4 * num_groups
+
+    def num_key_groups(self, head_dim: int) -> int:
+        """Parts of a key with a scale each."""
+        return _num_groups(head_dim, 32) if self is KVType.INT4 else 1
+
+    def num_value_groups(self, head_dim: int) -> int:
+        """Parts of a value with a scale each."""
+        return _num_groups(head_dim, 64) if self is KVType.INT4 else 1
+
+
+def _code_bytes(bits: int, head_dim: int) -> int:
+    return -(-bits * head_dim // 32) * 4
+
+
+def _num_groups(head_dim: int, group_size: int) -> int:
+    return head_dim // group_size if head_dim % group_size == 0 else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +67,12 @@ class KVLayout:
     num_kv_heads: int
     head_dim: int
     num_session_pages: int = 0
+    kv_type: KVType = KVType.FP16
 
     @property
     def bytes_per_token(self) -> int:
-        """Bytes of keys and values per token at fp16, all layers."""
-        return self.num_layers * 2 * self.num_kv_heads * self.head_dim * 2
+        """Bytes of keys and values per token, all layers, scales included."""
+        return self.num_layers * self.num_kv_heads * self.kv_type.bytes_per_head(self.head_dim)
 
     @property
     def total_bytes(self) -> int:
@@ -40,8 +83,8 @@ class KVLayout:
     def page_shape(self) -> str:
         """What a page holds, in words: equal for caches that differ in their number of pages alone."""
         return (
-            f"pages of {self.page_size} tokens, {self.num_layers} layers x {self.num_kv_heads} KV heads x "
-            f"{self.head_dim} wide"
+            f"{self.kv_type} pages of {self.page_size} tokens, "
+            f"{self.num_layers} layers x {self.num_kv_heads} KV heads x {self.head_dim} wide"
         )
 
 

@@ -11,15 +11,28 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscale_core.models import Activation, AttentionSpec, Matrix, RopeSpec
+from layerscale_core.models import Activation, AttentionSpec, Matrix, ModelSpec, RopeSpec
 from layerscale_core.specs.executor import KVLayout, StepBatch
+from layerscale_core.specs.memory import MemoryNeeds, StepLimits
+from layerscale_core.specs.model_format import WeightSource
 
 Array = Any
 """An array of the backend's own kind."""
 
 
 class Kernels(Protocol):
-    """One operation a method; [..] are shapes, T the number of tokens in the step."""
+    """One operation a method; [..] are shapes, T the number of tokens in the step.
+
+    They may be given some of a model's layers only, with a KV cache of as many.
+    """
+
+    def memory_needs(self, spec: ModelSpec, weights: WeightSource, limits: StepLimits) -> MemoryNeeds:
+        """What core's forward pass over these kernels takes for a model, from its description alone; asked first.
+
+        The weights must not be read: they may be missing from the file when a plan is all that is wanted. A matrix's
+        layout shows in an empty slice of it, ``weights.matrix(name, 0, 0)``.
+        """
+        ...
 
     def load_matrix(self, matrix: Matrix) -> Any:
         """Take a weight matrix onto the device in the backend's own layout; returns its handle.
@@ -83,6 +96,10 @@ class Kernels(Protocol):
 
     def to_host(self, x: Array) -> NDArray[np.float32]:
         """Bring a result to the host as float32."""
+        ...
+
+    def from_host(self, x: NDArray[np.float32]) -> Array:
+        """Take activations [T, hidden] from the host, where other layers were computed; may share their memory."""
         ...
 
     def copy_pages(self, kv: Any, source_ids: NDArray[np.int32], target_ids: NDArray[np.int32]) -> None:

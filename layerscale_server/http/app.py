@@ -8,7 +8,17 @@ from layerscale_core.version import __version__
 from layerscale_server.http.auth import require_key
 from layerscale_server.http.errors import install_error_handlers
 from layerscale_server.http.request_scope import RequestScope
-from layerscale_server.http.routes import chat, completions, health, models, tokenize
+from layerscale_server.http.routes import (
+    chat,
+    completions,
+    flash,
+    generate,
+    health,
+    models,
+    sessions,
+    streams,
+    tokenize,
+)
 from layerscale_server.state import ServerState
 
 
@@ -21,7 +31,7 @@ def create_app(server: ServerState) -> FastAPI:
     app.add_middleware(RequestScope, metrics=server.metrics)
     install_error_handlers(app)
     guarded = APIRouter(dependencies=[Depends(require_key)])
-    for routes in (models, chat, completions, tokenize):
+    for routes in (models, chat, completions, tokenize, sessions, generate, streams, flash):
         guarded.include_router(routes.router)
     app.include_router(health.router)
     app.include_router(guarded)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, HTTPConnection
 
 from layerscale_core.errors import InvalidRequestError
+from layerscale_core.sessions import Session
 from layerscale_server.errors import ClientGoneError, RequestTooLargeError
 from layerscale_server.http.strict_json import parse_object
 from layerscale_server.limits import Limits
@@ -54,8 +55,42 @@ def get_accepting_model(server: Server) -> LoadedModel:
     return server.model_for_new_work()
 
 
+def get_accepting_sessions(server: Server) -> LoadedModel:
+    """The loaded model, if its sessions take new work; asked before a body is read.
+
+    Raises:
+        ModelLoadingError, LicenseExpiredError, ShuttingDownError: they do not.
+    """
+    return server.model_for_sessions()
+
+
 Model = Annotated[LoadedModel, Depends(get_model)]
 AcceptingModel = Annotated[LoadedModel, Depends(get_accepting_model)]
+AcceptingSessions = Annotated[LoadedModel, Depends(get_accepting_sessions)]
+
+
+def get_session(session_id: str, model: Model) -> Session:
+    """The session that the path names, to look at.
+
+    Raises:
+        ModelLoadingError: there is none yet.
+        NotFoundError: there is none with this id.
+    """
+    return model.sessions.get(session_id)
+
+
+def get_accepting_session(session_id: str, model: AcceptingSessions) -> Session:
+    """The session that the path names, if it takes new work; asked before a body is read.
+
+    Raises:
+        ModelLoadingError, LicenseExpiredError, ShuttingDownError: it does not.
+        NotFoundError: there is none with this id.
+    """
+    return model.sessions.get(session_id)
+
+
+NamedSession = Annotated[Session, Depends(get_session)]
+AcceptingSession = Annotated[Session, Depends(get_accepting_session)]
 
 
 def json_body(schema: type[Body]) -> Callable[[Request, Server], Awaitable[Body]]:

@@ -12,8 +12,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.websockets import WebSocket
 
 from layerscale_core.errors import (
+    ConflictError,
     InvalidRequestError,
+    MaxSessionsError,
     NoBurstSlotsError,
+    NotFoundError,
     NumericalError,
     QueueFullError,
     RequestError,
@@ -23,7 +26,6 @@ from layerscale_server.errors import (
     AuthenticationError,
     LicenseExpiredError,
     ModelLoadingError,
-    NotFoundError,
     RequestTooLargeError,
 )
 
@@ -43,10 +45,12 @@ _KINDS: dict[type[Exception], ErrorKind] = {
     AuthenticationError: ErrorKind(401, "authentication_error", "invalid_api_key"),
     LicenseExpiredError: ErrorKind(403, "permission_error", "license_expired"),
     NotFoundError: ErrorKind(404, "not_found_error"),
+    ConflictError: ErrorKind(409, "conflict_error"),
     QueueFullError: ErrorKind(429, "rate_limit_error", "queue_full"),
     ModelLoadingError: ErrorKind(503, "server_error", "model_loading"),
     ShuttingDownError: ErrorKind(503, "server_error", "shutting_down"),
     NoBurstSlotsError: ErrorKind(503, "server_error"),
+    MaxSessionsError: ErrorKind(503, "server_error"),
     NumericalError: ErrorKind(500, "server_error", "numerical_error"),
     Exception: ErrorKind(500, "server_error"),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from typing import Any, Protocol
 
 from starlette.responses import Response
@@ -21,6 +21,9 @@ from layerscale_server.http.errors import envelope
 
 DONE = b"data: [DONE]\n\n"
 HEARTBEAT = b": heartbeat\n\n"
+
+
+_HEADERS = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
 def data_frame(payload: Any) -> bytes:
@@ -40,10 +43,10 @@ class ChunkWriter(Protocol):
         ...
 
 
-async def openai_frames(
-    generation: Generation, writer: ChunkWriter, *, heartbeat_s: float, request_id: str
+async def frames_of(
+    generation: Generation, writer: ChunkWriter, *, heartbeat_s: float, request_id: str, end: bytes = DONE
 ) -> AsyncGenerator[bytes]:
-    """A generation in OpenAI's dialect, ending with ``[DONE]``.
+    """A generation as frames of data alone, which OpenAI's dialect ends with ``[DONE]``.
 
     An error before the first frame is raised, so that it can be an ordinary HTTP answer; after it, it is a frame.
     """
@@ -59,7 +62,7 @@ async def openai_frames(
         if not has_begun:
             raise
         yield data_frame(envelope(error, request_id))
-    yield DONE
+    yield end
 
 
 async def _render(batch: Batch, writer: ChunkWriter) -> bytes:
@@ -89,6 +92,11 @@ async def cancelled_on_disconnect(generation: Generation, receive: Receive) -> A
         watcher.cancel()
 
 
+def whole_stream(frames: Iterable[bytes]) -> Response:
+    """A stream of which everything is there already."""
+    return Response(b"".join(frames), headers=_HEADERS)
+
+
 class EventStreamResponse(Response):
     """Writes frames as they come. The head is sent with the first, so until then an error can be another answer."""
 
@@ -97,7 +105,7 @@ class EventStreamResponse(Response):
         self._frames = frames
         self.background = None
         self.status_code = 200
-        self.init_headers({"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"})
+        self.init_headers(_HEADERS)
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Write the stream.

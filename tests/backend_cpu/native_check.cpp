@@ -119,7 +119,7 @@ void check_floats(Storage storage, int element_bytes) {
 }
 
 // One sequence of `context` keys whose last `num_new` tokens are queries, over pages with holes at their edges.
-void check_attention(int head_dim, int num_heads, int num_kv_heads, int context, int num_new, int threads) {
+void check_attention(KvType type, int head_dim, int num_heads, int num_kv_heads, int context, int num_new, int threads) {
     ThreadPool pool(threads);
     Arena arena;
     Attention attention(pool);
@@ -133,7 +133,7 @@ void check_attention(int head_dim, int num_heads, int num_kv_heads, int context,
         stops.push_back(stop);
         for (int slot = start; slot < stop; ++slot) slots.push_back((2 * page + 1) * kPageSize + slot);
     }
-    KvCache kv(arena, 1, 2 * static_cast<int>(pages.size()) + 1, num_kv_heads, head_dim);
+    KvCache kv(arena, type, 1, 2 * static_cast<int>(pages.size()) + 1, num_kv_heads, head_dim);
     const int kv_size = num_kv_heads * head_dim, query_size = num_heads * head_dim;
     auto nan = exactly<float>(kv_size);
     std::fill(nan.begin(), nan.end(), std::nanf(""));
@@ -145,6 +145,12 @@ void check_attention(int head_dim, int num_heads, int num_kv_heads, int context,
         for (float& k : keys.back()) k = half_to_float(float_to_half(uniform(-1, 1)));
         for (float& v : values.back()) v = half_to_float(float_to_half(uniform(-1, 1)));
         kv.store(0, slot, keys.back().data(), values.back().data());
+        if (type == KvType::kFp16) continue;
+        for (int head = 0; head < num_kv_heads; ++head) {  // what was rounded to codes is what attention must see
+            const int page = static_cast<int>(slot / kPageSize), place = static_cast<int>(slot % kPageSize);
+            kv.format().load_key(kv.keys(0, page, head), place, &keys.back()[head * head_dim]);
+            kv.format().load_value(kv.values(0, page, head), place, &values.back()[head * head_dim]);
+        }
     }
     auto queries = exactly<float>(static_cast<size_t>(num_new) * query_size), out = exactly<float>(queries.size());
     for (float& q : queries) q = uniform(-1, 1);
@@ -182,6 +188,56 @@ void check_attention(int head_dim, int num_heads, int num_kv_heads, int context,
         }
 }
 
+// Whole pages: turned forwards and back, read, and written elsewhere.
+void check_pages(KvType type, int head_dim) {
+    Arena arena;
+    KvCache kv(arena, type, 2, 3, 2, head_dim);
+    auto key = exactly<float>(2 * head_dim), value = exactly<float>(2 * head_dim);
+    for (int slot = 0; slot < kPageSize; ++slot) {
+        for (float& k : key) k = uniform(-1, 1);
+        for (float& v : value) v = uniform(-1, 1);
+        for (int layer = 0; layer < 2; ++layer) kv.store(layer, kPageSize + slot, key.data(), value.data());
+    }
+    const auto load_last = [&](int page) {
+        auto loaded = exactly<float>(head_dim);
+        kv.format().load_key(kv.keys(1, page, 1), kPageSize - 1, loaded.data());
+        return loaded;
+    };
+    const auto before = load_last(1);
+    for (const bool interleaved : {false, true}) {
+        Rotation there{{}, {}, interleaved}, back{{}, {}, interleaved};
+        for (int pair = 0; pair < head_dim / 2; ++pair) {
+            there.cosines.push_back(std::cos(pair + 1.0f)), there.sines.push_back(std::sin(pair + 1.0f));
+            back.cosines.push_back(there.cosines.back()), back.sines.push_back(-there.sines.back());
+        }
+        kv.rotate_page(1, 1, there);
+        kv.rotate_page(1, 1, back);
+    }
+    const float step = type == KvType::kFp16 ? 1e-3f : type == KvType::kInt8 ? 0.1f : 1.5f;
+    auto content = exactly<uint8_t>(kv.page_bytes());
+    kv.read_page(1, content.data());
+    kv.write_page(2, content.data());
+    kv.copy_page(2, 0);
+    for (const int page : {0, 1, 2}) {
+        const auto after = load_last(page);
+        for (int dim = 0; dim < head_dim; ++dim)
+            if (std::fabs(after[dim] - before[dim]) > step && ++failures <= 10)
+                std::printf("a key of width %d does not return: %g, not %g\n", head_dim, after[dim], before[dim]);
+    }
+}
+
+void check_hadamard(int head_dim) {
+    const Hadamard hadamard(head_dim);
+    auto x = exactly<float>(2 * head_dim), y = x;
+    for (int i = 0; i < 2 * head_dim; ++i) x[i] = uniform(-1, 1), y[i] = x[i];
+    hadamard.apply(y.data(), 2);
+    double before = 0, after = 0;
+    for (int i = 0; i < 2 * head_dim; ++i) before += x[i] * x[i], after += y[i] * y[i];
+    expect_close(after, before, before, "length after rotation", 2, head_dim, 1);
+    hadamard.undo(y.data(), 2);
+    for (int i = 0; i < 2 * head_dim; ++i) expect_close(y[i], x[i], 1, "rotated back", 2, head_dim, 1);
+}
+
 void check_halves() {
     for (uint32_t half = 0; half < 0x10000; ++half) {
         const float value = half_to_float(static_cast<uint16_t>(half));
@@ -207,8 +263,14 @@ int main() {
     check_floats(Storage::kFloat, 4);
     check_floats(Storage::kHalf, 2);
     check_floats(Storage::kBfloat, 2);
-    for (const int head_dim : {1, 15, 16, 17, 64, 80})
-        for (const int context : {1, 15, 16, 17, 40}) check_attention(head_dim, 6, 2, context, std::min(context, 5), 2);
-    for (const int num_new : {1, 2, 40}) check_attention(64, 3, 3, 1200, num_new, 3);  // several partitions
+    for (const KvType type : {KvType::kFp16, KvType::kInt8, KvType::kInt4}) {
+        for (const int head_dim : {1, 15, 16, 17, 64, 80, 192}) {
+            check_hadamard(head_dim);
+            check_pages(type, head_dim);
+            for (const int context : {1, 15, 16, 17, 40})
+                check_attention(type, head_dim, 6, 2, context, std::min(context, 5), 2);
+        }
+        for (const int num_new : {1, 2, 40}) check_attention(type, 64, 3, 3, 1200, num_new, 3);  // several partitions
+    }
     return failures == 0 ? 0 : 1;
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from layerscale_backend_cpu.native_executor import ISA_VARIABLE, NativeExecutor,
 from layerscale_core.conformance.random_model import RandomWeights, tiny_spec
 from layerscale_core.conformance.step_batches import PageBook, Span
 from layerscale_core.errors import BackendError, OutOfMemoryError, StepError
-from layerscale_core.specs import KVLayout, StepBatch
+from layerscale_core.specs import KVLayout, KVType, StepBatch
 
 pytestmark = pytest.mark.skipif(native_isa() is None, reason="the native kernels are not compiled")
 
@@ -18,8 +20,10 @@ LAYOUT = KVLayout(num_pages=200, page_size=16, num_layers=2, num_kv_heads=2, hea
 TOKENS = np.random.default_rng(3).integers(0, SPEC.vocab_size, 700)
 
 
-def make_executor(num_threads: int = 2, layout: str = "4-bit, groups of 32, mins") -> NativeExecutor:
-    return NativeExecutor(SPEC, RandomWeights(SPEC, layout), LAYOUT, num_threads)
+def make_executor(
+    num_threads: int = 2, layout: str = "4-bit, groups of 32, mins", kv_type: KVType = KVType.FP16
+) -> NativeExecutor:
+    return NativeExecutor(SPEC, RandomWeights(SPEC, layout), replace(LAYOUT, kv_type=kv_type), num_threads)
 
 
 def logits(executor: NativeExecutor, lengths: list[int]) -> np.ndarray:
@@ -34,22 +38,33 @@ def logits(executor: NativeExecutor, lengths: list[int]) -> np.ndarray:
     return np.concatenate(rows)
 
 
-@pytest.mark.parametrize("layout", ["4-bit, groups of 32, mins", "6-bit, groups of 16", "8-bit, groups of 32", "f16"])
+@pytest.mark.parametrize(
+    ("layout", "kv_type"),
+    [
+        ("4-bit, groups of 32, mins", KVType.FP16),
+        ("6-bit, groups of 16", KVType.FP16),
+        ("8-bit, groups of 32", KVType.FP16),
+        ("f16", KVType.FP16),
+        ("f16", KVType.INT8),
+        ("f16", KVType.INT4),
+    ],
+)
 @pytest.mark.parametrize("isa", supported_levels())
 def test_result_has_the_same_bits_for_any_chunking_and_number_of_threads(
-    isa: str, layout: str, monkeypatch: pytest.MonkeyPatch
+    isa: str, layout: str, kv_type: KVType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(ISA_VARIABLE, isa)
-    whole = logits(make_executor(1, layout), [600])
+    whole = logits(make_executor(1, layout, kv_type), [600])
     for num_threads in (1, 2, 5):
-        pieces = logits(make_executor(num_threads, layout), [1, 2, 3, 250, 17, 320, 1, 1, 1, 4])
+        pieces = logits(make_executor(num_threads, layout, kv_type), [1, 2, 3, 250, 17, 320, 1, 1, 1, 4])
         np.testing.assert_array_equal(pieces, whole)
 
 
-def test_what_a_page_held_for_an_earlier_owner_cannot_reach_a_result() -> None:
-    executor = make_executor()
+@pytest.mark.parametrize("kv_type", KVType)
+def test_what_a_page_held_for_an_earlier_owner_cannot_reach_a_result(kv_type: KVType) -> None:
+    executor = make_executor(kv_type=kv_type)
     clean = logits(executor, [40])
-    poisoned = make_executor()
+    poisoned = make_executor(kv_type=kv_type)
     poison = RandomWeights(SPEC, "4-bit, groups of 32, mins").vector("output_norm")
     poison[:] = np.nan  # makes every key and value that follows NaN
     poisoned._executor.add_vector("layers.0.attention_norm", poison)
@@ -59,6 +74,21 @@ def test_what_a_page_held_for_an_earlier_owner_cannot_reach_a_result() -> None:
     np.testing.assert_array_equal(logits(poisoned, [40]), clean)
     poisoned.shift_positions(np.arange(LAYOUT.num_pages, dtype=np.int32), 5)
     np.testing.assert_array_equal(logits(poisoned, [40]), clean)
+
+
+@pytest.mark.parametrize("kv_type", KVType)
+@pytest.mark.parametrize("head_dim", [16, 20, 64, 128])
+def test_a_cache_takes_the_bytes_that_its_layout_says(kv_type: KVType, head_dim: int) -> None:
+    spec = tiny_spec(head_dim=head_dim)
+    sizes = []
+    for num_pages in (40, 48):  # a difference, so that weights cancel out; of eight pages, so that alignment does
+        layout = KVLayout(num_pages, 16, 2, 2, head_dim, kv_type=kv_type)
+        executor = NativeExecutor(spec, RandomWeights(spec), layout, num_threads=1)
+        sizes.append(executor.allocated_bytes)
+        content = executor.read_pages(np.array([0], np.int32))
+        assert content.nbytes == layout.total_bytes // num_pages
+        executor.close()
+    assert sizes[1] - sizes[0] == 8 * content.nbytes
 
 
 @pytest.mark.parametrize(

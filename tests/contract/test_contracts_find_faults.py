@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +26,7 @@ from layerscale_core.engine.kv_pool import PagedKVPool
 from layerscale_core.models import RopeSpec
 from layerscale_core.reference import ReferenceKernels
 from layerscale_core.reference.kernels import PagedKV, Step
-from layerscale_core.specs import Capabilities, PageTable, PrefixMiss, ScheduledTokens, TokenBudget
+from layerscale_core.specs import Capabilities, KVType, PageTable, PrefixMiss, ScheduledTokens, TokenBudget
 from layerscale_core.streams import IotStream
 
 BACKEND = SimpleNamespace(name="faulty", capabilities=Capabilities())
@@ -64,7 +65,7 @@ class CopiesOneLayer(ReferenceKernels):
     """Forgets that a page has all layers."""
 
     def copy_pages(self, kv: PagedKV, source_ids: np.ndarray, target_ids: np.ndarray) -> None:
-        super().copy_pages(PagedKV(kv.keys[:1], kv.values[:1], kv.page_size), source_ids, target_ids)
+        super().copy_pages(replace(kv, keys=kv.keys[:1], values=kv.values[:1]), source_ids, target_ids)
 
 
 class ShiftsTheFirstLayer(ReferenceKernels):
@@ -80,14 +81,16 @@ class ShiftsWithMagnitude(ReferenceKernels):
 
     def shift_positions(self, kv: PagedKV, layer: int, page_ids: np.ndarray, delta: int, rope: RopeSpec) -> None:
         super().shift_positions(kv, layer, page_ids, delta, rope)
-        kv.pages()[0][layer, page_ids] *= rope.magnitude
+        keys, _ = kv.pages()
+        scaled = kv.key_codec.decode(keys[layer, page_ids]) * np.float32(rope.magnitude)
+        keys[layer, page_ids] = kv.key_codec.encode(scaled)
 
 
 class ForgetsTheValues(ReferenceKernels):
     """Takes a page's keys for the whole page."""
 
     def write_pages(self, kv: PagedKV, page_ids: np.ndarray, data: np.ndarray) -> None:
-        super().write_pages(PagedKV(kv.keys, kv.values.copy(), kv.page_size), page_ids, data)
+        super().write_pages(replace(kv, values=kv.values.copy()), page_ids, data)
 
 
 class ShiftsEverything(ReferenceKernels):
@@ -95,6 +98,13 @@ class ShiftsEverything(ReferenceKernels):
 
     def shift_positions(self, kv: PagedKV, layer: int, page_ids: np.ndarray, delta: int, rope: RopeSpec) -> None:
         super().shift_positions(kv, layer, np.arange(KV.num_pages), delta, rope)
+
+
+class LosesWhatCrosses(ReferenceKernels):
+    """Takes activations from the host with their columns in the wrong order."""
+
+    def from_host(self, x: np.ndarray) -> np.ndarray:
+        return x[:, ::-1]
 
 
 class IsSlightlyWrong(ReferenceKernels):
@@ -124,6 +134,7 @@ KV_POOL = KVPoolContract()
     [
         (AttendsToWholePages, lambda device: CONTRACT.test_attends_to_valid_slots_only(device, KV, whole_first_page)),
         (RotatesFromZero, lambda device: CONTRACT.test_rotates_to_the_positions_of_the_batch(BACKEND, device)),
+        (LosesWhatCrosses, lambda device: CONTRACT.test_layers_may_stay_on_the_host(BACKEND, device, (0,))),
         (
             IsSlightlyWrong,
             lambda device: CONTRACT.test_equals_the_reference_on_every_weight_layout(BACKEND, device, "f32"),
@@ -164,9 +175,9 @@ def test_a_wrong_batch_is_found(kernels: type[ReferenceKernels], promise: Callab
 )
 def test_a_wrong_shift_is_found(kernels: type[ReferenceKernels], ropes: str) -> None:
     promise = CONTRACT.test_shifted_keys_are_those_of_the_shifted_positions
-    promise(BACKEND, device_over(ReferenceKernels), ROPES[ropes])
+    promise(BACKEND, device_over(ReferenceKernels), ROPES[ropes], KVType.FP16)
     with pytest.raises(AssertionError):
-        promise(BACKEND, device_over(kernels), ROPES[ropes])
+        promise(BACKEND, device_over(kernels), ROPES[ropes], KVType.FP16)
 
 
 def test_a_page_that_returns_in_part_is_found() -> None:

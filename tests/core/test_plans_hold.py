@@ -8,7 +8,7 @@ import pytest
 
 from layerscale_core.conformance import tiny_spec
 from layerscale_core.engine import Finished, PagedKVPool
-from layerscale_core.memory_plan import MemoryPlan, MemoryRequest, plan_memory
+from layerscale_core.memory_plan import MemoryPlan, MemoryRequest, pages_of_session, plan_memory
 from tests.support.engine_harness import PAGE_SIZE, make_harness
 from tests.support.fake_executor import greedy_answer
 
@@ -67,5 +67,7 @@ def test_stateless_requests_at_their_most_leave_every_session_its_pages(seed: in
         pool.append(pool.admit(rest), rest)
     assert not pool.can_admit(1)
     assert pool.stats().free_pages == layout.num_session_pages
-    assert layout.num_session_pages * PAGE_SIZE >= plan.request.num_sessions * plan.context_len
+    for _ in range(plan.request.num_sessions):
+        pool.reserve(pages_of_session(plan.context_len, PAGE_SIZE))
+    assert not pool.can_reserve(1)
     pool.check_integrity()

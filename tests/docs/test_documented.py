@@ -31,12 +31,6 @@ def test_every_flag_of_the_command_line_is_in_the_configuration_page() -> None:
     assert visible - in_table - {code.split(" ")[0] for code in inline_code(page)} == set()
 
 
-def test_flags_without_effect_today_are_named_as_such() -> None:
-    sentence = re.search(r"Some flags parse and validate today[^.]+\.", read("docs/configuration.md"))
-    assert sentence is not None
-    assert set(inline_code(sentence[0])) == {row.flag for row in SETTING_ROWS if row.since_later}
-
-
 @pytest.mark.parametrize("row", [*SETTING_ROWS, *LIMIT_ROWS], ids=lambda row: str(row.name))
 def test_the_help_of_a_setting_fits_a_table(row: object) -> None:
     help_text = getattr(row, "help", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -50,8 +51,10 @@ def generated_tokens(url: str) -> float:
     return sum(sample.value for family in families for sample in family.samples if sample.name == GENERATED_TOKENS)
 
 
-@pytest.mark.parametrize("page", pages_with("python", "from openai import"), ids=str)
-def test_the_examples_with_the_openai_sdk_run(page: Path, url: str) -> None:
+@pytest.mark.parametrize(
+    "page", pages_with("python", "from openai import") + pages_with("python", "from layerscale import"), ids=str
+)
+def test_the_examples_with_a_client_run(page: Path, url: str) -> None:
     code = "\n".join(block for block in code_blocks(page, "python")).replace(DOCUMENTED_URL, url)
     before = generated_tokens(url)
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
@@ -62,12 +65,15 @@ def test_the_examples_with_the_openai_sdk_run(page: Path, url: str) -> None:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize("page", pages_with("sh", "curl "), ids=str)
 def test_the_examples_with_curl_run(page: Path, url: str) -> None:
+    environment = dict(os.environ)
     for block in code_blocks(page, "sh"):
         if "curl " in block:
             command = block.replace("curl ", "curl --silent --fail-with-body ").replace(DOCUMENTED_URL, url)
-            result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+            result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, env=environment)
             assert result.returncode == 0, result.stdout + result.stderr
-            assert json.loads(result.stdout)["choices"]
+            answer = json.loads(result.stdout)
+            assert answer.keys() & {"choices", "session_id", "pushed", "text"}
+            environment["SESSION"] = answer.get("session_id", environment.get("SESSION", ""))
 
 
 @pytest.fixture(scope="module")

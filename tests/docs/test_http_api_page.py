@@ -10,11 +10,24 @@ from fastapi.routing import APIRoute, APIRouter
 from pydantic import BaseModel
 
 from layerscale_core.engine.stats import EngineStats
+from layerscale_core.sessions import Session, SessionLimits, StreamTotals
 from layerscale_core.specs import PoolStats
-from layerscale_server.http.routes import chat, completions, health, models, tokenize
+from layerscale_server.http.routes import (
+    chat,
+    completions,
+    flash,
+    generate,
+    health,
+    models,
+    sessions,
+    streams,
+    tokenize,
+)
 from layerscale_server.http.schemas.chat import ChatRequest
 from layerscale_server.http.schemas.completions import CompletionRequest
+from layerscale_server.http.schemas.generate import GenerateRequest
 from layerscale_server.http.schemas.sampling import SamplingFields
+from layerscale_server.http.schemas.sessions import AppendRequest, FlashRequest, NewSessionRequest, PushRequest
 from layerscale_server.http.schemas.tokenize import DetokenizeRequest, TokenizeRequest
 from layerscale_server.metrics import Metrics
 from tests.support.documentation import inline_code, read
@@ -33,7 +46,20 @@ IDLE = EngineStats(
     healthy=True,
     last_progress=0.0,
 )
-ROUTERS = (health.router, models.router, chat.router, completions.router, tokenize.router)
+ROUTES = (health, models, chat, completions, tokenize, sessions, generate, streams, flash)
+
+
+class NoSessions:
+    """The part of ``Sessions`` that is measured."""
+
+    limits = SessionLimits(max_sessions=1, max_context_len=256)
+
+    def all(self) -> list[Session]:
+        return []
+
+    def totals(self) -> StreamTotals:
+        return StreamTotals()
+
 
 _SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
 
@@ -57,12 +83,12 @@ def documented_fields(heading: str) -> dict[str, str]:
 
 def actual_fields(schema: type[BaseModel], without: type[BaseModel] | None = None) -> dict[str, str]:
     """Field to default, as a schema says; fields that ``without`` has in the same way are left out."""
-    inherited = set(without.model_fields) if without is not None else set()
-    return {
+    inherited = actual_fields(without).items() if without is not None else ()
+    fields = {
         name: "required" if field.is_required() else f"`{_as_json(field.get_default(call_default_factory=True))}`"
         for name, field in schema.model_fields.items()
-        if name not in inherited
     }
+    return dict(fields.items() - inherited)
 
 
 def _as_json(value: object) -> str:
@@ -75,6 +101,10 @@ def _as_json(value: object) -> str:
         ("Sampling", actual_fields(SamplingFields)),
         ("Chat completions", actual_fields(ChatRequest, without=SamplingFields)),
         ("Completions", actual_fields(CompletionRequest, without=SamplingFields)),
+        ("Sessions", actual_fields(NewSessionRequest) | actual_fields(AppendRequest)),
+        ("Generate", actual_fields(GenerateRequest, without=SamplingFields)),
+        ("Streams of data", actual_fields(PushRequest)),
+        ("Flash queries", actual_fields(FlashRequest)),
         ("Tokenize and detokenize", actual_fields(TokenizeRequest) | actual_fields(DetokenizeRequest)),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -97,12 +127,13 @@ def test_the_index_has_every_endpoint_and_no_other() -> None:
     parts = PAGE.split("## ")[0]
     rows = [line.strip("| ").split(" | ") for line in parts.splitlines() if line.startswith("| ")]
     documented = {f"{cells[0]} {path}" for cells in rows for path in inline_code(cells[1])}
-    assert documented == set().union(*map(routes_of, ROUTERS))
+    assert documented == set().union(*(routes_of(module.router) for module in ROUTES))
 
 
 def test_the_table_of_metrics_has_every_metric_with_its_kind_and_no_other() -> None:
     metrics = Metrics()
     metrics.watch_engine(lambda: IDLE, page_size=16)
+    metrics.watch_sessions(NoSessions())  # type: ignore[arg-type]  # the part of them used here
     actual = {
         f"{family.name}_total" if family.type == "counter" else family.name: family.type
         for family in metrics.registry.collect()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,28 +23,6 @@ NUM_SEQUENCES = 9
 PROMPT = "Hello, world"
 
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def run_python(simulated_gpu_site: Path) -> RunPython:
-    """Runs Python in a process that has the plugin installed, with as much simulated memory as is given."""
-
-    def run(*arguments: str, memory: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
-        environment |= {"PYTHONPATH": str(simulated_gpu_site), "PYTHONDONTWRITEBYTECODE": "1"}
-        if memory is not None:
-            environment[VARIABLE] = memory
-        return subprocess.run(
-            [sys.executable, *arguments],
-            check=False,
-            capture_output=True,
-            text=True,
-            env=environment,
-            cwd=cwd,
-            timeout=120,
-        )
-
-    return run
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from layerscale_core.engine import Engine, EngineLimits, FairPolicy, PagedKVPool
 from layerscale_core.errors import InvalidRequestError
 from layerscale_core.memory_plan import MemoryPlan, MemoryRequest, plan_memory
 from layerscale_core.models import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, RopeSpec
+from layerscale_core.sessions import SessionLimits, Sessions
 from layerscale_core.specs import FREE_TIER, DeviceInfo, License, Tier
 from layerscale_server.generation import AsyncEngine
 from layerscale_server.http.app import create_app
@@ -33,6 +34,7 @@ from layerscale_server.settings import Settings
 from layerscale_server.state import LoadedModel, ServerState, digest_of
 from tests.support.fake_executor import FakeExecutor, greedy_answer
 from tests.support.fake_tokenizer import ByteTokenizer
+from tests.support.stream_entries import STREAM_TYPES
 
 CONTEXT_LEN = 256
 PAGE_SIZE = 16
@@ -76,6 +78,7 @@ class FakeServer:
     app: FastAPI
     engine: Engine
     executor: FakeExecutor
+    sessions: Sessions
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """One request, in process."""
@@ -124,8 +127,8 @@ def chat_prompt(*messages: tuple[str, str]) -> list[int]:
     return [ByteTokenizer.BOS_ID, *rendered.encode()]
 
 
-def make_plan(context_len: int, max_burst_slots: int) -> MemoryPlan:
-    return plan_memory(SPEC, MemoryRequest(context_len, 0, max_burst_slots, 0, 1 << 30, PAGE_SIZE))
+def make_plan(context_len: int, max_burst_slots: int, num_sessions: int = 0) -> MemoryPlan:
+    return plan_memory(SPEC, MemoryRequest(context_len, num_sessions, max_burst_slots, 0, 1 << 30, PAGE_SIZE))
 
 
 @pytest.fixture(autouse=True)
@@ -156,22 +159,34 @@ def make_server() -> Iterator[MakeServer]:
         alphabet: Sequence[int] | None = None,
         context_len: int = CONTEXT_LEN,
         devices: tuple[DeviceInfo, ...] = (),
+        num_sessions: int = 0,
         **limits: Any,
     ) -> FakeServer:
         settings = Settings(model="unused", limits=replace(Limits(), **limits))
-        plan = make_plan(context_len, tier.max_burst_slots)
+        plan = make_plan(context_len, tier.max_burst_slots, num_sessions)
+        layout = plan.layout
         words = {} if alphabet is None else {"alphabet": alphabet}
-        executor = FakeExecutor(plan.layout.num_pages, PAGE_SIZE, **words)
+        executor = FakeExecutor(layout.num_pages, PAGE_SIZE, **words)
+        pool = PagedKVPool(layout.num_pages, PAGE_SIZE, layout.num_session_pages)
         metrics = Metrics()
         engine = Engine(
             executor,
             ByteTokenizer(),
-            PagedKVPool(plan.layout.num_pages, PAGE_SIZE),
+            pool,
             FairPolicy(),
             EngineLimits(max_context_len=context_len, max_running=tier.max_burst_slots, max_waiting=max_waiting),
             observer=metrics,
         )
+        sessions = Sessions(
+            engine,
+            executor,
+            pool,
+            ByteTokenizer(),
+            stream_types=STREAM_TYPES,
+            limits=SessionLimits(num_sessions, context_len, settings.limits.ring_entries),
+        )
         metrics.watch_engine(engine.stats, PAGE_SIZE)
+        metrics.watch_sessions(sessions)
         state = ServerState(settings, License(tier, expires_at), metrics, digest_of(license_key.encode()))
         if has_model:
             state.model = LoadedModel(
@@ -181,17 +196,22 @@ def make_server() -> Iterator[MakeServer]:
                 tokenizer=ByteTokenizer(),
                 chat_template=FakeTemplate() if has_template else None,  # type: ignore[arg-type]  # the same method
                 engine=AsyncEngine(engine, settings.limits.stream_events),
+                sessions=sessions,
                 plan=plan,
                 devices=devices,
                 max_tokens_per_step=512,
                 created=1_750_000_000,
             )
         engine.start()
-        servers.append(FakeServer(state, create_app(state), engine, executor))
+        sessions.start()
+        servers.append(FakeServer(state, create_app(state), engine, executor, sessions))
         return servers[-1]
 
     yield make
     for server in servers:
+        for session in server.sessions.all():
+            server.sessions.delete(session.session_id).result(30)
+        server.sessions.stop()
         server.engine.stop()
         assert not server.executor.violations, server.executor.violations
         server.engine._pool.check_integrity()

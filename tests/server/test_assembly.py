@@ -4,82 +4,38 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from layerscale_core.allocator import CountingAllocator
 from layerscale_core.engine import Request, SamplingParams
-from layerscale_core.errors import OutOfMemoryError, PluginError, StartupError
+from layerscale_core.errors import MaxSessionsError, OutOfMemoryError, PluginError, StartupError
 from layerscale_core.memory_plan import KV_SHARE
-from layerscale_core.models import ModelSpec
 from layerscale_core.plugins import PluginRegistry
-from layerscale_core.reference import ReferenceKernels, reference_memory_needs
+from layerscale_core.reference import reference_memory_needs
+from layerscale_core.sessions import NewSession
 from layerscale_core.specs import (
     FREE_TIER,
-    Backend,
     BackendOptions,
-    Capabilities,
-    DeviceInfo,
-    MemoryNeeds,
-    Probe,
+    KVType,
     StepLimits,
     hookimpl,
 )
 from layerscale_server.assembly import Assembler, Assembly
 from layerscale_server.logging import configure_logging
 from layerscale_server.metrics import Metrics
+from layerscale_server.placement import Site
 from layerscale_server.plan_report import plan_lines
 from layerscale_server.planning import plan_start
 from layerscale_server.settings import Settings
 from tests.support.recording_sink import RecordingSink
+from tests.support.small_backend import SmallBackend
 
 _MIB = 1 << 20
 BYTES_PER_TOKEN = 256  # of the tiny model: 2 layers, keys and values, 2 heads, 16 wide, 2 bytes
-
-
-class SmallDevice:
-    """Computes with the reference kernels, in as much memory as a test gives it."""
-
-    notices = ("this device is only a test",)
-
-    def __init__(self, free_bytes: int) -> None:
-        self.allocator = CountingAllocator(1 << 30, "the test's memory")
-        self.infos = (DeviceInfo("small", "a small device", 1 << 30, free_bytes, is_accelerator=True),)
-
-    def memory_needs(self, spec: ModelSpec, _weights: object, limits: StepLimits) -> MemoryNeeds:
-        return reference_memory_needs(spec, limits)
-
-    def make_executor(self, *_: object) -> None:
-        return None
-
-    def make_kernels(self) -> ReferenceKernels:
-        return ReferenceKernels(self.allocator)
-
-
-class SmallBackend:
-    """A plugin and the backend it brings."""
-
-    LAYERSCALE_SPEC_VERSION = 1
-    name = "small"
-    capabilities = Capabilities(page_sizes=(32, 16), max_tokens_per_step=100)
-
-    def __init__(self, free_bytes: int) -> None:
-        self.device = SmallDevice(free_bytes)
-        self.options: list[BackendOptions] = []
-
-    def probe(self) -> Probe:
-        return Probe(1000, "always")
-
-    def load(self, options: BackendOptions) -> SmallDevice:
-        self.options.append(options)
-        return self.device
-
-    @hookimpl
-    def layerscale_backends(self) -> Sequence[Backend]:
-        return (self,)  # type: ignore[return-value]  # its device has no executor of its own
 
 
 def assemble(backend: SmallBackend, model: Path, **settings: Any) -> Assembly:
@@ -133,6 +89,18 @@ def test_the_prefix_cache_can_be_switched_off(tiny_model_path: Path, prefix_cach
         assembly.close()
 
 
+@pytest.mark.parametrize("kv_type", KVType)
+def test_the_cache_is_committed_in_the_precision_asked_for(tiny_model_path: Path, kv_type: KVType) -> None:
+    backend = SmallBackend(64 * _MIB)
+    backend.capabilities = replace(backend.capabilities, kv_types=tuple(KVType))
+    assembly = assemble(backend, tiny_model_path, kv_cache_type=kv_type.value)
+    layout = assembly.model.plan.layout
+    assert layout.kv_type is kv_type
+    page = assembly.executor.read_pages(np.array([0], np.int32))
+    assert page.nbytes == layout.total_bytes // layout.num_pages
+    assembly.close()
+
+
 def test_context_is_the_trained_one_by_default(tiny_model_path: Path, logs: io.StringIO) -> None:
     assembly = assemble(SmallBackend(64 * _MIB), tiny_model_path)
     assembly.close()
@@ -146,7 +114,7 @@ def test_context_that_does_not_fit_is_cut_and_said(tiny_model_path: Path, logs: 
     assembly = assemble(SmallBackend(taken_by(tiny_model_path) + room), tiny_model_path)
     assembly.close()
     assert assembly.model.plan.context_len == 256
-    assert assembly.model.plan.burst_tokens == 400 - 256 - 16  # in pages of 32
+    assert assembly.model.plan.burst_tokens == 400 - 256 - 2 * 32 - 16  # in pages of 32, two of them the slack
     assert "a context of 512 tokens does not fit in memory and is cut to 256" in warnings(logs)
 
 
@@ -178,8 +146,8 @@ def test_sessions_are_reserved_and_no_request_gets_their_pages(tiny_model_path: 
     assembly = assemble(SmallBackend(64 * _MIB), tiny_model_path, context=256, sessions=1)
     try:
         layout = assembly.model.plan.layout
-        assert (layout.num_session_pages, layout.num_pages) == (8, 3 * 8)
-        assert assembly.engine.stats().pool.total_pages == 24
+        assert (layout.num_session_pages, layout.num_pages) == (10, 10 + 2 * 8)
+        assert assembly.engine.stats().pool.total_pages == 26
     finally:
         assembly.close()
     without = assemble(SmallBackend(64 * _MIB), tiny_model_path, context=256, sessions=0)
@@ -203,6 +171,25 @@ def test_the_start_prints_the_table_of_the_plan_command(tiny_model_path: Path) -
     registry = PluginRegistry.discover()
     file = registry.open_model(tiny_model_path, metadata_only=True)
     backend = SmallBackend(64 * _MIB)
-    plan = plan_start(Settings(model=str(tiny_model_path)), FREE_TIER, file, backend, backend.device)
+    site = Site(backend, backend.device)
+    plan = plan_start(Settings(model=str(tiny_model_path)), FREE_TIER, file, site, registry)
     assert below == plan_lines(plan)
     file.close()
+
+
+def test_sessions_share_the_engine_and_its_pool(tiny_model_path: Path) -> None:
+    assembly = assemble(SmallBackend(64 * _MIB), tiny_model_path, context=256, sessions=1)
+    try:
+        sessions = assembly.model.sessions
+        assert (sessions.limits.max_sessions, sessions.limits.max_context_len) == (1, 256)
+        assert sessions.stream_types.keys() >= {"ohlcv", "iot", "spatial", "event", "vitals"}
+        session = sessions.create(NewSession("ohlcv", prompt_ids=(5,) * 40)).result(30)
+        session.mark_prefix().result(30)
+        assert session.view.prefix_end == 40
+        with pytest.raises(MaxSessionsError):
+            sessions.create(NewSession("ohlcv")).result(30)
+        entry = session.stream_type.validate({"o": 1, "h": 2, "l": 1, "c": 2, "v": 3})
+        assert sessions.push(session, [entry]).num_pushed == 1
+        sessions.delete(session.session_id).result(30)
+    finally:
+        assembly.close()

@@ -185,18 +185,17 @@ def test_key_that_grants_nothing_stops_the_start_and_is_not_shown(tiny_model_pat
     assert result.stderr.count("\n") == 1
 
 
-def test_flags_of_later_versions_are_named_once_and_change_nothing(tiny_model_path: Path) -> None:
-    flags = ("--cpu-offload-gb", "0.5", "--kv-cache-type", "int8", "--sessions", "3")
+def test_flags_that_change_nothing_are_named_once(tiny_model_path: Path) -> None:
+    flags = ("--cpu-offload-gb", "0.5", "--sessions", "3")
     environment = {"LAYERSCALE_LICENSE_KEY": ""}  # as good as none
     with ServerProcess(tiny_model_path, *flags, environment=environment) as running:
         running.wait_until_ready()
         models = httpx.get(running.address + "/v1/models").json()
     warnings = [event["message"] for event in running.events if event["level"] == "warning"]
     assert warnings == [
-        "--cpu-offload-gb, --kv-cache-type: takes effect in a later version and changes nothing now",
         "--sessions 3 is more than the free tier's limit of 1, which holds instead",
+        "--cpu-offload-gb changes nothing on the cpu backend: all weights are in CPU memory anyway",
     ]
-    assert models["server"]["model"]["kv_cache_type"] == "fp16"
     assert models["server"]["scheduler"]["max_sessions"] == 1
 
 

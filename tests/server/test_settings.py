@@ -6,9 +6,10 @@ from dataclasses import fields
 
 import pytest
 
+from layerscale_core.specs import KVType
 from layerscale_server.limits import Limits
 from layerscale_server.rows import Row, markdown_table
-from layerscale_server.settings import LIMIT_ROWS, SETTING_ROWS, Settings, ignored_flags, parse_limits
+from layerscale_server.settings import LIMIT_ROWS, SETTING_ROWS, Settings, parse_limits
 
 EVERY_ROW = (*SETTING_ROWS, *LIMIT_ROWS)
 NUMBERS = [row for row in EVERY_ROW if row.kind is not str]
@@ -87,14 +88,13 @@ def test_limits_are_set_by_name() -> None:
             parse_limits([bad])
 
 
-def test_flags_without_effect_are_known_only_when_given() -> None:
-    assert ignored_flags(Settings(model="m")) == ()
-    given = Settings(model="m", cpu_offload_gb=1.5, kv_cache_type="int8", sessions=0)
-    assert ignored_flags(given) == ("--cpu-offload-gb", "--kv-cache-type")
-
-
 def test_documentation_table_has_a_line_per_row() -> None:
     lines = markdown_table(SETTING_ROWS).splitlines()
     assert len(lines) == 2 + len(SETTING_ROWS)
     assert "| `--port` | `8080` | 0 to 65535 |" in markdown_table(SETTING_ROWS)
     assert "| `json_depth` | `64` | 8 to 512 |" in markdown_table(LIMIT_ROWS, spelling="name")
+
+
+def test_kv_precisions_are_those_of_the_engine() -> None:
+    (kv_row,) = (each for each in SETTING_ROWS if each.name == "kv_cache_type")
+    assert kv_row.choices == tuple(KVType)

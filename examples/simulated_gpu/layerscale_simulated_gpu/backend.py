@@ -8,7 +8,7 @@ import re
 from layerscale_core.allocator import CountingAllocator
 from layerscale_core.errors import BackendError
 from layerscale_core.models import ModelSpec
-from layerscale_core.reference import ReferenceKernels, reference_memory_needs
+from layerscale_core.reference import ReferenceKernels
 from layerscale_core.specs import (
     Allocator,
     BackendOptions,
@@ -17,6 +17,7 @@ from layerscale_core.specs import (
     Executor,
     Kernels,
     KVLayout,
+    KVType,
     MemoryNeeds,
     Probe,
     StepLimits,
@@ -33,7 +34,7 @@ class SimulatedGpu:
     """``layerscale_core.specs.Backend``: present when its variable is set."""
 
     name = "simgpu"
-    capabilities = Capabilities(page_sizes=(16, 32), kv_types=("fp16",))
+    capabilities = Capabilities(page_sizes=(16, 32), kv_types=tuple(KVType))
 
     def probe(self) -> Probe:
         """A GPU outranks the CPU; an absent one or one with nonsense for its memory cannot serve. Never raises."""
@@ -75,9 +76,9 @@ class SimulatedGpuDevice:
         """The device's memory."""
         return self._allocator
 
-    def memory_needs(self, spec: ModelSpec, weights: WeightSource, limits: StepLimits) -> MemoryNeeds:  # noqa: ARG002
-        """Four bytes a weight: numpy's kernels hold float32."""
-        return reference_memory_needs(spec, limits)
+    def memory_needs(self, spec: ModelSpec, weights: WeightSource, limits: StepLimits) -> MemoryNeeds:
+        """What the kernels take."""
+        return self.make_kernels().memory_needs(spec, weights, limits)
 
     def make_executor(self, spec: ModelSpec, weights: WeightSource, kv: KVLayout) -> Executor | None:  # noqa: ARG002
         """None: core's forward pass runs over ``make_kernels``."""

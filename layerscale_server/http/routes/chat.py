@@ -9,11 +9,11 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from layerscale_core.engine import request as engine
+from layerscale_core.sessions import ChatPrompt
 from layerscale_core.specs import Tokenizer
-from layerscale_server.errors import NotFoundError
 from layerscale_server.http.answers import Answer, ResponseHead, collect
 from layerscale_server.http.dependencies import AcceptingModel, Server, json_body
-from layerscale_server.http.event_stream import EventStreamResponse, cancelled_on_disconnect, openai_frames
+from layerscale_server.http.event_stream import EventStreamResponse, cancelled_on_disconnect, frames_of
 from layerscale_server.http.logprobs import chat_logprobs
 from layerscale_server.http.prompts import chat_ids, off_loop
 from layerscale_server.http.schemas.chat import ChatRequest
@@ -28,17 +28,19 @@ async def chat(
     model: AcceptingModel,
     body: Annotated[ChatRequest, Depends(json_body(ChatRequest))],
 ) -> Response:
-    """Continue a conversation."""
-    if body.session_id is not None:
-        raise NotFoundError("there is no such session", code="session_not_found")
+    """Continue a conversation, in a session if one is named."""
+    session = None if body.session_id is None else model.sessions.get(body.session_id)
     request_id = request.state.request_id
-    prompt = await off_loop(chat_ids, model, body.messages)
+    prompt = tuple(await off_loop(chat_ids, model, body.messages))
     sampling = body.sampling_params(body.answer_tokens, stop=tuple(body.stop), logprobs=body.num_logprobs)
-    generation = model.engine.submit([engine.Request(request_id, tuple(prompt), sampling)])
+    if session is None:
+        generation = model.engine.submit([engine.Request(request_id, prompt, sampling)])
+    else:
+        generation = model.engine.ask(session, request_id, ChatPrompt(prompt, model.tokenizer.bos_id), sampling)
     shape = _Shape(ResponseHead(f"chatcmpl-{request_id.removeprefix('req_')}", model.model_id), model.tokenizer, body)
     if body.stream:
         heartbeat_s = server.settings.limits.heartbeat_s
-        frames = openai_frames(generation, _Chunks(shape), heartbeat_s=heartbeat_s, request_id=request_id)
+        frames = frames_of(generation, _Chunks(shape), heartbeat_s=heartbeat_s, request_id=request_id)
         return EventStreamResponse(generation, frames)
     async with cancelled_on_disconnect(generation, request.receive):
         (answer,) = await collect(generation, num_answers=1)

@@ -13,7 +13,7 @@ from layerscale_core.errors import ContextLengthError
 from layerscale_core.specs import Tokenizer
 from layerscale_server.http.answers import Answer, ResponseHead, collect
 from layerscale_server.http.dependencies import AcceptingModel, Server, json_body
-from layerscale_server.http.event_stream import EventStreamResponse, cancelled_on_disconnect, openai_frames
+from layerscale_server.http.event_stream import EventStreamResponse, cancelled_on_disconnect, frames_of
 from layerscale_server.http.logprobs import CompletionLogprobs, joined
 from layerscale_server.http.prompts import many_prompt_ids, off_loop
 from layerscale_server.http.schemas.completions import CompletionRequest
@@ -48,7 +48,7 @@ async def completions(
     if body.stream:
         heartbeat_s = server.settings.limits.heartbeat_s
         chunks = _Chunks(head, choices, include_usage=body.stream_options.include_usage)
-        frames = openai_frames(generation, chunks, heartbeat_s=heartbeat_s, request_id=request_id)
+        frames = frames_of(generation, chunks, heartbeat_s=heartbeat_s, request_id=request_id)
         return EventStreamResponse(generation, frames)
     async with cancelled_on_disconnect(generation, request.receive):
         answers = await collect(generation, len(prompts))

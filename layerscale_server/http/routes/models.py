@@ -8,8 +8,8 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
+from layerscale_core.errors import NotFoundError
 from layerscale_core.version import __version__
-from layerscale_server.errors import NotFoundError
 from layerscale_server.http.dependencies import Server
 from layerscale_server.state import LoadedModel, ServerState
 
@@ -82,7 +82,7 @@ def _description(model: LoadedModel) -> dict[str, Any]:
         "attention_heads": attention.num_heads,
         "kv_heads": attention.num_kv_heads,
         "trained_context": model.spec.max_context_len,
-        "kv_cache_type": "fp16",
+        "kv_cache_type": model.plan.layout.kv_type.value,
     }
 
 

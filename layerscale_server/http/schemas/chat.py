@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, FailFast, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, FailFast, Field, model_validator
 from typing_extensions import TypeAliasType
 
 from layerscale_core.errors import InvalidRequestError
-from layerscale_server.http.schemas.base import RequestModel, at_most, limits_of, up_to
-from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS, SamplingFields
+from layerscale_server.http.schemas.base import RequestModel, at_most, up_to
+from layerscale_server.http.schemas.turn import TurnFields
 
 
 class TextPart(RequestModel):
@@ -93,48 +93,15 @@ class ResponseFormat(RequestModel):
     type: Literal["text"] = "text"
 
 
-def _as_list(stop: Any) -> Any:
-    return [stop] if isinstance(stop, str) else stop
-
-
-class ChatRequest(SamplingFields):
+class ChatRequest(TurnFields):
     """OpenAI's chat completion request. ``model`` and fields not named here are ignored."""
 
     messages: Messages
-    max_tokens: int = Field(DEFAULT_MAX_TOKENS, ge=1, le=2**31 - 1)
     max_completion_tokens: int | None = Field(None, ge=1, le=2**31 - 1, description="wins over max_tokens")
-    stop: Annotated[list[str], BeforeValidator(_as_list, json_schema_input_type=str), at_most("stops", "texts")] = (
-        Field(default_factory=list)
-    )
     logprobs: bool = False
     top_logprobs: Annotated[int, up_to("top_logprobs")] | None = None
     response_format: ResponseFormat = ResponseFormat()
-    tools: list[Any] = Field(default_factory=list)
-    functions: list[Any] = Field(default_factory=list)
-    tool_choice: Any = None
     session_id: str | None = None
-
-    @field_validator("stop")
-    @classmethod
-    def _check_stop_bytes(cls, value: list[str], info: ValidationInfo) -> list[str]:
-        most = limits_of(info).stop_bytes
-        if not all(0 < len(text.encode()) <= most for text in value):
-            raise ValueError(f"should hold texts of 1 to {most} bytes")
-        return value
-
-    @field_validator("tools", "functions")
-    @classmethod
-    def _refuse_tools(cls, value: list[Any]) -> list[Any]:
-        if value:
-            raise ValueError("tool calls are not supported by this version")
-        return value
-
-    @field_validator("tool_choice")
-    @classmethod
-    def _refuse_tool_choice(cls, value: Any) -> Any:
-        if value not in (None, "none", "auto"):
-            raise ValueError("tool calls are not supported by this version")
-        return value
 
     @model_validator(mode="after")
     def _check_logprobs(self) -> ChatRequest:

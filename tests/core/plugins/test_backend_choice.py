@@ -15,10 +15,9 @@ from layerscale_core.version import SPEC_VERSION
 class FakeBackend:
     """Scores what it is told; loading returns or raises what it is told."""
 
-    capabilities = Capabilities()
-
-    def __init__(self, name: str, score: int | Exception, device: object = None) -> None:
+    def __init__(self, name: str, score: int | Exception, device: object = None, *, is_host: bool = False) -> None:
         self.name = name
+        self.capabilities = Capabilities(is_host=is_host)
         self._score = score
         self._device = device
         self.num_probes = 0
@@ -150,3 +149,10 @@ def test_a_backend_that_says_itself_why_it_cannot_load_is_quoted(error: Exceptio
     chosen = registry_of(FakeBackend("gpu", 100, device=error)).choose_backend()
     with pytest.raises(type(error), match=str(error)):
         chosen.load(BackendOptions())
+
+
+def test_layers_are_offloaded_to_the_best_of_those_that_compute_on_the_host() -> None:
+    hosts = [FakeBackend("cpu", 10, is_host=True), FakeBackend("fast-cpu", 20, is_host=True)]
+    assert registry_of(FakeBackend("gpu", 100), *hosts).choose_host_backend().backend.name == "fast-cpu"
+    with pytest.raises(BackendError, match="no backend can serve on this machine; cpu: cpu was looked at"):
+        registry_of(FakeBackend("gpu", 100), FakeBackend("cpu", 0, is_host=True)).choose_host_backend()

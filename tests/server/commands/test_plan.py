@@ -14,7 +14,9 @@ from layerscale_backend_cpu import backend as cpu_backend
 from layerscale_backend_cpu.native_executor import ISA_VARIABLE
 from layerscale_core.errors import ModelFileError, OutOfMemoryError, StartupError
 from layerscale_core.host import inspect_host
+from layerscale_core.memory_plan import SESSION_SLACK_PAGES
 from layerscale_core.plugins import PluginRegistry
+from layerscale_core.specs import Capabilities, KVType
 from layerscale_server.cli import cli
 from tests.support.license_authority import LicenseAuthority
 from tests.support.llama_header import write_llama_header
@@ -47,7 +49,8 @@ def test_a_header_without_data_is_enough(header_of_70b: Path) -> None:
     assert 39.5e9 < plan["file_bytes"] < 40e9
     assert (plan["context"], plan["context_cap"]) == (16384, "wish")
     assert (plan["sessions"], plan["burst_slots"], plan["burst_slots_cap"]) == (1, 2, "tier")
-    assert plan["kv_cache_bytes"] == 3 * 16384 * plan["kv_bytes_per_token"]
+    slack_tokens = SESSION_SLACK_PAGES * plan["page_size"]
+    assert plan["kv_cache_bytes"] == (3 * 16384 + slack_tokens) * plan["kv_bytes_per_token"]
     spent = plan["weights_bytes"] + plan["workspace_bytes"] + plan["headroom_bytes"] + plan["kv_budget_bytes"]
     assert spent == plan["available_bytes"] == 80 * GIB
 
@@ -56,6 +59,23 @@ def test_weights_count_as_the_backend_holds_them(tiny_model_path: Path, monkeypa
     monkeypatch.setenv(ISA_VARIABLE, "numpy")
     plan = plan_of("--model", tiny_model_path)
     assert plan["weights_bytes"] == 4 * plan["parameters"]
+
+
+@pytest.mark.parametrize(("kv_type", "element_bits"), [("fp16", 16), ("int8", 8.125), ("int4", 4.75)])
+def test_a_smaller_kv_cache_is_planned_to_the_byte(header_of_70b: Path, kv_type: str, element_bits: float) -> None:
+    arguments = ("--model", header_of_70b, "--gpu-memory", "80GiB", "--kv-cache-type", kv_type)
+    plan = plan_of(*arguments)
+    assert plan["kv_cache_type"] == kv_type
+    assert plan["kv_bytes_per_token"] == 80 * 2 * 8 * 128 * element_bits / 8
+    assert f"{kv_type}: {element_bits:g} bits an element" in run(*arguments).stdout
+
+
+def test_a_kv_precision_that_the_backend_lacks_is_refused(
+    tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_backend.CpuBackend, "capabilities", Capabilities(kv_types=(KVType.FP16, KVType.INT8)))
+    with pytest.raises(StartupError, match=r"--kv-cache-type int4 .* cpu backend; choose one of fp16, int8"):
+        run("--model", tiny_model_path, "--kv-cache-type", "int4")
 
 
 def test_people_get_a_table_with_reasons(tiny_model_path: Path) -> None:
@@ -93,8 +113,14 @@ def test_what_does_not_fit_is_one_line_with_numbers_and_remedies(header_of_70b: 
         run("--model", header_of_70b, "--gpu-memory", "24GiB")
     line = str(refusal.value)
     assert "\n" not in line
-    assert "of 24,576 MiB available the weights take" in line
+    assert "of 24,576 MiB available memory the weights take" in line
     assert "MiB more memory or a smaller quantisation of the model would make it fit" in line
+
+
+def test_the_memory_of_the_cpu_can_be_assumed_too(tiny_model_path: Path) -> None:
+    flags = ("--model", tiny_model_path, "--backend", "cpu", "--cpu-memory")
+    assert plan_of(*flags, "3GiB")["available_bytes"] == 3 * GIB
+    assert plan_of(*flags, "3GiB", "--gpu-memory", "2GiB")["available_bytes"] == 2 * GIB
 
 
 def test_wrong_flags_are_usage_errors(tiny_model_path: Path) -> None:
@@ -103,6 +129,8 @@ def test_wrong_flags_are_usage_errors(tiny_model_path: Path) -> None:
         result = run("--model", tiny_model_path, "--gpu-memory", size)
         assert result.exit_code == 2
         assert "--gpu-memory must be a size such as 48GiB or 500MB" in result.output
+        result = run("--model", tiny_model_path, "--cpu-memory", size)
+        assert "--cpu-memory must be a size such as 48GiB or 500MB" in result.output
     with pytest.raises(StartupError, match="more than the 512 tokens"):
         run("--model", tiny_model_path, "--context", "1024")
 

@@ -1,0 +1,103 @@
+// The softmax of a few query rows over one partition of a sequence's keys: what attention is made of.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "kv_cache.h"
+
+namespace layerscale {
+
+constexpr int kPartitionPages = 32;                 // pages whose softmax is taken at once
+constexpr int kPartitionKeys = kPartitionPages * kPageSize;
+constexpr int kRowTile = 4;                         // query rows that share a read of keys and values
+constexpr int kValueVectors = kParts == 1 ? 4 : 1;  // accumulators of more would not fit the registers
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+
+// A row's softmax over some keys: [maximum, sum of exponentials, weighted sum of values ...].
+constexpr int kMaximum = 0, kSum = 1, kValues = 2;
+
+struct Keys {  // the pages of one partition of a sequence
+    const KvCache* kv;
+    int layer;
+    int kv_head;
+    int num_pages;
+    const int32_t* pages;
+    const int32_t* starts;
+    const int32_t* stops;
+    int num_before;  // keys in earlier partitions
+};
+
+struct Rows {  // up to kRowTile queries of one KV head
+    int count;
+    const float* queries[kRowTile];
+    int num_visible[kRowTile];   // keys of the sequence that each may see
+    float* partials[kRowTile];   // where the results go
+};
+
+// One thread's working memory.
+struct AttendScratch {
+    std::vector<float> scores;  // [kRowTile][kPartitionKeys]
+    // For codes alone:
+    std::vector<float> weights, group_sums;
+    std::vector<int16_t> query_codes, weight_codes;
+};
+
+void attend_halves(const Keys& keys, const Rows& rows, float scale, AttendScratch& scratch);
+void attend_codes(const Keys& keys, const Rows& rows, float scale, AttendScratch& scratch);
+
+// Scores of keys the row may not see become -infinity: slots outside the page's valid range, and later tokens.
+inline void mask_page(float* scores, int start, int stop, int num_visible) {
+    stop = std::min(stop, start + std::max(num_visible, 0));
+    for (int slot = 0; slot < kPageSize; ++slot)
+        if (slot < start || slot >= stop) scores[slot] = kMinusInfinity;
+}
+
+// Scores [num_keys] to exponentials in place; returns their maximum and sum.
+inline void exponentiate(float* scores, int num_keys, float* maximum, float* sum) {
+    Vf largest = set1(kMinusInfinity);
+    for (int key = 0; key < num_keys; key += kLanes) largest = max(largest, load(scores + key));
+    *maximum = reduce_max(largest);
+    const Vf shift = set1(*maximum == kMinusInfinity ? 0.0f : *maximum);
+    Vf total = zero();
+    for (int key = 0; key < num_keys; key += kLanes) {
+        const Vf weight = exp(sub(load(scores + key), shift));
+        store(scores + key, weight);
+        total = add(total, weight);
+    }
+    *sum = reduce_add(total);
+}
+
+// The partition's scores, masked, to exponentials in `scores`, row by row; maxima and sums go to the partials.
+// score_page(page, scores) gives kRows vectors of a page's 16 scores.
+template <int kRows, typename ScorePage>
+void weigh_keys(const Keys& keys, const Rows& rows, float* scores, const ScorePage& score_page) {
+    int before = keys.num_before;
+    for (int p = 0; p < keys.num_pages; ++p) {
+        Vf page_scores[kRows];
+        score_page(p, page_scores);
+        const int start = keys.starts[p], stop = keys.stops[p];
+        for (int row = 0; row < kRows; ++row) {
+            float* out = scores + row * kPartitionKeys + p * kPageSize;
+            store(out, page_scores[row]);
+            if (start > 0 || stop < kPageSize || before + stop - start > rows.num_visible[row])
+                mask_page(out, start, stop, rows.num_visible[row] - before);
+        }
+        before += stop - start;
+    }
+    for (int row = 0; row < kRows; ++row)
+        exponentiate(scores + row * kPartitionKeys, keys.num_pages * kPageSize, rows.partials[row] + kMaximum,
+                     rows.partials[row] + kSum);
+}
+
+// Writes the lanes of a vector that lie before `stop`.
+inline void store_lanes(float* out, int lane, int stop, Vf a) {
+    if (lane + kLanes <= stop) return store(out + lane, a);
+    float lanes[kLanes];
+    store(lanes, a);
+    for (int i = 0; lane + i < stop; ++i) out[lane + i] = lanes[i];
+}
+
+}  // namespace layerscale

@@ -1,0 +1,137 @@
+"""``POST /v1/sessions/{session_id}/generate``: a question to a session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import JSONResponse, Response
+
+from layerscale_core.engine import Event, SamplingParams, TokensGenerated, Usage
+from layerscale_core.sessions import ChatPrompt, FlashQuery, NoPrompt, Prompt, SessionView, TextPrompt, TurnFinished
+from layerscale_server.http.answers import collect, usage_of
+from layerscale_server.http.dependencies import AcceptingSession, AcceptingSessions, Server, json_body
+from layerscale_server.http.event_stream import (
+    EventStreamResponse,
+    cancelled_on_disconnect,
+    data_frame,
+    frames_of,
+    whole_stream,
+)
+from layerscale_server.http.prompts import chat_ids, off_loop, prompt_ids
+from layerscale_server.http.schemas.generate import GenerateRequest
+from layerscale_server.state import LoadedModel
+
+router = APIRouter(prefix="/v1/sessions/{session_id}")
+
+_CLEAR_GAP = 2.0
+"""Logits by which the first token must be ahead of any other to be a fast answer."""
+
+
+@router.post("/generate")
+async def generate(
+    request: Request,
+    server: Server,
+    model: AcceptingSessions,
+    session: AcceptingSession,
+    body: Annotated[GenerateRequest, Depends(json_body(GenerateRequest))],
+) -> Response:
+    """Ask a session; at once where the answer is there already."""
+    sampling = body.sampling_params(body.max_tokens, stop=tuple(body.stop))
+    is_plain = _is_plain(sampling)
+    if is_plain and body.prompt is not None and (query := session.fresh_answer(body.prompt)) is not None:
+        server.metrics.count_flash_hit()
+        return _stored(query, session.view, is_streamed=body.stream)
+    if body.fast_answer and is_plain:
+        sampling = replace(sampling, early_gap=_CLEAR_GAP)
+    prompt = await off_loop(_prompt, model, body)
+    request_id = request.state.request_id
+    generation = model.engine.ask(session, request_id, prompt, sampling, clears_after=body.clear_after > 0)
+    if body.stream:
+        heartbeat_s = server.settings.limits.heartbeat_s
+        frames = frames_of(generation, _Chunks(), heartbeat_s=heartbeat_s, request_id=request_id, end=b"")
+        return EventStreamResponse(generation, frames)
+    async with cancelled_on_disconnect(generation, request.receive):
+        (answer,) = await collect(generation, num_answers=1)
+    assert isinstance(answer.end, TurnFinished)
+    return JSONResponse(_result(answer.text, answer.end))
+
+
+def _prompt(model: LoadedModel, body: GenerateRequest) -> Prompt:
+    if body.messages is not None:
+        return ChatPrompt(tuple(chat_ids(model, body.messages)), model.tokenizer.bos_id)
+    if body.prompt is not None:
+        return TextPrompt(tuple(prompt_ids(model, body.prompt, add_special=False)))
+    return NoPrompt()
+
+
+def _is_plain(sampling: SamplingParams) -> bool:
+    """Whether the likeliest tokens are wanted, and nothing that would change them."""
+    indifferent = replace(sampling, max_tokens=1, top_p=1.0, top_k=0, min_p=0.0, seed=None)
+    return indifferent == SamplingParams(max_tokens=1)
+
+
+def _result(text: str, end: TurnFinished) -> dict[str, Any]:
+    """A whole answer."""
+    result: dict[str, Any] = {
+        "text": text,
+        "n_tokens": end.num_generated,
+        "total_tokens": end.total_tokens,
+        "pos_max": end.pos_max,
+        "finish_reason": end.reason.value,
+        "data_version": end.data_version,
+        "n_prefilled": end.num_prefilled,
+        "usage": usage_of([end.usage]),
+    }
+    return result | {"speculative": True, "logit_gap": end.logit_gap} if end.is_early else result
+
+
+def _stored(query: FlashQuery, view: SessionView, *, is_streamed: bool) -> Response:
+    """The answer that a flash query has; the session is not touched."""
+    answer, num_prompt_tokens = query.answer, len(query.token_ids)
+    assert answer is not None
+    result = {
+        "text": answer.value,
+        "n_tokens": answer.num_tokens,
+        "total_tokens": view.num_tokens,
+        "pos_max": view.pos_max,
+        "finish_reason": "stop",
+        "data_version": answer.data_version,
+        "n_prefilled": 0,
+        "usage": usage_of([Usage(num_prompt_tokens, answer.num_tokens, num_prompt_tokens)]),
+        "flash": True,
+        "flash_id": query.id,
+        "confidence": answer.confidence,
+    }
+    if not is_streamed:
+        return JSONResponse(result)
+    token = _token_chunk(answer.value, view.pos_next + num_prompt_tokens)
+    return whole_stream([data_frame(token), data_frame({"done": True} | result)])
+
+
+def _token_chunk(text: str, position: int) -> dict[str, Any]:
+    return {"token": text, "pos": position, "done": False}
+
+
+class _Chunks:
+    """Events to the chunks of this route: the text with its positions, then the whole answer."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._position = 0
+
+    def chunks(self, _index: int, event: Event) -> Iterator[dict[str, Any]]:
+        """The chunks that tell a client of an event."""
+        if isinstance(event, TokensGenerated):
+            self._position = event.position
+        if isinstance(event, TokensGenerated | TurnFinished) and event.text:
+            self._pieces.append(event.text)
+            yield _token_chunk(event.text, self._position)
+        if isinstance(event, TurnFinished):
+            yield {"done": True} | _result("".join(self._pieces), event)
+
+    def closing(self) -> Iterator[dict[str, Any]]:
+        """Nothing: the whole answer is the last."""
+        yield from ()
