@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from layerscale_core.engine import Engine, EngineLimits, FairPolicy, PagedKVPool, Request, SamplingParams
+from layerscale_core.memory_plan import pages_of_session
 from layerscale_core.sessions import (
     NewFlashQuery,
     NewSession,
@@ -20,7 +21,6 @@ from layerscale_core.sessions import (
     TextPrompt,
     Turn,
 )
-from layerscale_core.sessions.context import pages_of_session
 from layerscale_core.specs import Executor, Tokenizer
 from tests.support.fake_executor import FakeExecutor
 from tests.support.fake_tokenizer import ByteTokenizer

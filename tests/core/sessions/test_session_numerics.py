@@ -20,8 +20,11 @@ from tests.support.session_harness import PAGE_SIZE, SessionHarness, make_sessio
 VOCAB_SIZE = ByteTokenizer.vocab_size
 CONTEXT_LEN = 64
 
-TOLERANCE = 2e-3
-"""Of log-probabilities: the cache holds keys and values as fp16, and moving keys rounds them once more."""
+TOLERANCE = 1e-5
+"""Of log-probabilities, where the same keys and values are computed in other pieces: float32 sums in another order."""
+
+MOVED_TOLERANCE = 2e-3
+"""Where keys were moved, or stand elsewhere by as much: the cache holds them as fp16, and rounds them once more."""
 
 
 def model_spec(num_layers: int) -> ModelSpec:
@@ -111,7 +114,7 @@ def test_in_one_layer_a_window_that_slid_equals_one_pass() -> None:
     assert bytes(tokens) == b"Prompt\nn36\nn37\nn38\nn39\n"
     actual = asked_logprobs(harness, session, b"and?", CONTEXT_LEN)  # so much room there is only without a gap
     assert session.context.gap == 0
-    np.testing.assert_allclose(actual, fresh_logprobs(spec, [*tokens, *b"and?"]), atol=TOLERANCE)
+    np.testing.assert_allclose(actual, fresh_logprobs(spec, [*tokens, *b"and?"]), atol=MOVED_TOLERANCE)
     harness.check_at_rest()
 
 
@@ -125,7 +128,7 @@ def test_a_gap_is_a_distance_and_nothing_else() -> None:
     assert gap > 0
     actual = asked_logprobs(harness, session, b"and?")
     chunks = [tokens[:7], [*tokens[7:], *b"and?"]]
-    np.testing.assert_allclose(actual, fresh_logprobs(spec, *chunks, position_gap=gap), atol=TOLERANCE)
+    np.testing.assert_allclose(actual, fresh_logprobs(spec, *chunks, position_gap=gap), atol=MOVED_TOLERANCE)
     harness.check_at_rest()
 
 
