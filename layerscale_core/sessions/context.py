@@ -176,9 +176,15 @@ class SessionContext:
             self.end_forks()
 
     def fork(self, max_tokens: int) -> PageTable | None:
-        """A fork of what is durable that may grow to ``max_tokens``; None if there are too few pages."""
+        """A fork of what is durable that may grow to ``max_tokens``; None if there are too few pages.
+
+        A tail that stands in the way gives its pages up, and is computed again when somebody goes on from it.
+        """
         num_pages = -(-(max_tokens - self.durable_end) // self._pool.page_size) + 1
-        if self.reservation.num_left <= num_pages:  # one more for whoever writes first into a page that is shared
+        num_shared = 1  # for whoever writes first into a page that is shared
+        if self.reservation.num_left < num_pages + num_shared:
+            self.uncompute(self.durable_end)
+        if self.reservation.num_left < num_pages + num_shared:
             return None
         return self._pool.fork(self.table, max_tokens, num_tokens=self.durable_end)
 

@@ -78,6 +78,11 @@ class FlashEvaluations:
         self._given_up: dict[int, int] = {}  # the revision at which a query could not be evaluated
         self._context.end_forks = self.end_all
 
+    @property
+    def num_running(self) -> int:
+        """Queries being answered."""
+        return len(self._running)
+
     def start_due(self, data_version: int, *, is_quiet: bool) -> None:
         """Drop what is superseded; start every query without an answer to what is durable now, if it is time for it.
 
