@@ -175,16 +175,24 @@ class SessionContext:
         if self.reservation.num_left < -(-num_tokens // self._pool.page_size) + num_shared:
             self.end_forks()
 
+    @property
+    def max_fork_len(self) -> int:
+        """Tokens that a fork of what is durable can grow to, if it is the only one."""
+        page_size = self._pool.page_size
+        num_pages = pages_of_session(self.context_len, page_size) - _num_pages(self.table, self.durable_end)
+        num_copied = 1  # the page that the fork begins to write in
+        return min(self.context_len - self.gap, self.durable_end + (num_pages - num_copied) * page_size)
+
     def fork(self, max_tokens: int) -> PageTable | None:
         """A fork of what is durable that may grow to ``max_tokens``; None if there are too few pages.
 
         A tail that stands in the way gives its pages up, and is computed again when somebody goes on from it.
         """
-        num_pages = -(-(max_tokens - self.durable_end) // self._pool.page_size) + 1
-        num_shared = 1  # for whoever writes first into a page that is shared
-        if self.reservation.num_left < num_pages + num_shared:
+        num_copied = 1
+        num_pages = -(-(max_tokens - self.durable_end) // self._pool.page_size) + num_copied
+        if self.reservation.num_left < num_pages:
             self.uncompute(self.durable_end)
-        if self.reservation.num_left < num_pages + num_shared:
+        if self.reservation.num_left < num_pages:
             return None
         return self._pool.fork(self.table, max_tokens, num_tokens=self.durable_end)
 
@@ -260,11 +268,10 @@ class SessionContext:
 
 
 def _num_pages(table: PageTable, num_tokens: int) -> int:
-    """How many of a table's pages hold its first tokens, which end with a page."""
+    """How many of a table's pages hold its first tokens."""
     num_pages = num_held = 0
     while num_held < num_tokens:
         page = table.pages[num_pages]
         num_held += page.stop - page.start
         num_pages += 1
-    assert num_held == num_tokens, "data does not begin with a page"
     return num_pages

@@ -126,7 +126,7 @@ class FlashEvaluations:
         """Fork what is durable and ask; returns whether there were pages for it."""
         context = self._context
         question_end = context.durable_end + len(query.token_ids)
-        max_tokens = min(query.max_tokens, context.context_len - context.gap - question_end)
+        max_tokens = min(query.max_tokens, context.max_fork_len - question_end)
         if max_tokens < 1:
             self._given_up[query.id] = context.revision
             logger.warning("session %s: flash query %d does not fit the context", self._parts.session_id, query.id)

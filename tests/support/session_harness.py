@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from layerscale_core.engine import Engine, EngineLimits, FairPolicy, PagedKVPool, Request, SamplingParams
-from layerscale_core.memory_plan import pages_of_session
+from layerscale_core.memory_plan import MemoryPlan, pages_of_session
 from layerscale_core.sessions import (
     NewFlashQuery,
     NewSession,
@@ -21,7 +21,7 @@ from layerscale_core.sessions import (
     TextPrompt,
     Turn,
 )
-from layerscale_core.specs import Executor, Tokenizer
+from layerscale_core.specs import Executor
 from tests.support.fake_executor import FakeExecutor
 from tests.support.fake_tokenizer import ByteTokenizer
 from tests.support.recording_sink import RecordingSink
@@ -139,16 +139,24 @@ def make_session_harness(
     max_tokens_per_step: int = 24,
     max_logits_per_step: int = 12,
     executor: Executor | None = None,
-    tokenizer: Tokenizer | None = None,
+    plan: MemoryPlan | None = None,
 ) -> SessionHarness:
-    """Sessions on an engine that has not been started. Half of a short context is kept free for questions."""
+    """Sessions on an engine that has not been started. Half of a short context is kept free for questions.
+
+    Args:
+        plan: says how many pages, sessions and burst slots there are, and how long contexts are.
+    """
     num_session_pages = num_sessions * pages_of_session(context_len, PAGE_SIZE)
-    num_pages = num_session_pages + num_stateless_pages
+    num_pages, num_burst_slots = num_session_pages + num_stateless_pages, 8
+    if plan is not None:
+        context_len, num_sessions = plan.context_len, plan.request.num_sessions
+        num_burst_slots = max(1, plan.burst_slots)
+        num_pages, num_session_pages = plan.layout.num_pages, plan.layout.num_session_pages
     executor = executor or FakeExecutor(num_pages, PAGE_SIZE, max_gaps=1)
-    tokenizer = tokenizer or ByteTokenizer()
+    tokenizer = ByteTokenizer()
     pool = PagedKVPool(num_pages, PAGE_SIZE, num_session_pages)
     limits = EngineLimits(
-        context_len, 8, max_tokens_per_step=max_tokens_per_step, max_logits_per_step=max_logits_per_step
+        context_len, num_burst_slots, max_tokens_per_step=max_tokens_per_step, max_logits_per_step=max_logits_per_step
     )
     engine = Engine(executor, tokenizer, pool, FairPolicy(), limits)
     sessions = Sessions(

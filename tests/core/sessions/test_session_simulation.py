@@ -127,9 +127,8 @@ class Simulation:
         for query in session.flash.queries:
             fresh = session.fresh_answer(query.query)
             if fresh is not None and fresh.answer is not None:
-                room = CONTEXT_LEN - len(durable) - len(query.token_ids)
-                expected = greedy_answer([*durable, *query.token_ids], min(5, room))
-                assert fresh.answer.value.encode() == bytes(expected)
+                expected = bytes(greedy_answer([*durable, *query.token_ids], 5))
+                assert expected.startswith(fresh.answer.value.encode())
                 assert [each.value for each in told if each.id == query.id][-1] == fresh.answer.value
             elif not self.num_faults:
                 assert session.data_version == 0 or len(durable) > CONTEXT_LEN // 2
