@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,9 +25,9 @@ QUESTION = "\nIs the price going up or down? Answer:"
 
 
 @contextmanager
-def served(model: Path, state: Path) -> Iterator[Assembly]:
-    settings = Settings(model=str(model), context=512, sessions=1, state_dir=str(state), threads=2)
-    assembly = Assembler(settings, PluginRegistry.discover(), FREE_TIER, Metrics()).assemble()
+def served(model: Path, state: Path, **settings: str) -> Iterator[Assembly]:
+    asked = Settings(model=str(model), context=512, sessions=1, state_dir=str(state), threads=2, **settings)
+    assembly = Assembler(asked, PluginRegistry.discover(), FREE_TIER, Metrics()).assemble()
     try:
         yield assembly
     finally:
@@ -83,6 +84,26 @@ def test_a_session_goes_on_after_a_restart(request: pytest.FixtureRequest, model
         assert ask(assembly, restored) == expected, "the log-probabilities are the same to the last bit"
         push_bars(assembly, restored, 6, 8)
         assert restored.ring.counts.items_processed == 8
+
+
+def test_another_kv_cache_type_computes_the_tokens_again(
+    tiny_model_path: Path, tmp_path: Path, logs: io.StringIO
+) -> None:
+    with served(tiny_model_path, tmp_path, kv_cache_type="int8") as assembly:
+        session = make_session(assembly)
+        push_bars(assembly, session, 0, 6)
+        durable = session.context.tokens[: session.context.durable_end]
+    with served(tiny_model_path, tmp_path, kv_cache_type="int8") as assembly:
+        (restored,) = assembly.sessions.all()
+        assert restored.view.num_pending == 0
+    with served(tiny_model_path, tmp_path, kv_cache_type="fp16") as assembly:
+        assert f"its {len(durable)} tokens are computed again" in logs.getvalue()
+        (restored,) = assembly.sessions.all()
+        text, _ = ask(assembly, restored)
+        assert text
+        assert restored.view.num_pending == 0
+        push_bars(assembly, restored, 6, 7)
+        assert restored.ring.counts.items_processed == 7
 
 
 def test_a_directory_that_cannot_be_used_is_told_before_the_model_is_looked_for(tmp_path: Path) -> None:
