@@ -127,7 +127,8 @@ class SavedSessions:
         for session_id in self._directory.ids():
             try:
                 saved, fill = self._load(session_id)
-                self._sessions.resume_now(saved, fill)
+                view = self._sessions.resume_now(saved, fill).view
+                logger.info("session %s is restored: %d tokens", session_id, view.num_tokens)
             except SavedStateError as error:
                 self._set_aside(session_id, error)
             except RequestError as error:
