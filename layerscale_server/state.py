@@ -10,7 +10,7 @@ from layerscale_core.chat_template import ChatTemplate
 from layerscale_core.errors import ShuttingDownError
 from layerscale_core.memory_plan import MemoryPlan
 from layerscale_core.models import ModelSpec
-from layerscale_core.sessions import Sessions
+from layerscale_core.sessions import SavedSessions, Sessions
 from layerscale_core.specs import FREE_TIER, DeviceInfo, License, Tier, Tokenizer
 from layerscale_server.errors import LicenseExpiredError, ModelLoadingError
 from layerscale_server.generation import AsyncEngine
@@ -29,6 +29,7 @@ class LoadedModel:
         chat_template: None: the model has none, and no chat.
         max_tokens_per_step: its engine's token budget.
         created: Unix seconds at which it was loaded.
+        saved: its sessions on disk; None without a state directory.
     """
 
     model_id: str
@@ -42,6 +43,7 @@ class LoadedModel:
     devices: tuple[DeviceInfo, ...]
     max_tokens_per_step: int
     created: int
+    saved: SavedSessions | None = None
 
 
 def digest_of(key: bytes) -> bytes:

@@ -132,7 +132,9 @@ class SessionActor:
         return True
 
     def _start_operation(self, operation: Turn | Call[Any]) -> None:
-        if isinstance(operation, Turn):
+        if isinstance(operation, Turn) and self._context.lacks_prefix:
+            self.prefill.start(partial(self._prefix_failed, operation))
+        elif isinstance(operation, Turn):
             self._operations.popleft()
             self._start_turn(operation)
         elif operation.needs_prefill and self._context.num_pending and not operation.is_over:
@@ -140,6 +142,11 @@ class SessionActor:
         else:
             self._operations.popleft()
             operation.run()
+
+    def _prefix_failed(self, turn: Turn, error: RequestError) -> None:
+        if self.prefill.has_given_up and turn in self._operations:
+            self._operations.remove(turn)
+            turn.fail(error)
 
     def _start_turn(self, turn: Turn) -> None:
         self._num_turns_before_batch += self.ingestion.has_batch

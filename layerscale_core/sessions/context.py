@@ -74,6 +74,16 @@ class SessionContext:
         return max(0, self.durable_end - self.num_computed)
 
     @property
+    def lacks_prefix(self) -> bool:
+        """Whether tokens before those of the window are pending: it was restored without its pages."""
+        return bool(self.window) and not self.takes_data
+
+    @property
+    def num_next(self) -> int:
+        """Pending tokens that follow each other without a gap: none of the window's before it begins a page."""
+        return self.data_begin - self.num_computed if self.lacks_prefix else self.num_pending
+
+    @property
     def has_data(self) -> bool:
         """Whether a batch of data was ever taken in."""
         return self.data_start is not None
@@ -117,7 +127,7 @@ class SessionContext:
             return
         self.truncate(num_kept)
         self.make_positions(len(token_ids))
-        if self.takes_data:
+        if self.takes_data or self.window:
             self._add_run(token_ids, is_entry=False)
         else:
             self._extend_prefix(token_ids)
@@ -149,8 +159,10 @@ class SessionContext:
         assert self.data_start is not None
         num_tokens = sum(self.window.popleft().num_tokens for _ in range(num_runs))
         num_computed = min(num_tokens, self.num_computed - self.data_start)
-        if num_computed > 0:
+        if 0 < num_computed < self.num_computed:
             self._pool.drop_front(self.table, num_computed)
+        elif num_computed > 0:  # there is no prefix, and nothing stays
+            self._pool.truncate(self.table, 0)
         del self.tokens[self.data_start : self.data_start + num_tokens]
         self.durable_end -= num_tokens
         self.gap = self.gap + num_tokens if self.num_computed > self.data_start else 0
@@ -168,6 +180,11 @@ class SessionContext:
         if self.gap and self.room < num_tokens:
             self.end_forks()
             self._close_gap()
+
+    def begin_page(self) -> None:
+        """Called before more is computed: the window begins on a page of its own."""
+        if self.window and self.num_computed == self.data_start:
+            self._pool.begin_page(self.table)
 
     def make_pages(self, num_tokens: int) -> None:
         """See that so many more tokens find their pages."""
@@ -259,9 +276,7 @@ class SessionContext:
 
     def _add_run(self, token_ids: Sequence[int], *, is_entry: bool) -> None:
         assert self.durable_end == len(self.tokens), "there is a tail"
-        assert self.takes_data
-        if not self.window:
-            self._pool.begin_page(self.table)
+        assert self.takes_data or self.window
         self.tokens += token_ids
         self.durable_end = len(self.tokens)
         self.window.append(Run(len(token_ids), is_entry))

@@ -11,6 +11,7 @@ from layerscale_server.http.request_scope import RequestScope
 from layerscale_server.http.routes import (
     chat,
     completions,
+    durability,
     events,
     flash,
     generate,
@@ -32,7 +33,7 @@ def create_app(server: ServerState) -> FastAPI:
     app.add_middleware(RequestScope, metrics=server.metrics)
     install_error_handlers(app)
     guarded = APIRouter(dependencies=[Depends(require_key)])
-    for routes in (models, chat, completions, tokenize, sessions, generate, streams, flash, events):
+    for routes in (models, chat, completions, tokenize, sessions, durability, generate, streams, flash, events):
         guarded.include_router(routes.router)
     app.include_router(health.router)
     app.include_router(guarded)

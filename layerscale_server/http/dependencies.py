@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, HTTPConnection
 
 from layerscale_core.errors import InvalidRequestError
-from layerscale_core.sessions import Session
+from layerscale_core.sessions import SavedSessions, Session
 from layerscale_server.errors import ClientGoneError, RequestTooLargeError
 from layerscale_server.http.strict_json import parse_object
 from layerscale_server.limits import Limits
@@ -89,6 +89,21 @@ def get_accepting_session(session_id: str, model: AcceptingSessions) -> Session:
     return model.sessions.get(session_id)
 
 
+def get_saved_sessions(model: AcceptingSessions) -> SavedSessions:
+    """The sessions on disk.
+
+    Raises:
+        ModelLoadingError, LicenseExpiredError, ShuttingDownError: no new work is taken.
+        InvalidRequestError: the server keeps none.
+    """
+    if model.saved is None:
+        raise InvalidRequestError(
+            "this server keeps no sessions on disk: start it with --state-dir DIR", code="no_state_dir"
+        )
+    return model.saved
+
+
+Saved = Annotated[SavedSessions, Depends(get_saved_sessions)]
 NamedSession = Annotated[Session, Depends(get_session)]
 AcceptingSession = Annotated[Session, Depends(get_accepting_session)]
 

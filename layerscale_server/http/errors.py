@@ -20,7 +20,9 @@ from layerscale_core.errors import (
     NumericalError,
     QueueFullError,
     RequestError,
+    SavedStateError,
     ShuttingDownError,
+    StateNotSavedError,
 )
 from layerscale_server.errors import (
     AuthenticationError,
@@ -48,11 +50,13 @@ _KINDS: dict[type[Exception], ErrorKind] = {
     LicenseExpiredError: ErrorKind(403, "permission_error", "license_expired"),
     NotFoundError: ErrorKind(404, "not_found_error"),
     ConflictError: ErrorKind(409, "conflict_error"),
+    SavedStateError: ErrorKind(409, "conflict_error"),
     QueueFullError: ErrorKind(429, "rate_limit_error", "queue_full"),
     ModelLoadingError: ErrorKind(503, "server_error", "model_loading"),
     ShuttingDownError: ErrorKind(503, "server_error", "shutting_down"),
     NoBurstSlotsError: ErrorKind(503, "server_error"),
     MaxSessionsError: ErrorKind(503, "server_error"),
+    StateNotSavedError: ErrorKind(500, "server_error"),
     NumericalError: ErrorKind(500, "server_error", "numerical_error"),
     Exception: ErrorKind(500, "server_error"),
 }

@@ -15,6 +15,7 @@ from layerscale_core.specs import PoolStats
 from layerscale_server.http.routes import (
     chat,
     completions,
+    durability,
     events,
     flash,
     generate,
@@ -28,7 +29,13 @@ from layerscale_server.http.schemas.chat import ChatRequest
 from layerscale_server.http.schemas.completions import CompletionRequest
 from layerscale_server.http.schemas.generate import GenerateRequest
 from layerscale_server.http.schemas.sampling import SamplingFields
-from layerscale_server.http.schemas.sessions import AppendRequest, FlashRequest, NewSessionRequest, PushRequest
+from layerscale_server.http.schemas.sessions import (
+    AppendRequest,
+    FlashRequest,
+    NewSessionRequest,
+    PushRequest,
+    RestoreRequest,
+)
 from layerscale_server.http.schemas.tokenize import DetokenizeRequest, TokenizeRequest
 from layerscale_server.metrics import Metrics
 from tests.support.documentation import inline_code, read
@@ -47,7 +54,7 @@ IDLE = EngineStats(
     healthy=True,
     last_progress=0.0,
 )
-ROUTES = (health, models, chat, completions, tokenize, sessions, generate, streams, flash, events)
+ROUTES = (health, models, chat, completions, tokenize, sessions, durability, generate, streams, flash, events)
 
 
 class NoSessions:
@@ -103,6 +110,7 @@ def _as_json(value: object) -> str:
         ("Chat completions", actual_fields(ChatRequest, without=SamplingFields)),
         ("Completions", actual_fields(CompletionRequest, without=SamplingFields)),
         ("Sessions", actual_fields(NewSessionRequest) | actual_fields(AppendRequest)),
+        ("Saved sessions", actual_fields(RestoreRequest)),
         ("Generate", actual_fields(GenerateRequest, without=SamplingFields)),
         ("Streams of data", actual_fields(PushRequest)),
         ("Flash queries", actual_fields(FlashRequest)),
