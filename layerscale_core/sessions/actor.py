@@ -120,7 +120,8 @@ class SessionActor:
         is_quiet = not self._operations and self._parts.ring.counts.is_settled
         self.evaluations.start_due(self.ingestion.data_version, is_quiet=is_quiet)
         is_overdue = self._num_turns_before_batch >= _MAX_TURNS_BEFORE_BATCH
-        if self.ingestion.has_batch and (is_overdue or not self._operations):
+        takes_batch = self.ingestion.has_batch and not self.evaluations.must_finish
+        if takes_batch and (is_overdue or not self._operations):
             self._num_turns_before_batch = 0
             self.ingestion.start()
         elif self._operations:

@@ -57,8 +57,8 @@ class Evaluation:
 class FlashEvaluations:
     """Keeps a board's answers up to date, in batches, as far as there are pages. Thread: engine.
 
-    An evaluation is superseded when what is durable changes, though none of the same query twice in a row: under a
-    stream that never pauses answers are late, and yet they come.
+    An evaluation is superseded when what is durable changes, though none of the same query twice in a row: data waits
+    for the second one. Under a stream that never pauses answers are late, and yet they come.
 
     Args:
         when_ended: called when an evaluation has ended by itself.
@@ -82,6 +82,11 @@ class FlashEvaluations:
     def num_running(self) -> int:
         """Queries being answered."""
         return len(self._running)
+
+    @property
+    def must_finish(self) -> bool:
+        """Whether one runs that data has to wait for."""
+        return any(not evaluation.may_be_superseded for evaluation in self._running.values())
 
     def start_due(self, data_version: int, *, is_quiet: bool) -> None:
         """Drop what is superseded; start every query without an answer to what is durable now, if it is time for it.

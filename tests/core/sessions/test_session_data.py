@@ -149,7 +149,7 @@ def test_a_stop_returns_what_is_not_computed_to_the_ring() -> None:
     harness.step()
     assert session.ring.counts.num_in_flight
     harness.engine.stop()
-    entries, counts = session.ring.waiting()
+    entries, counts = session.ring.unprocessed()
     assert [entry["text"] for entry in entries] == ["aa", "bb", "cc", "dd", "ee", "ff", "gg"]
     assert (counts.num_in_flight, counts.items_processed) == (0, 0)
     assert not harness.sessions.prepare(), "nobody would take it"
