@@ -81,6 +81,24 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/compare_llama_cpp.py", "--model", str(MODEL), *session.posargs)
 
 
+@nox.session
+def bench_streaming(session: nox.Session) -> None:
+    """Questions about bars that keep coming, with and without a session (``-- ARGS`` go to the script)."""
+    session.install(".[bench]")
+    fetch_model(session)
+    fetch_bars(session)
+    files = ("--model", str(MODEL), "--bars", str(BARS))
+    session.run("python", "benchmarks/streaming_queries.py", *files, *session.posargs)
+
+
+@nox.session
+def load(session: nox.Session) -> None:
+    """Sixty-four sessions under a stream of pushes for two minutes (``-- ARGS`` go to the script)."""
+    session.install(".[bench]")
+    fetch_model(session)
+    session.run("python", "benchmarks/session_load.py", "--model", str(MODEL), *session.posargs)
+
+
 def requirements(*extras: str) -> list[str]:
     """What the project's extras name, for sessions that need no compiled package."""
     return [requirement for extra in extras for requirement in PROJECT["optional-dependencies"][extra]]
