@@ -162,8 +162,8 @@ def _goals(samples: Sequence[Sample]) -> Iterator[str]:
         first, last = (median_ms("append-only", SESSION, size, read) for size in (SIZES[0], SIZES[-1]))
         slid, peer_slid = (median_ms("sliding window", system, WINDOW, read) for system in (SESSION, PEER))
         yield (
-            f"{name}: {peer / ours:.1f} times llama.cpp's speed at {WINDOW} bars, {peer_slid / slid:.1f} times as the window"
-            f" slides; {last / first - 1:+.0%} from {SIZES[0]} to {SIZES[-1]} bars"
+            f"{name}: {peer / ours:.1f} times llama.cpp's speed at {WINDOW} bars, {peer_slid / slid:.1f} times as the"
+            f" window slides; {last / first - 1:+.0%} from {SIZES[0]} to {SIZES[-1]} bars"
         )
     stored = [sample for sample in samples if sample.arm == "registered, fresh"]
     yield f"a registered question with a fresh answer: {_percentiles(stored, lambda sample: sample.total_s)[0]:.2f} ms"
