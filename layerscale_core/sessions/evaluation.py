@@ -114,6 +114,7 @@ class FlashEvaluations:
     def end_all(self) -> None:
         """End every evaluation: their pages are needed, or the keys they share are about to change."""
         for query_id in list(self._running):
+            self._superseded.add(query_id)
             self.end(query_id)
 
     def _end_superseded(self) -> None:

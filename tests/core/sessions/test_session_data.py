@@ -235,3 +235,22 @@ def test_the_oldest_leave(
 ) -> None:
     runs = [Run(num_tokens, is_entry) for num_tokens, is_entry in held_runs]
     assert plan_eviction(runs, new, max_entries=max_entries, max_tokens=max_tokens) == eviction
+
+
+def test_answers_come_although_the_stream_never_pauses_and_the_window_slides() -> None:
+    harness = make_session_harness(context_len=64)
+    session = harness.create(b"P\n", flash=[b"up?", b"dn?"])
+    lags = []
+    for number in range(120):
+        harness.push(session, f"entry {number}")
+        harness.sessions.prepare()
+        for _ in range(3):
+            harness.step()
+        if session.data_version > 40:
+            answers = [query.answer for query in session.flash.queries]
+            lags += [session.data_version - (0 if answer is None else answer.data_version) for answer in answers]
+    assert session.context.window
+    assert lags
+    assert max(lags) <= 12, "eight versions until they are late, one superseded, one finished, and its batch"
+    harness.run()
+    harness.check_at_rest()

@@ -303,3 +303,13 @@ def test_a_stop_ends_every_turn_that_was_accepted() -> None:
         assert isinstance(sink.end.error, ShuttingDownError)
     with pytest.raises(ShuttingDownError):
         harness.ask(session, b"four")
+
+
+def test_a_drain_finishes_the_questions_that_wait_behind_another() -> None:
+    harness = make_session_harness()
+    session = harness.create(b"P\n")
+    turns = [harness.ask(session, prompt, 4) for prompt in (b"one", b"two", b"three")]
+    harness.engine.start()
+    assert harness.engine.drain(timeout_s=30)
+    assert [len(turn.token_ids) for turn in turns] == [4, 4, 4]
+    assert all(isinstance(turn.end, Finished) for turn in turns)
