@@ -14,6 +14,7 @@ from layerscale_server.http.routes import (
     flash,
     generate,
     health,
+    messages,
     models,
     sessions,
     streams,
@@ -31,7 +32,7 @@ def create_app(server: ServerState) -> FastAPI:
     app.add_middleware(RequestScope, metrics=server.metrics)
     install_error_handlers(app)
     guarded = APIRouter(dependencies=[Depends(require_key)])
-    for routes in (models, chat, completions, tokenize, sessions, generate, streams, flash):
+    for routes in (models, chat, completions, messages, tokenize, sessions, generate, streams, flash):
         guarded.include_router(routes.router)
     app.include_router(health.router)
     app.include_router(guarded)

@@ -63,7 +63,7 @@ class RequestScope:
         except Exception as error:
             logger.exception("a request failed unexpectedly")
             if exchange.status is None:
-                await error_response(error, exchange.request_id)(scope, receive, exchange.send)
+                await error_response(error, exchange.request_id, scope["path"])(scope, receive, exchange.send)
 
     def _record(self, method: str, scope: Scope, exchange: _Exchange) -> None:
         status = exchange.status or _CLIENT_GONE

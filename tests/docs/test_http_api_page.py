@@ -18,6 +18,7 @@ from layerscale_server.http.routes import (
     flash,
     generate,
     health,
+    messages,
     models,
     sessions,
     streams,
@@ -26,6 +27,7 @@ from layerscale_server.http.routes import (
 from layerscale_server.http.schemas.chat import ChatRequest
 from layerscale_server.http.schemas.completions import CompletionRequest
 from layerscale_server.http.schemas.generate import GenerateRequest
+from layerscale_server.http.schemas.messages import MessagesRequest
 from layerscale_server.http.schemas.sampling import SamplingFields
 from layerscale_server.http.schemas.sessions import AppendRequest, FlashRequest, NewSessionRequest, PushRequest
 from layerscale_server.http.schemas.tokenize import DetokenizeRequest, TokenizeRequest
@@ -46,7 +48,7 @@ IDLE = EngineStats(
     healthy=True,
     last_progress=0.0,
 )
-ROUTES = (health, models, chat, completions, tokenize, sessions, generate, streams, flash)
+ROUTES = (health, models, chat, completions, messages, tokenize, sessions, generate, streams, flash)
 
 
 class NoSessions:
@@ -101,6 +103,7 @@ def _as_json(value: object) -> str:
         ("Sampling", actual_fields(SamplingFields)),
         ("Chat completions", actual_fields(ChatRequest, without=SamplingFields)),
         ("Completions", actual_fields(CompletionRequest, without=SamplingFields)),
+        ("Messages", actual_fields(MessagesRequest, without=SamplingFields)),
         ("Sessions", actual_fields(NewSessionRequest) | actual_fields(AppendRequest)),
         ("Generate", actual_fields(GenerateRequest, without=SamplingFields)),
         ("Streams of data", actual_fields(PushRequest)),
