@@ -189,22 +189,37 @@ void Executor::rotate(const Rope& rope, int rope_index, int token, float* heads,
 void Executor::attention_block(int index, const Batch& batch) {
     const Layer& layer = layers_[index];
     const AttentionShape& attention = layer.shape.attention;
-    const Rope& rope = shape_.ropes[layer.shape.rope];
-    const int query_size = attention.num_heads * attention.head_dim;
-    const int kv_size = attention.num_kv_heads * attention.head_dim;
-    const Hadamard* hadamard = kv_->hadamard();
-
     normalize(residual_.data(), layer.attention_norm, batch.num_tokens);
     multiply({{layer.query, query_.data()}, {layer.key, key_.data()}, {layer.value, value_.data()}}, normed_.data(),
              batch.num_tokens, Store::kReplace);
+    store_kv(index, batch);
+    attention_.run(*kv_, index, batch, attention, query_.data(), attended_.data());
+    const int query_size = attention.num_heads * attention.head_dim;
+    if (const Hadamard* hadamard = kv_->hadamard())
+        pool_.parallel_for(num_tiles(batch.num_tokens), [&](int tile, int) {
+            const int begin = tile * kTokenTile, end = std::min(batch.num_tokens, begin + kTokenTile);
+            hadamard->undo(attended_.data() + static_cast<size_t>(begin) * query_size, (end - begin) * attention.num_heads);
+        });
+    quantize(attended_.data(), batch.num_tokens, query_size);
+    multiply({{layer.attention_output, residual_.data()}}, attended_.data(), batch.num_tokens, Store::kAdd);
+}
+
+// Turns queries and keys to their positions, and writes keys and values into their slots.
+void Executor::store_kv(int index, const Batch& batch) {
+    const AttentionShape& attention = layers_[index].shape.attention;
+    const int rope_index = layers_[index].shape.rope;
+    const Rope& rope = shape_.ropes[rope_index];
+    const Hadamard* hadamard = kv_->hadamard();
+    const int query_size = attention.num_heads * attention.head_dim;
+    const int kv_size = attention.num_kv_heads * attention.head_dim;
     pool_.parallel_for(num_tiles(batch.num_tokens), [&](int tile, int) {
         const int end = std::min(batch.num_tokens, (tile + 1) * kTokenTile);
         for (int token = tile * kTokenTile; token < end; ++token) {
             float* query = query_.data() + static_cast<size_t>(token) * query_size;
             float* key = key_.data() + static_cast<size_t>(token) * kv_size;
             float* value = value_.data() + static_cast<size_t>(token) * kv_size;
-            rotate(rope, layer.shape.rope, token, query, attention.num_heads, attention.head_dim);
-            rotate(rope, layer.shape.rope, token, key, attention.num_kv_heads, attention.head_dim);
+            rotate(rope, rope_index, token, query, attention.num_heads, attention.head_dim);
+            rotate(rope, rope_index, token, key, attention.num_kv_heads, attention.head_dim);
             if (hadamard) {
                 hadamard->apply(query, attention.num_heads);
                 hadamard->apply(key, attention.num_kv_heads);
@@ -213,15 +228,6 @@ void Executor::attention_block(int index, const Batch& batch) {
             kv_->store(index, batch.slot_mapping[token], key, value);
         }
     });
-    attention_.run(*kv_, index, batch, attention, query_.data(), attended_.data());
-    if (hadamard)
-        pool_.parallel_for(num_tiles(batch.num_tokens), [&](int tile, int) {
-            const int end = std::min(batch.num_tokens, (tile + 1) * kTokenTile);
-            for (int token = tile * kTokenTile; token < end; ++token)
-                hadamard->undo(attended_.data() + static_cast<size_t>(token) * query_size, attention.num_heads);
-        });
-    quantize(attended_.data(), batch.num_tokens, query_size);
-    multiply({{layer.attention_output, residual_.data()}}, attended_.data(), batch.num_tokens, Store::kAdd);
 }
 
 void Executor::mlp_block(const Layer& layer, int num_tokens) {

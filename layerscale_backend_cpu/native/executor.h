@@ -78,6 +78,7 @@ private:
     void embed(const Batch& batch);
     void compute_rotations(const Batch& batch);
     void attention_block(int index, const Batch& batch);
+    void store_kv(int index, const Batch& batch);
     void mlp_block(const Layer& layer, int num_tokens);
     void rotate(const Rope& rope, int rope_index, int token, float* heads, int num_heads, int head_dim) const;
     void normalize(const float* x, const float* weight, int num_tokens);

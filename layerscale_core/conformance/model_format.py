@@ -96,6 +96,20 @@ class ModelFormatContract:
         assert model.name == model_path.stem
         assert model.size_bytes == model_path.stat().st_size
 
+    def test_a_copy_has_the_fingerprint_and_other_weights_another(
+        self, model_format: ModelFormat, model: ModelFile, model_path: Path, tmp_path: Path
+    ) -> None:
+        """``fingerprint``: of what the file holds, wherever it lies."""
+        content = bytearray(model_path.read_bytes())
+        for name, is_equal in (("copy", True), ("other", False)):
+            path = tmp_path / name / model_path.name
+            path.parent.mkdir()
+            path.write_bytes(content)
+            other = model_format.open(path)
+            assert (other.fingerprint == model.fingerprint) == is_equal
+            other.close()
+            content[-2048:] = bytes(byte ^ 1 for byte in content[-2048:])
+
     def test_closing_twice_does_nothing(self, model: ModelFile) -> None:
         """``close``: idempotent."""
         model.close()

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
-from starlette.websockets import WebSocket
+from starlette.types import Receive, Scope, Send
 
 from layerscale_core.errors import (
     ConflictError,
@@ -20,10 +20,13 @@ from layerscale_core.errors import (
     NumericalError,
     QueueFullError,
     RequestError,
+    SavedStateError,
     ShuttingDownError,
+    StateNotSavedError,
 )
 from layerscale_server.errors import (
     AuthenticationError,
+    ForeignOriginError,
     LicenseExpiredError,
     ModelLoadingError,
     RequestTooLargeError,
@@ -44,14 +47,17 @@ _KINDS: dict[type[Exception], ErrorKind] = {
     RequestTooLargeError: ErrorKind(413, "invalid_request_error"),
     InvalidRequestError: ErrorKind(400, "invalid_request_error"),
     AuthenticationError: ErrorKind(401, "authentication_error", "invalid_api_key"),
+    ForeignOriginError: ErrorKind(403, "permission_error", "foreign_origin"),
     LicenseExpiredError: ErrorKind(403, "permission_error", "license_expired"),
     NotFoundError: ErrorKind(404, "not_found_error"),
     ConflictError: ErrorKind(409, "conflict_error"),
+    SavedStateError: ErrorKind(409, "conflict_error"),
     QueueFullError: ErrorKind(429, "rate_limit_error", "queue_full"),
     ModelLoadingError: ErrorKind(503, "server_error", "model_loading"),
     ShuttingDownError: ErrorKind(503, "server_error", "shutting_down"),
     NoBurstSlotsError: ErrorKind(503, "server_error"),
     MaxSessionsError: ErrorKind(503, "server_error"),
+    StateNotSavedError: ErrorKind(500, "server_error"),
     NumericalError: ErrorKind(500, "server_error", "numerical_error"),
     Exception: ErrorKind(500, "server_error"),
 }
@@ -92,13 +98,13 @@ def error_response(error: Exception, request_id: str, path: str) -> Response:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Answer with the envelope whatever a route raises, and where there is no route."""
+    """Answer with the envelope whatever a route raises, and where there is no route.
+
+    To a WebSocket's upgrade the answer is a plain HTTP one, too.
+    """
 
     async def on_request_error(connection: HTTPConnection, error: Exception) -> Response:
-        response = error_response(error, connection.state.request_id, connection.scope["path"])
-        if isinstance(connection, WebSocket):  # before the handshake: the answer to the upgrade is a plain HTTP one
-            await connection.send_denial_response(response)
-        return response
+        return error_response(error, connection.state.request_id, connection.scope["path"])
 
     async def on_http_error(connection: HTTPConnection, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -109,5 +115,9 @@ def install_error_handlers(app: FastAPI) -> None:
             body = translated(body, error.status_code, connection.state.request_id)
         return JSONResponse(body, error.status_code, error.headers)
 
+    async def no_such_route(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise HTTPException(404)  # Starlette's own would refuse an upgrade as forbidden
+
+    app.router.default = no_such_route
     app.add_exception_handler(RequestError, on_request_error)
     app.add_exception_handler(HTTPException, on_http_error)

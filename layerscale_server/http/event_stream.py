@@ -10,7 +10,8 @@ import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -55,6 +56,24 @@ class Dialect:
 OPENAI = Dialect(data_frame, envelope, DONE)
 SESSION = Dialect(data_frame, envelope)
 ANTHROPIC = Dialect(event_frame, anthropic_envelope)
+
+
+class Source(Protocol):
+    """Where a stream's events come from. Leaving its ``async with`` cancels it."""
+
+    async def __aenter__(self) -> Self:
+        """Begin."""
+        ...
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """End."""
+        ...
+
+    def cancel(self) -> None:
+        """Nobody listens any more. Idempotent."""
+        ...
 
 
 class ChunkWriter(Protocol):
@@ -102,17 +121,17 @@ async def _render(batch: Batch, writer: ChunkWriter, dialect: Dialect) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def cancelled_on_disconnect(generation: Generation, receive: Receive) -> AsyncIterator[None]:
-    """While inside, a client that leaves cancels the generation; leaving cancels what has not ended."""
+async def cancelled_on_disconnect(source: Source, receive: Receive) -> AsyncIterator[None]:
+    """While inside, a client that leaves cancels the source; leaving cancels what has not ended."""
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        generation.cancel()
+        source.cancel()
 
     watcher = asyncio.create_task(watch())
     try:
-        async with generation:
+        async with source:
             yield
     finally:
         watcher.cancel()
@@ -126,8 +145,8 @@ def whole_stream(frames: Iterable[bytes]) -> Response:
 class EventStreamResponse(Response):
     """Writes frames as they come. The head is sent with the first, so until then an error can be another answer."""
 
-    def __init__(self, generation: Generation, frames: AsyncGenerator[bytes]) -> None:
-        self._generation = generation
+    def __init__(self, source: Source, frames: AsyncGenerator[bytes]) -> None:
+        self._source = source
         self._frames = frames
         self.background = None
         self.status_code = 200
@@ -141,7 +160,7 @@ class EventStreamResponse(Response):
             ClientGoneError: the client left.
         """
         has_begun = False
-        async with cancelled_on_disconnect(self._generation, receive), contextlib.aclosing(self._frames) as frames:
+        async with cancelled_on_disconnect(self._source, receive), contextlib.aclosing(self._frames) as frames:
             async for frame in frames:
                 if not has_begun:
                     await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

