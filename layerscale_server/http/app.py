@@ -16,6 +16,7 @@ from layerscale_server.http.routes import (
     flash,
     generate,
     health,
+    messages,
     models,
     sessions,
     streams,
@@ -33,7 +34,19 @@ def create_app(server: ServerState) -> FastAPI:
     app.add_middleware(RequestScope, metrics=server.metrics)
     install_error_handlers(app)
     guarded = APIRouter(dependencies=[Depends(require_key)])
-    for routes in (models, chat, completions, tokenize, sessions, durability, generate, streams, flash, events):
+    for routes in (
+        models,
+        chat,
+        completions,
+        messages,
+        tokenize,
+        sessions,
+        durability,
+        generate,
+        streams,
+        flash,
+        events,
+    ):
         guarded.include_router(routes.router)
     app.include_router(health.router)
     app.include_router(guarded)

@@ -17,6 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from layerscale_server.http.anthropic_errors import is_anthropic_path, translated
 from layerscale_server.http.errors import error_body
 from layerscale_server.limits import Limits
 
@@ -161,7 +162,10 @@ class EdgeProtocol(HttpToolsProtocol):
                 return
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        body = json.dumps(error_body(message, "invalid_request_error")).encode()
+        error = error_body(message, "invalid_request_error")
+        if is_anthropic_path((self.url or b"").decode("latin-1")):
+            error = translated(error, status)
+        body = json.dumps(error).encode()
         head = (
             f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"

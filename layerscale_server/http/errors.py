@@ -1,4 +1,4 @@
-"""Every error's way to the client: one table from exceptions to status, type and code, and one envelope."""
+"""Every error's way to the client: one table from exceptions to status, type and code, and OpenAI's envelope."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from layerscale_server.errors import (
     ModelLoadingError,
     RequestTooLargeError,
 )
+from layerscale_server.http.anthropic_errors import is_anthropic_path, translated
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +85,16 @@ def error_body(message: str, kind: str, *, param: str | None = None, code: str |
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def error_response(error: Exception, request_id: str) -> Response:
-    """The whole answer to a request that ends with an error."""
+def anthropic_envelope(error: Exception, request_id: str) -> dict[str, Any]:
+    """The JSON body that tells one of Anthropic's clients."""
+    return translated(envelope(error, request_id), kind_of(error).status, request_id)
+
+
+def error_response(error: Exception, request_id: str, path: str) -> Response:
+    """The whole answer to a request that ends with an error; ``path`` is where it was sent."""
+    body = (anthropic_envelope if is_anthropic_path(path) else envelope)(error, request_id)
     headers = {"retry-after": str(error.retry_after_s)} if isinstance(error, QueueFullError) else None
-    return JSONResponse(envelope(error, request_id), kind_of(error).status, headers)
+    return JSONResponse(body, kind_of(error).status, headers)
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -97,13 +104,16 @@ def install_error_handlers(app: FastAPI) -> None:
     """
 
     async def on_request_error(connection: HTTPConnection, error: Exception) -> Response:
-        return error_response(error, connection.state.request_id)
+        return error_response(error, connection.state.request_id, connection.scope["path"])
 
-    async def on_http_error(_connection: HTTPConnection, error: Exception) -> Response:
+    async def on_http_error(connection: HTTPConnection, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         kind = _HTTP_TYPES.get(error.status_code, "invalid_request_error")
         message = {404: "no such route", 405: "this route does not have that method"}.get(error.status_code)
-        return JSONResponse(error_body(message or error.detail, kind), error.status_code, error.headers)
+        body = error_body(message or error.detail, kind)
+        if is_anthropic_path(connection.scope["path"]):
+            body = translated(body, error.status_code, connection.state.request_id)
+        return JSONResponse(body, error.status_code, error.headers)
 
     async def no_such_route(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise HTTPException(404)  # Starlette's own would refuse an upgrade as forbidden

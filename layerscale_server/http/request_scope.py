@@ -64,7 +64,7 @@ class RequestScope:
         except Exception as error:
             logger.exception("a request failed unexpectedly")
             if exchange.status is None:
-                await error_response(error, exchange.request_id)(scope, receive, exchange.send)
+                await error_response(error, exchange.request_id, scope["path"])(scope, receive, exchange.send)
             elif exchange.status == _SWITCHING_PROTOCOLS:
                 await exchange.close_socket()
 

@@ -20,6 +20,7 @@ from layerscale_server.http.routes import (
     flash,
     generate,
     health,
+    messages,
     models,
     sessions,
     streams,
@@ -28,6 +29,7 @@ from layerscale_server.http.routes import (
 from layerscale_server.http.schemas.chat import ChatRequest
 from layerscale_server.http.schemas.completions import CompletionRequest
 from layerscale_server.http.schemas.generate import GenerateRequest
+from layerscale_server.http.schemas.messages import MessagesRequest
 from layerscale_server.http.schemas.sampling import SamplingFields
 from layerscale_server.http.schemas.sessions import (
     AppendRequest,
@@ -54,7 +56,20 @@ IDLE = EngineStats(
     healthy=True,
     last_progress=0.0,
 )
-ROUTES = (health, models, chat, completions, tokenize, sessions, durability, generate, streams, flash, events)
+ROUTES = (
+    health,
+    models,
+    chat,
+    completions,
+    messages,
+    tokenize,
+    sessions,
+    durability,
+    generate,
+    streams,
+    flash,
+    events,
+)
 
 
 class NoSessions:
@@ -109,6 +124,7 @@ def _as_json(value: object) -> str:
         ("Sampling", actual_fields(SamplingFields)),
         ("Chat completions", actual_fields(ChatRequest, without=SamplingFields)),
         ("Completions", actual_fields(CompletionRequest, without=SamplingFields)),
+        ("Messages", actual_fields(MessagesRequest, without=SamplingFields)),
         ("Sessions", actual_fields(NewSessionRequest) | actual_fields(AppendRequest)),
         ("Saved sessions", actual_fields(RestoreRequest)),
         ("Generate", actual_fields(GenerateRequest, without=SamplingFields)),

@@ -59,7 +59,10 @@ Result = TypeVar("Result")
 
 
 class FakeTemplate:
-    """Renders a conversation as ``role:content;`` after the text of BOS; refuses one that says "refuse me"."""
+    """Renders a conversation as ``role:content;`` after the text of BOS; refuses one that says "refuse me".
+
+    A call of a tool is ``[name arguments]`` after the content.
+    """
 
     def render(
         self, messages: Sequence[dict[str, Any]], tools: object = None, add_generation_prompt: bool = True
@@ -67,8 +70,13 @@ class FakeTemplate:
         assert tools is None
         if any(message["content"] == "refuse me" for message in messages):
             raise InvalidRequestError("the chat template refuses this conversation", param="messages")
-        text = "".join(f"{message['role']}:{message['content']};" for message in messages)
+        text = "".join(f"{message['role']}:{message['content']}{self._calls(message)};" for message in messages)
         return f"<bos>{text}" + ("assistant:" if add_generation_prompt else "")
+
+    @staticmethod
+    def _calls(message: dict[str, Any]) -> str:
+        calls = [call["function"] for call in message.get("tool_calls", ())]
+        return "".join(f"[{call['name']} {json.dumps(call['arguments'])}]" for call in calls)
 
 
 @dataclass
