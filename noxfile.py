@@ -19,6 +19,7 @@ PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 MODELS = Path(".cache", "models").absolute()
 MODEL = MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf"
 SECOND_MODEL = MODELS / "gemma-3-270m-Q4_K_M.gguf"
+BARS = Path(".cache", "bars", "GOOG.csv").absolute()
 DRAIN_LIMIT_S = 30
 WORKERS = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadgroup")
 """Test processes; tests that share something costly name a group and stay in one of them."""
@@ -26,12 +27,12 @@ WORKERS = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadgroup")
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Serve the small real model, ask it something, and keep serving until Ctrl-C (``-- --once``: only ask)."""
+    """Replay real market data into a session and ask about it, until Ctrl-C (``-- --once``: sixty bars)."""
     session.install(".[demo]")
     fetch_model(session)
-    session.run(
-        "python", "examples/demo/demo.py", "--model", str(MODEL), *session.posargs, interrupt_timeout=DRAIN_LIMIT_S
-    )
+    fetch_bars(session)
+    files = ("--model", str(MODEL), "--bars", str(BARS))
+    session.run("python", "examples/demo/demo.py", *files, *session.posargs, interrupt_timeout=DRAIN_LIMIT_S)
 
 
 @nox.session
@@ -43,7 +44,7 @@ def tests(session: nox.Session) -> None:
         check_types(session)
         build_docs(session)
     fetch_model(session)
-    session.run("python", "examples/demo/fetch_model.py", str(SECOND_MODEL), "--model", "gemma3")
+    session.run("python", "examples/demo/fetch.py", "gemma3", str(SECOND_MODEL))
     models = {"LAYERSCALE_TEST_MODEL": str(MODEL), "LAYERSCALE_TEST_GEMMA": str(SECOND_MODEL)}
     session.run("pytest", *WORKERS, *session.posargs, env=models)
 
@@ -84,6 +85,24 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/compare_llama_cpp.py", "--model", str(MODEL), *session.posargs)
 
 
+@nox.session
+def bench_streaming(session: nox.Session) -> None:
+    """Questions about bars that keep coming, with and without a session (``-- ARGS`` go to the script)."""
+    session.install(".[bench]")
+    fetch_model(session)
+    fetch_bars(session)
+    files = ("--model", str(MODEL), "--bars", str(BARS))
+    session.run("python", "benchmarks/streaming_queries.py", *files, *session.posargs)
+
+
+@nox.session
+def load(session: nox.Session) -> None:
+    """Sixty-four sessions under a stream of pushes for two minutes (``-- ARGS`` go to the script)."""
+    session.install(".[bench]")
+    fetch_model(session)
+    session.run("python", "benchmarks/session_load.py", "--model", str(MODEL), *session.posargs)
+
+
 def requirements(*extras: str) -> list[str]:
     """What the project's extras name, for sessions that need no compiled package."""
     return [requirement for extra in extras for requirement in PROJECT["optional-dependencies"][extra]]
@@ -91,7 +110,12 @@ def requirements(*extras: str) -> list[str]:
 
 def fetch_model(session: nox.Session) -> None:
     """Bring the small real model into the cache, once."""
-    session.run("python", "examples/demo/fetch_model.py", str(MODEL))
+    session.run("python", "examples/demo/fetch.py", "model", str(MODEL))
+
+
+def fetch_bars(session: nox.Session) -> None:
+    """Bring the real market data into the cache, once."""
+    session.run("python", "examples/demo/fetch.py", "bars", str(BARS))
 
 
 def check_lint(session: nox.Session) -> None:

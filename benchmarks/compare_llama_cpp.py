@@ -39,7 +39,7 @@ def main() -> None:
     print("looking for llama.cpp's best settings", flush=True)
     setups = find_best_setups(model_path, prompts)
     with LlamaCppPeer(setups[FIGURES[0]]) as peer:
-        setting = _describe_run(arguments) | {
+        setting = describe_run(arguments) | {
             "llama.cpp": f"xllamacpp {peer.version}",
             "llama.cpp system": peer.system_info,
         }
@@ -80,7 +80,8 @@ def _server_flags(arguments: argparse.Namespace) -> list[str]:
     return flags if arguments.backend is None else [*flags, "--backend", arguments.backend]
 
 
-def _describe_run(arguments: argparse.Namespace) -> dict[str, Any]:
+def describe_run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Date, model, versions and machine."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "model": arguments.model.name,

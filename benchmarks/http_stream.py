@@ -1,4 +1,4 @@
-"""A streamed ``/v1/completions`` request, timed at the client. Both engines serve it."""
+"""Streamed requests, timed at the client."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import contextlib
 import http.client
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 TIMEOUT_S = 300
@@ -27,12 +28,24 @@ class StreamTimes:
 
 
 def stream_completion(address: str, prompt_ids: Sequence[int], max_tokens: int) -> StreamTimes:
-    """Continue greedily by exactly ``max_tokens`` tokens (at least 2).
+    """Continue greedily by exactly ``max_tokens`` tokens (at least 2), on ``/v1/completions``. Both engines serve it.
 
     Args:
         address: the server's URL.
     """
-    body = {
+    times, num_tokens = [], 0
+    for seconds, chunk in post_stream(address, "/v1/completions", completion_body(prompt_ids, max_tokens)):
+        if any(choice["text"] for choice in chunk["choices"]):
+            times.append(seconds)
+        if chunk.get("usage"):
+            num_tokens = chunk["usage"]["completion_tokens"]
+    assert num_tokens == max_tokens, "the answer has another length than asked for"
+    return StreamTimes(times[0], (times[-1] - times[0]) / (num_tokens - 1))
+
+
+def completion_body(prompt_ids: Sequence[int], max_tokens: int) -> dict[str, Any]:
+    """The body of a greedy, streamed ``/v1/completions`` that ends with ``max_tokens`` tokens and their usage."""
+    return {
         "prompt": list(prompt_ids),
         "max_tokens": max_tokens,
         "temperature": 0,
@@ -40,21 +53,17 @@ def stream_completion(address: str, prompt_ids: Sequence[int], max_tokens: int) 
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+
+
+def post_stream(address: str, path: str, body: Mapping[str, object]) -> Iterator[tuple[float, dict[str, Any]]]:
+    """The events of a streamed answer, each with the seconds from sending the request to receiving it."""
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=TIMEOUT_S)
     with contextlib.closing(connection):
         started = time.perf_counter()
-        connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
         response = connection.getresponse()
         if response.status != http.client.OK:
-            raise RuntimeError(f"{address} answered {response.status}: {response.read()[:500]!r}")
-        times, num_tokens = [], 0
+            raise RuntimeError(f"{address}{path} answered {response.status}: {response.read()[:500]!r}")
         for line in response:
-            if not line.startswith(b"data: {"):
-                continue
-            now, chunk = time.perf_counter(), json.loads(line[len(b"data: ") :])
-            if any(choice["text"] for choice in chunk["choices"]):
-                times.append(now)
-            if chunk.get("usage"):
-                num_tokens = chunk["usage"]["completion_tokens"]
-    assert num_tokens == max_tokens, "the answer has another length than asked for"
-    return StreamTimes(times[0] - started, (times[-1] - times[0]) / (num_tokens - 1))
+            if line.startswith(b"data: {"):
+                yield time.perf_counter() - started, json.loads(line[len(b"data: ") :])

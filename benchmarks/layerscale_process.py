@@ -59,6 +59,12 @@ class LayerScaleProcess:
         """Memory resident now."""
         return int(psutil.Process(self._process.pid).memory_info().rss)
 
+    @property
+    def cpu_s(self) -> float:
+        """Processor time that the process has taken so far."""
+        times = psutil.Process(self._process.pid).cpu_times()
+        return float(times.user + times.system)
+
     def description(self) -> dict[str, Any]:
         """The server block of ``/v1/models``."""
         return dict(json.loads(self._get("/v1/models")[1])["server"])

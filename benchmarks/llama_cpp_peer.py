@@ -22,6 +22,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+import psutil
+
 START_TIMEOUT_S = 120
 REQUEST_TIMEOUT_S = 300
 
@@ -33,6 +35,8 @@ class PeerOptions:
     Attributes:
         flash_attention: "auto" (its default, which is on for CPUs), "enabled" or "disabled".
         micro_batch_len: prompt tokens computed at once (its ``n_ubatch``).
+        reused_chunk_len: shortest chunk of a cached prompt that is shifted to where it stands now, when what was before
+            it has changed (its ``n_cache_reuse``); 0 = none.
     """
 
     model_path: Path
@@ -40,6 +44,7 @@ class PeerOptions:
     num_threads: int = 2
     flash_attention: str = "auto"
     micro_batch_len: int = 512
+    reused_chunk_len: int = 0
 
     def __str__(self) -> str:
         return f"threads: {self.num_threads}, flash attention: {self.flash_attention}"
@@ -107,6 +112,12 @@ class LlamaCppPeer:
     ) -> None:
         self.close()
 
+    @property
+    def cpu_s(self) -> float:
+        """Processor time that the process has taken so far."""
+        times = psutil.Process(self._process.pid).cpu_times()
+        return float(times.user + times.system)
+
     def close(self) -> None:
         """End the process. Idempotent."""
         self._process.kill()
@@ -160,11 +171,13 @@ class LlamaCppPeer:
         return dict(json.loads(content))
 
 
-def serve(model_path: str, context_len: str, num_threads: str, flash_attention: str, micro_batch_len: str) -> None:
+def serve(*fields: str) -> None:
     """The peer's process: start, say where it listens in one line of JSON, stay until the parent is gone.
 
-    The arguments are the fields of ``PeerOptions``.
+    Args:
+        fields: of ``PeerOptions``, in order.
     """
+    model_path, context_len, num_threads, flash_attention, micro_batch_len, reused_chunk_len = fields
     import xllamacpp  # noqa: PLC0415 (100 MB that the client's process does without)
 
     params = xllamacpp.CommonParams()
@@ -172,6 +185,7 @@ def serve(model_path: str, context_len: str, num_threads: str, flash_attention: 
     params.n_ctx = int(context_len)
     params.n_parallel = 1
     params.n_ubatch = int(micro_batch_len)
+    params.n_cache_reuse = int(reused_chunk_len)
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = int(num_threads)
     params.flash_attn_type = getattr(
         xllamacpp.llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{flash_attention.upper()}"

@@ -17,6 +17,8 @@
         ├── NotFoundError            no such session, flash query or model
         ├── ConflictError            it exists already
         ├── MaxSessionsError         all sessions that memory is reserved for exist
+        ├── SavedStateError          what was saved of a session cannot be used
+        ├── StateNotSavedError       a session could not be written to disk
         ├── QueueFullError           too much is waiting; try again later
         ├── NoBurstSlotsError        the pool is too small for this request, ever
         ├── ShuttingDownError        the server is loading or draining
@@ -150,6 +152,18 @@ class MaxSessionsError(RequestError):
 
     def __init__(self, max_sessions: int) -> None:
         super().__init__(f"all {max_sessions} sessions exist; delete one, or start the server with more --sessions")
+
+
+class SavedStateError(RequestError):
+    """What was saved of a session cannot be used: damaged, of another model, or not to be trusted."""
+
+    code = "saved_state_refused"
+
+
+class StateNotSavedError(RequestError):
+    """A session could not be written to disk; what was saved of it before is kept."""
+
+    code = "state_not_saved"
 
 
 class QueueFullError(RequestError):

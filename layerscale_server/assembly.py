@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from layerscale_core.chat_template import ChatTemplate
 from layerscale_core.engine import Engine, EngineLimits
 from layerscale_core.forward import make_executor
 from layerscale_core.plugins import PluginRegistry
-from layerscale_core.sessions import SessionLimits, Sessions
+from layerscale_core.sessions import Fingerprint, SavedSessions, SessionLimits, Sessions, StateDirectory
 from layerscale_core.specs import BackendOptions, Executor, KVPool, ModelFile, Tier, Tokenizer
+from layerscale_core.tokenizers.fingerprint import tokenizer_fingerprint
 from layerscale_server.generation import AsyncEngine
 from layerscale_server.hub import resolve_model
 from layerscale_server.logging import AS_TABLE, get_logger
@@ -36,12 +38,25 @@ class Assembly:
     file: ModelFile
 
     def close(self) -> None:
-        """End the engine and free the device, unless a step hangs there: then the end of the process frees it."""
+        """End the engine, save the sessions and free the device.
+
+        Where a step hangs nothing can be read from the device any more, and the end of the process frees it.
+        """
         self.sessions.stop()
         self.engine.stop()
-        if not self.engine.stats().has_work:
+        stats = self.engine.stats()
+        if not stats.has_work:
+            if self.model.saved is not None:
+                self._save(self.model.saved, is_sound=stats.healthy)
             self.executor.close()
             self.file.close()
+
+    def _save(self, saved: SavedSessions, *, is_sound: bool) -> None:
+        if is_sound:
+            saved.save_all()
+        else:
+            logger.error("the engine failed: sessions are not saved, and those that were stay as they were")
+        saved.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +77,11 @@ class Assembler:
         for notice in notices(self.settings, self.tier):
             logger.warning(notice)
         chosen = self.registry.choose_backend(self.settings.backend)
-        resolved = resolve_model(self.settings.model, progress=self.settings.log_format == "text")
         with contextlib.ExitStack() as undo:
+            directory = StateDirectory(Path(self.settings.state_dir)) if self.settings.state_dir else None
+            if directory is not None:
+                undo.callback(directory.close)
+            resolved = resolve_model(self.settings.model, progress=self.settings.log_format == "text")
             file = self.registry.open_model(resolved.path)
             undo.callback(file.close)
             tokenizer = file.make_tokenizer()
@@ -80,6 +98,10 @@ class Assembler:
             pool = self.registry.make_kv_pool(start.memory.layout)
             engine = self._make_engine(start, executor, tokenizer, pool)
             sessions = self._make_sessions(start, engine, executor, tokenizer, pool)
+            saved = None
+            if directory is not None:
+                saved = _make_saved(directory, sessions, executor, file, tokenizer)
+                saved.restore_all()
             undo.pop_all()
         engine.start()
         sessions.start()
@@ -95,6 +117,7 @@ class Assembler:
             devices=device.infos,
             max_tokens_per_step=start.limits.max_tokens,
             created=int(time.time()),
+            saved=saved,
         )
         return Assembly(model, engine, sessions, executor, file)
 
@@ -130,12 +153,20 @@ class Assembler:
             max_sessions=start.memory.request.num_sessions,
             max_context_len=start.memory.context_len,
             ring_capacity=self.settings.limits.ring_entries,
+            max_waiting=self.settings.limits.waiting_requests,
             batch_tokens=start.limits.max_tokens,
         )
         stream_types = self.registry.stream_types()
         sessions = Sessions(engine, executor, pool, tokenizer, stream_types=stream_types, limits=limits)
         self.metrics.watch_sessions(sessions)
         return sessions
+
+
+def _make_saved(
+    directory: StateDirectory, sessions: Sessions, executor: Executor, file: ModelFile, tokenizer: Tokenizer
+) -> SavedSessions:
+    fingerprint = Fingerprint(file.fingerprint, tokenizer_fingerprint(tokenizer), executor.kv_fingerprint)
+    return SavedSessions(sessions, executor, directory, fingerprint, vocab_size=file.spec.vocab_size)
 
 
 def _log_plan(start: StartPlan) -> None:

@@ -8,6 +8,7 @@
     ├── ShuttingDownError
     │   └── ModelLoadingError        the model is not loaded yet
     ├── AuthenticationError          no valid key came with the request
+    ├── ForeignOriginError           a page of another site asks for a WebSocket
     ├── LicenseExpiredError          the server's licence ended while it ran
     └── SlowReaderError              the client leaves its events unread
     ClientGoneError                  nobody is there to be answered
@@ -20,6 +21,13 @@ from layerscale_core.errors import InvalidRequestError, RequestError, ShuttingDo
 
 class AuthenticationError(RequestError):
     """No valid key came with the request."""
+
+
+class ForeignOriginError(RequestError):
+    """A page of another site asks for a WebSocket."""
+
+    def __init__(self) -> None:
+        super().__init__("a WebSocket may be opened by no page of another origin than this host")
 
 
 class LicenseExpiredError(RequestError):

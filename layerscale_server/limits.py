@@ -15,11 +15,14 @@ class Limits:
 
     head_bytes: int = row(16 << 10, kind=int, minimum=1024, help="bytes of a request's head")
     head_fields: int = row(64, kind=int, minimum=8, help="header fields of a request")
-    body_bytes: int = row(16 * _MIB, kind=int, minimum=1024, help="bytes of a request's body")
+    body_bytes: int = row(16 * _MIB, kind=int, minimum=1024, help="bytes of a request's body or of a WebSocket message")
     header_deadline_s: float = row(10.0, kind=float, minimum=0.1, help="seconds to send a request's head")
     body_deadline_s: float = row(30.0, kind=float, minimum=0.1, help="seconds to send a request's body")
     write_deadline_s: float = row(10.0, kind=float, minimum=0.1, help="seconds a client may leave its answer unread")
     heartbeat_s: float = row(10.0, kind=float, minimum=0.1, help="seconds of silence before a stream sends a comment")
+    event_heartbeat_s: float = row(
+        15.0, kind=float, minimum=0.1, help="seconds between signs of life to a session's subscribers"
+    )
     bearer_bytes: int = row(1024, kind=int, minimum=16, help="bytes of a bearer token")
     json_depth: int = row(64, kind=int, minimum=8, maximum=512, help="levels of nesting in a JSON body")
     json_keys: int = row(4096, kind=int, minimum=64, help="keys of one JSON object")
@@ -31,7 +34,7 @@ class Limits:
     stops: int = row(16, kind=int, minimum=1, help="stop texts of a request")
     stop_bytes: int = row(256, kind=int, minimum=1, help="bytes of a stop text")
     stop_token_ids: int = row(256, kind=int, minimum=1, help="stop token ids of a request")
-    waiting_requests: int = row(1024, kind=int, minimum=1, help="requests that wait for a place in the batch")
+    waiting_requests: int = row(1024, kind=int, minimum=1, help="requests that wait for the batch, or in one session")
     waiting_contexts: int = row(16, kind=int, minimum=1, help="waiting prompt tokens, in context windows")
     stream_events: int = row(4096, kind=int, minimum=16, help="events held for a client that does not read")
     window_entries: int = row(10_000, kind=int, minimum=1, help="entries of one session's window")

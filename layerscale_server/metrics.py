@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
@@ -49,6 +49,11 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        self._subscribers = Gauge(
+            "layerscale_event_subscribers",
+            "Listeners to the events of sessions.",
+            registry=self.registry,
+        )
         self._queue = self._histogram("queue_seconds", "Submission to admission.", _TTFT_BUCKETS)
         self._ttft = self._histogram("time_to_first_token_seconds", "Submission to the first token.", _TTFT_BUCKETS)
         self._tpot = self._histogram(
@@ -64,6 +69,10 @@ class Metrics:
     def watch_engine(self, stats: Callable[[], EngineStats], page_size: int) -> None:
         """Add the engine's gauges and counters, read when somebody asks for the metrics."""
         self.registry.register(_EngineCollector(stats, page_size))
+
+    def watch_subscribers(self, count: Callable[[], int]) -> None:
+        """Read the number of subscribers here when somebody asks for the metrics."""
+        self._subscribers.set_function(count)
 
     def watch_sessions(self, sessions: Sessions) -> None:
         """Add the sessions' gauges and counters, likewise."""

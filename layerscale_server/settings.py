@@ -72,6 +72,12 @@ class Settings:
         maximum=10_000,
         help="persistent sessions to reserve memory for; 0 = none",
     )
+    state_dir: str | None = row(
+        None,
+        kind=str,
+        metavar="DIR",
+        help="where sessions are saved at a graceful stop and restored from at start; without it they end there",
+    )
     backend: str | None = row(
         None, kind=str, metavar="NAME", help="compute backend; without it the one that scores highest here"
     )

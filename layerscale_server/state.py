@@ -10,12 +10,13 @@ from layerscale_core.chat_template import ChatTemplate
 from layerscale_core.errors import ShuttingDownError
 from layerscale_core.memory_plan import MemoryPlan
 from layerscale_core.models import ModelSpec
-from layerscale_core.sessions import Sessions
+from layerscale_core.sessions import SavedSessions, Sessions
 from layerscale_core.specs import FREE_TIER, DeviceInfo, License, Tier, Tokenizer
 from layerscale_server.errors import LicenseExpiredError, ModelLoadingError
 from layerscale_server.generation import AsyncEngine
 from layerscale_server.metrics import Metrics
 from layerscale_server.settings import Settings
+from layerscale_server.subscriptions import Subscriptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class LoadedModel:
         chat_template: None: the model has none, and no chat.
         max_tokens_per_step: its engine's token budget.
         created: Unix seconds at which it was loaded.
+        saved: its sessions on disk; None without a state directory.
     """
 
     model_id: str
@@ -41,6 +43,7 @@ class LoadedModel:
     devices: tuple[DeviceInfo, ...]
     max_tokens_per_step: int
     created: int
+    saved: SavedSessions | None = None
 
 
 def digest_of(key: bytes) -> bytes:
@@ -57,6 +60,7 @@ class ServerState:
         key_digest: SHA-256 of the key, which authenticates clients. The key itself is kept nowhere.
         model: None until it is loaded.
         is_draining: running requests finish, nothing new is taken.
+        subscriptions: to the events of all sessions.
     """
 
     settings: Settings
@@ -65,6 +69,10 @@ class ServerState:
     key_digest: bytes = field(default=b"", repr=False)
     model: LoadedModel | None = None
     is_draining: bool = False
+    subscriptions: Subscriptions = field(default_factory=Subscriptions)
+
+    def __post_init__(self) -> None:
+        self.metrics.watch_subscribers(self.subscriptions.__len__)
 
     @property
     def tier(self) -> Tier:

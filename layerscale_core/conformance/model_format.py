@@ -99,6 +99,20 @@ class ModelFormatContract:
         sizes = [path.stat().st_size for path in (model_path, *model_path.glob("*")) if path.is_file()]
         assert max(sizes) <= model.size_bytes <= sum(sizes)
 
+    def test_a_copy_has_the_fingerprint_and_other_weights_another(
+        self, model_format: ModelFormat, model: ModelFile, model_path: Path, tmp_path: Path
+    ) -> None:
+        """``fingerprint``: of what the file holds, wherever it lies."""
+        for name, flipped_bits, is_equal in (("copy", 0, True), ("other", 1, False)):
+            (tmp_path / name).mkdir()
+            copy, largest_file = _copy(model_path, tmp_path / name)
+            content = bytearray(largest_file.read_bytes())
+            content[-2048:] = bytes(byte ^ flipped_bits for byte in content[-2048:])
+            largest_file.write_bytes(content)
+            other = model_format.open(copy)
+            assert (other.fingerprint == model.fingerprint) == is_equal
+            other.close()
+
     def test_closing_twice_does_nothing(self, model: ModelFile) -> None:
         """``close``: idempotent."""
         model.close()
@@ -156,16 +170,20 @@ class ModelFormatContract:
 
 
 def _shortened(model_path: Path, folder: Path, length: Callable[[int], int]) -> Path:
-    """A copy of a model in another folder, of its file only the first bytes.
+    """A copy of a model in another folder, of its largest file only the first bytes.
 
     Args:
         length: how many, from how many there are.
     """
-    copy = folder / model_path.name
-    if model_path.is_dir():
-        shutil.copytree(model_path, copy)
-        cut = max(copy.iterdir(), key=lambda path: path.stat().st_size)
-    else:
-        cut = Path(shutil.copyfile(model_path, copy))
-    os.truncate(cut, length(cut.stat().st_size))
+    copy, largest_file = _copy(model_path, folder)
+    os.truncate(largest_file, length(largest_file.stat().st_size))
     return copy
+
+
+def _copy(model_path: Path, folder: Path) -> tuple[Path, Path]:
+    """A copy of a model in another folder, and its largest file."""
+    copy = folder / model_path.name
+    if not model_path.is_dir():
+        return copy, Path(shutil.copyfile(model_path, copy))
+    shutil.copytree(model_path, copy)
+    return copy, max(copy.iterdir(), key=lambda path: path.stat().st_size)

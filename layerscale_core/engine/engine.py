@@ -164,7 +164,7 @@ class Engine:
             Whether everything finished in time; the rest ended with ``ShuttingDownError``.
         """
         self._intake.close()
-        finished = self._intake.wait_until_empty(timeout_s)
+        finished = self._wait_until_idle(time.monotonic() + timeout_s)
         self.stop()
         return finished
 
@@ -232,6 +232,20 @@ class Engine:
             self._end_all()
         except BaseException:
             self._break_down()
+
+    def _wait_until_idle(self, deadline: float) -> bool:
+        """Wait until nothing is live and no end has begun anything else: a session's next question, say."""
+        while self._intake.wait_until_empty(max(0.0, deadline - time.monotonic())):
+            has_passed = threading.Event()
+            try:
+                self._intake.post(has_passed.set)
+            except ShuttingDownError:
+                return True
+            if not has_passed.wait(max(0.0, deadline - time.monotonic())):
+                return False
+            if self._intake.wait_until_empty(0.0):
+                return True
+        return False
 
     def _call_posted(self) -> None:
         for call in self._intake.take_posted():

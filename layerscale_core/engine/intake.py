@@ -8,6 +8,7 @@ from collections.abc import Callable
 from layerscale_core.engine.sequence import LiveSequence
 from layerscale_core.engine.waiting_queue import WaitingQueue
 from layerscale_core.errors import InvalidRequestError, ShuttingDownError
+from layerscale_core.specs.scheduler import Priority
 
 
 class Intake:
@@ -121,12 +122,15 @@ class Intake:
     def accept_resident(self, sequence: LiveSequence) -> None:
         """Make a session's sequence live; it does not queue.
 
+        What a client was promised still begins after ``close``, work in the background does not.
+
         Raises:
-            ShuttingDownError: nothing is accepted any more.
+            ShuttingDownError: nothing of its kind begins any more.
             InvalidRequestError: its id is in use.
         """
         with self._changed:
-            if not self._is_accepting:
+            is_promised = sequence.priority is Priority.INTERACTIVE
+            if self._is_stopping or not (self._is_accepting or is_promised):
                 raise ShuttingDownError("the server is shutting down and accepts no work")
             self._enlist(sequence)
 

@@ -210,9 +210,11 @@ class PagedKVPool:
         return slots
 
     def drop_front(self, table: PageTable, num_tokens: int) -> None:
-        """Make a sequence's oldest tokens invalid; at least one stays. Pages that hold no other are given back."""
+        """Make a sequence's oldest tokens invalid; of one that is not reserved at least one stays."""
         table = self._own(table)
-        assert 0 <= num_tokens <= table.num_tokens - (table.num_sealed == 0), "drops its newest token"
+        num_sealed = sum(page.stop - page.start for page in table.pages[: table.num_sealed])
+        num_kept = num_sealed if table.reservation is not None else 1
+        assert 0 <= num_tokens <= table.num_tokens - num_kept, "drops more than may go"
         table.num_tokens -= num_tokens
         table.is_whole &= num_tokens == 0
         first = stop = table.num_sealed

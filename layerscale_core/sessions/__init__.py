@@ -1,5 +1,6 @@
 """Sessions: contexts that stay in the KV cache, streams that are computed as they arrive, questions answered ahead."""
 
+from layerscale_core.sessions.durability import Capture, SavedSessions
 from layerscale_core.sessions.events import Connected, DataUpdated, FlashReady, SessionClosed, SessionEvent, Subscriber
 from layerscale_core.sessions.flash import (
     DEFAULT_ANSWER_TOKENS,
@@ -9,8 +10,10 @@ from layerscale_core.sessions.flash import (
     FlashQuery,
 )
 from layerscale_core.sessions.prompts import ChatPrompt, NoPrompt, Prompt, TextPrompt
+from layerscale_core.sessions.saved_state import Fingerprint
 from layerscale_core.sessions.session import Session
 from layerscale_core.sessions.sessions import NewFlashQuery, NewSession, SessionLimits, Sessions
+from layerscale_core.sessions.state_directory import StateDirectory
 from layerscale_core.sessions.stream import COALESCING_S, Entry, PushAck, StreamCounts, StreamTotals
 from layerscale_core.sessions.turns import Turn, TurnFinished
 from layerscale_core.sessions.view import SessionView
@@ -20,10 +23,12 @@ __all__ = [
     "DEFAULT_ANSWER_TOKENS",
     "MAX_ANSWER_TOKENS",
     "MAX_QUERIES",
+    "Capture",
     "ChatPrompt",
     "Connected",
     "DataUpdated",
     "Entry",
+    "Fingerprint",
     "FlashAnswer",
     "FlashQuery",
     "FlashReady",
@@ -32,12 +37,14 @@ __all__ = [
     "NoPrompt",
     "Prompt",
     "PushAck",
+    "SavedSessions",
     "Session",
     "SessionClosed",
     "SessionEvent",
     "SessionLimits",
     "SessionView",
     "Sessions",
+    "StateDirectory",
     "StreamCounts",
     "StreamTotals",
     "Subscriber",

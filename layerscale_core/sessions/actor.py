@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from layerscale_core.engine.request import Event, Failed, TerminalEvent
-from layerscale_core.errors import NotFoundError, RequestError
+from layerscale_core.errors import NotFoundError, QueueFullError, RequestError
 from layerscale_core.sessions.calls import Call
 from layerscale_core.sessions.evaluation import FlashEvaluations
 from layerscale_core.sessions.events import SessionClosed
@@ -80,6 +80,9 @@ class SessionActor:
         if self.is_closed:
             operation.fail(session_not_found())
             return
+        if len(self._operations) >= self._parts.max_waiting:
+            operation.fail(QueueFullError("too many requests are waiting in this session"))
+            return
         self._operations.append(operation)
         self.last_used_at = self._parts.now()
         self.prefill.retry()
@@ -117,7 +120,8 @@ class SessionActor:
         is_quiet = not self._operations and self._parts.ring.counts.is_settled
         self.evaluations.start_due(self.ingestion.data_version, is_quiet=is_quiet)
         is_overdue = self._num_turns_before_batch >= _MAX_TURNS_BEFORE_BATCH
-        if self.ingestion.has_batch and (is_overdue or not self._operations):
+        takes_batch = self.ingestion.has_batch and not self.evaluations.must_finish
+        if takes_batch and (is_overdue or not self._operations):
             self._num_turns_before_batch = 0
             self.ingestion.start()
         elif self._operations:
@@ -129,7 +133,9 @@ class SessionActor:
         return True
 
     def _start_operation(self, operation: Turn | Call[Any]) -> None:
-        if isinstance(operation, Turn):
+        if isinstance(operation, Turn) and self._context.lacks_prefix:
+            self.prefill.start(partial(self._prefix_failed, operation))
+        elif isinstance(operation, Turn):
             self._operations.popleft()
             self._start_turn(operation)
         elif operation.needs_prefill and self._context.num_pending and not operation.is_over:
@@ -137,6 +143,11 @@ class SessionActor:
         else:
             self._operations.popleft()
             operation.run()
+
+    def _prefix_failed(self, turn: Turn, error: RequestError) -> None:
+        if self.prefill.has_given_up and turn in self._operations:
+            self._operations.remove(turn)
+            turn.fail(error)
 
     def _start_turn(self, turn: Turn) -> None:
         self._num_turns_before_batch += self.ingestion.has_batch

@@ -74,6 +74,16 @@ class SessionContext:
         return max(0, self.durable_end - self.num_computed)
 
     @property
+    def lacks_prefix(self) -> bool:
+        """Whether tokens before those of the window are pending: it was restored without its pages."""
+        return bool(self.window) and not self.takes_data
+
+    @property
+    def num_next(self) -> int:
+        """Pending tokens that follow each other without a gap: none of the window's before it begins a page."""
+        return self.data_begin - self.num_computed if self.lacks_prefix else self.num_pending
+
+    @property
     def has_data(self) -> bool:
         """Whether a batch of data was ever taken in."""
         return self.data_start is not None
@@ -117,7 +127,7 @@ class SessionContext:
             return
         self.truncate(num_kept)
         self.make_positions(len(token_ids))
-        if self.takes_data:
+        if self.takes_data or self.window:
             self._add_run(token_ids, is_entry=False)
         else:
             self._extend_prefix(token_ids)
@@ -149,8 +159,10 @@ class SessionContext:
         assert self.data_start is not None
         num_tokens = sum(self.window.popleft().num_tokens for _ in range(num_runs))
         num_computed = min(num_tokens, self.num_computed - self.data_start)
-        if num_computed > 0:
+        if 0 < num_computed < self.num_computed:
             self._pool.drop_front(self.table, num_computed)
+        elif num_computed > 0:  # there is no prefix, and nothing stays
+            self._pool.truncate(self.table, 0)
         del self.tokens[self.data_start : self.data_start + num_tokens]
         self.durable_end -= num_tokens
         self.gap = self.gap + num_tokens if self.num_computed > self.data_start else 0
@@ -169,16 +181,35 @@ class SessionContext:
             self.end_forks()
             self._close_gap()
 
+    def begin_page(self) -> None:
+        """Called before more is computed: the window begins on a page of its own."""
+        if self.window and self.num_computed == self.data_start:
+            self._pool.begin_page(self.table)
+
     def make_pages(self, num_tokens: int) -> None:
         """See that so many more tokens find their pages."""
         num_shared = 1  # the page written first may have to be copied
         if self.reservation.num_left < -(-num_tokens // self._pool.page_size) + num_shared:
             self.end_forks()
 
+    @property
+    def max_fork_len(self) -> int:
+        """Tokens that a fork of what is durable can grow to, if it is the only one."""
+        page_size = self._pool.page_size
+        num_pages = pages_of_session(self.context_len, page_size) - _num_pages(self.table, self.durable_end)
+        num_copied = 1  # the page that the fork begins to write in
+        return min(self.context_len - self.gap, self.durable_end + (num_pages - num_copied) * page_size)
+
     def fork(self, max_tokens: int) -> PageTable | None:
-        """A fork of what is durable that may grow to ``max_tokens``; None if there are too few pages."""
-        num_pages = -(-(max_tokens - self.durable_end) // self._pool.page_size) + 1
-        if self.reservation.num_left <= num_pages:  # one more for whoever writes first into a page that is shared
+        """A fork of what is durable that may grow to ``max_tokens``; None if there are too few pages.
+
+        A tail that stands in the way gives its pages up, and is computed again when somebody goes on from it.
+        """
+        num_copied = 1
+        num_pages = -(-(max_tokens - self.durable_end) // self._pool.page_size) + num_copied
+        if self.reservation.num_left < num_pages:
+            self.uncompute(self.durable_end)
+        if self.reservation.num_left < num_pages:
             return None
         return self._pool.fork(self.table, max_tokens, num_tokens=self.durable_end)
 
@@ -245,20 +276,17 @@ class SessionContext:
 
     def _add_run(self, token_ids: Sequence[int], *, is_entry: bool) -> None:
         assert self.durable_end == len(self.tokens), "there is a tail"
-        assert self.takes_data
-        if not self.window:
-            self._pool.begin_page(self.table)
+        assert self.takes_data or self.window
         self.tokens += token_ids
         self.durable_end = len(self.tokens)
         self.window.append(Run(len(token_ids), is_entry))
 
 
 def _num_pages(table: PageTable, num_tokens: int) -> int:
-    """How many of a table's pages hold its first tokens, which end with a page."""
+    """How many of a table's pages hold its first tokens."""
     num_pages = num_held = 0
     while num_held < num_tokens:
         page = table.pages[num_pages]
         num_held += page.stop - page.start
         num_pages += 1
-    assert num_held == num_tokens, "data does not begin with a page"
     return num_pages

@@ -57,8 +57,8 @@ class Evaluation:
 class FlashEvaluations:
     """Keeps a board's answers up to date, in batches, as far as there are pages. Thread: engine.
 
-    An evaluation is superseded when what is durable changes, though none of the same query twice in a row: under a
-    stream that never pauses answers are late, and yet they come.
+    An evaluation is superseded when what is durable changes, though none of the same query twice in a row: data waits
+    for the second one. Under a stream that never pauses answers are late, and yet they come.
 
     Args:
         when_ended: called when an evaluation has ended by itself.
@@ -77,6 +77,16 @@ class FlashEvaluations:
         self._superseded: set[int] = set()
         self._given_up: dict[int, int] = {}  # the revision at which a query could not be evaluated
         self._context.end_forks = self.end_all
+
+    @property
+    def num_running(self) -> int:
+        """Queries being answered."""
+        return len(self._running)
+
+    @property
+    def must_finish(self) -> bool:
+        """Whether one runs that data has to wait for."""
+        return any(not evaluation.may_be_superseded for evaluation in self._running.values())
 
     def start_due(self, data_version: int, *, is_quiet: bool) -> None:
         """Drop what is superseded; start every query without an answer to what is durable now, if it is time for it.
@@ -104,6 +114,7 @@ class FlashEvaluations:
     def end_all(self) -> None:
         """End every evaluation: their pages are needed, or the keys they share are about to change."""
         for query_id in list(self._running):
+            self._superseded.add(query_id)
             self.end(query_id)
 
     def _end_superseded(self) -> None:
@@ -121,7 +132,7 @@ class FlashEvaluations:
         """Fork what is durable and ask; returns whether there were pages for it."""
         context = self._context
         question_end = context.durable_end + len(query.token_ids)
-        max_tokens = min(query.max_tokens, context.context_len - context.gap - question_end)
+        max_tokens = min(query.max_tokens, context.max_fork_len - question_end)
         if max_tokens < 1:
             self._given_up[query.id] = context.revision
             logger.warning("session %s: flash query %d does not fit the context", self._parts.session_id, query.id)

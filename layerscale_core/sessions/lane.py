@@ -41,6 +41,7 @@ class ContextLane:
             InvalidRequestError: the id is in use.
         """
         assert self._sequence is None
+        self._context.begin_page()
         context, first = self._context, self._context.num_computed
         max_tokens = min(sampling.max_tokens, context.room)
         context.make_pages(num_tokens + max_tokens)

@@ -24,6 +24,7 @@ class SessionParts:
         separator: tokens of a line end.
         prefill_chunk: most tokens that background work computes before a question may go first.
         has_settled: told the session's id, on the engine thread, when its batch is done and the next may come.
+        max_waiting: requests that wait in the session.
         wall_clock: Unix seconds.
     """
 
@@ -39,6 +40,7 @@ class SessionParts:
     separator: tuple[int, ...]
     prefill_chunk: int
     has_settled: Callable[[str], None]
+    max_waiting: int = 1024
     wall_clock: Callable[[], float] = time.time
 
     def now(self) -> int:

@@ -51,7 +51,7 @@ class Prefill:
             when_failed: somebody waits for it, and is told if it fails.
         """
         priority = Priority.INGESTION if when_failed is None else Priority.INTERACTIVE
-        num_tokens = min(self._context.num_pending, self._chunk_len)
+        num_tokens = min(self._context.num_next, self._chunk_len)
         try:
             self._lane.run(self._request_id, num_tokens, NO_TOKENS, priority, partial(self._on_event, when_failed))
         except RequestError as error:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import secrets
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from layerscale_core.engine import Engine
-from layerscale_core.errors import ContextLengthError, InvalidRequestError, MaxSessionsError
+from layerscale_core.errors import ConflictError, ContextLengthError, InvalidRequestError, MaxSessionsError
 from layerscale_core.memory_plan import pages_of_session
 from layerscale_core.sessions.actor import session_not_found
 from layerscale_core.sessions.calls import fulfil
@@ -20,7 +21,9 @@ from layerscale_core.sessions.flash import DEFAULT_ANSWER_TOKENS
 from layerscale_core.sessions.ingestion import Batch
 from layerscale_core.sessions.parts import SessionParts
 from layerscale_core.sessions.preparation import BatchPreparation
+from layerscale_core.sessions.saved_state import SavedContext, SavedSession
 from layerscale_core.sessions.session import Session
+from layerscale_core.sessions.snapshot import FillPages, page_ids_of, rebuild, resume, snapshot
 from layerscale_core.sessions.stream import Entry, EntryRing, PushAck, StreamTotals
 from layerscale_core.sessions.window import EntryWindow
 from layerscale_core.specs.executor import Executor
@@ -38,12 +41,14 @@ class SessionLimits:
         max_context_len: tokens of one session's context.
         ring_capacity: entries that wait in one session.
         batch_tokens: most tokens of a batch of data, unless a single entry has more. A question waits for no more.
+        max_waiting: requests that wait in one session.
     """
 
     max_sessions: int
     max_context_len: int
     ring_capacity: int = 16_384
     batch_tokens: int = 512
+    max_waiting: int = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +128,7 @@ class Sessions:
 
     def all(self) -> list[Session]:
         """Every session, in order of creation."""
-        return list(self._sessions.values())
+        return sorted(self._sessions.values(), key=lambda session: session.view.created_at)
 
     def totals(self) -> StreamTotals:
         """The counts of all sessions there are and were."""
@@ -132,6 +137,20 @@ class Sessions:
             for session in self.all():
                 totals = totals.plus(session.ring.counts, session.num_evaluations)
         return totals
+
+    def check_absent(self, session_id: str) -> None:
+        """See that no open session has an id.
+
+        Raises:
+            ConflictError: one has.
+        """
+        if session_id in self._sessions:
+            raise ConflictError("the session is open", code="session_is_open")
+
+    @property
+    def page_size(self) -> int:
+        """Tokens per page of the KV pool."""
+        return self._pool.page_size
 
     def create(self, new: NewSession) -> Future[Session]:
         """Make a session; fails with ``MaxSessionsError``, ``InvalidRequestError`` or ``ConflictError``.
@@ -142,6 +161,31 @@ class Sessions:
         created: Future[Session] = Future()
         self._engine.post(partial(fulfil, created, partial(self._create, new)))
         return created
+
+    def resume(self, saved: SavedSession, fill: FillPages | None) -> Future[Session]:
+        """Make a session that goes on where another was left, which this server's stream types know.
+
+        Fails with ``ConflictError``, ``MaxSessionsError``, or ``InvalidRequestError`` if it does not fit the context.
+
+        Args:
+            fill: puts what was computed into the pages; None = compute it again.
+
+        Raises:
+            ShuttingDownError: the engine has stopped.
+        """
+        resumed: Future[Session] = Future()
+        self._engine.post(partial(fulfil, resumed, partial(self.resume_now, saved, fill)))
+        return resumed
+
+    def fork(self, session_id: str) -> Future[Session]:
+        """Make a copy of a session, which goes on by itself, with whatever waits there. Fails as ``resume``.
+
+        Raises:
+            NotFoundError: there is none with this id.
+            ShuttingDownError: the engine has stopped.
+        """
+        source = self.get(session_id)
+        return source.call(partial(self._fork, source))
 
     def delete(self, session_id: str) -> Future[None]:
         """End a session; done once its memory is free again. Fails with ``NotFoundError``.
@@ -173,10 +217,8 @@ class Sessions:
         context_len = min(wanted, self.limits.max_context_len)
         if len(new.prompt_ids) >= context_len:
             raise ContextLengthError(len(new.prompt_ids), context_len, param="prompt")
-        num_pages = pages_of_session(context_len, self._pool.page_size)
-        if len(self._sessions) >= self.limits.max_sessions or not self._pool.can_reserve(num_pages):
-            raise MaxSessionsError(self.limits.max_sessions)
-        session = self._make_session(new, SessionContext(self._pool, self._executor, context_len))
+        context = self._make_context(context_len)
+        session = self._make_session(self._new_id(), new.type, new.window_size, context)
         try:
             for query in new.flash:
                 session.flash.register(query.query, query.max_tokens, query.token_ids)
@@ -187,18 +229,58 @@ class Sessions:
         session.actor.begin(new.prompt_ids)
         return session
 
-    def _make_session(self, new: NewSession, context: SessionContext) -> Session:
+    def resume_now(self, saved: SavedSession, fill: FillPages | None) -> Session:
+        """As ``resume``, at once. Engine thread, or before it starts."""
+        self.check_absent(saved.session_id)
+        context = self._make_context(self._context_len_for(saved.context))
+        try:
+            rebuild(context, saved.context, self._pool, fill)
+        except BaseException:
+            context.release()
+            raise
+        session = self._make_session(saved.session_id, saved.type, saved.window_size, context)
+        self._sessions[session.session_id] = session
+        resume(session, saved)
+        if saved.waiting:
+            self._preparation.announce(session)
+        return session
+
+    def _fork(self, source: Session) -> Session:
+        now = int(time.time())
+        saved = replace(snapshot(source), session_id=self._new_id(), created_at=now, last_used_at=now)
+        return self.resume_now(saved, partial(self._executor.copy_pages, page_ids_of(source.context.table)))
+
+    def _context_len_for(self, saved: SavedContext) -> int:
+        """As many tokens as the session had, or as this server has at most if what it holds fits there."""
+        context_len = min(saved.context_len, self.limits.max_context_len)
+        num_positions = len(saved.tokens) + saved.gap
+        num_pages = saved.num_pages(self.page_size)
+        if num_positions > context_len or num_pages > pages_of_session(context_len, self.page_size):
+            raise InvalidRequestError(
+                f"the session takes {num_positions} tokens of context, and this server has {context_len}",
+                code="session_too_long",
+            )
+        return context_len
+
+    def _make_context(self, context_len: int) -> SessionContext:
+        num_pages = pages_of_session(context_len, self.page_size)
+        if len(self._sessions) >= self.limits.max_sessions or not self._pool.can_reserve(num_pages):
+            raise MaxSessionsError(self.limits.max_sessions)
+        return SessionContext(self._pool, self._executor, context_len)
+
+    def _make_session(self, session_id: str, type_name: str, window_size: int, context: SessionContext) -> Session:
         parts = SessionParts(
-            session_id=self._new_id(),
+            session_id=session_id,
             engine=self._engine,
             tokenizer=self._tokenizer,
-            stream_type=self.stream_types[new.type],
+            stream_type=self.stream_types[type_name],
             context=context,
             ring=EntryRing(self.limits.ring_capacity),
-            window=EntryWindow(new.window_size),
+            window=EntryWindow(window_size),
             separator=self._separator,
             prefill_chunk=self.limits.batch_tokens,
             has_settled=self._has_settled,
+            max_waiting=self.limits.max_waiting,
         )
         return Session(parts)
 

@@ -91,6 +91,7 @@ class EntryRing:
         self.capacity = capacity
         self._lock = threading.Lock()
         self._entries: deque[Entry] = deque()
+        self._in_flight: deque[Entry] = deque()
         self._counts = StreamCounts()
 
     @property
@@ -128,6 +129,7 @@ class EntryRing:
         """Take the oldest entries out, to be processed or put back."""
         with self._lock:
             taken = [self._entries.popleft() for _ in range(min(max_entries, len(self._entries)))]
+            self._in_flight.extend(taken)
             self._counts = replace(
                 self._counts,
                 queue_size=len(self._entries),
@@ -138,7 +140,7 @@ class EntryRing:
     def put_back(self, entries: Sequence[Entry]) -> None:
         """Undo the end of a ``take``; pushes that came in between may make them more than the capacity."""
         with self._lock:
-            self._entries.extendleft(reversed(entries))
+            self._entries.extendleft(self._in_flight.pop() for _ in entries)
             self._counts = replace(
                 self._counts,
                 queue_size=len(self._entries),
@@ -148,6 +150,8 @@ class EntryRing:
     def settle(self, num_entries: int, process_time_us: int, *, failed: bool = False) -> None:
         """A batch is processed."""
         with self._lock:
+            for _ in range(num_entries):
+                self._in_flight.popleft()
             counts = self._counts
             self._counts = replace(
                 counts,
@@ -158,13 +162,14 @@ class EntryRing:
                 has_failed=failed,
             )
 
-    def waiting(self) -> tuple[list[Entry], StreamCounts]:
-        """The entries that wait and the counts, at one moment."""
+    def unprocessed(self) -> tuple[list[Entry], StreamCounts]:
+        """The entries that are acknowledged and not yet processed, and the counts as if all of them waited."""
         with self._lock:
-            return list(self._entries), self._counts
+            entries = [*self._in_flight, *self._entries]
+            return entries, replace(self._counts, queue_size=len(entries), num_in_flight=0)
 
     def restore(self, entries: Sequence[Entry], counts: StreamCounts) -> None:
-        """Begin where another ring was left."""
+        """Begin where ``unprocessed`` says that another ring was left; it may hold more than this one would take."""
         with self._lock:
             self._entries.extend(entries)
-            self._counts = replace(counts, queue_size=len(self._entries), num_in_flight=0)
+            self._counts = counts

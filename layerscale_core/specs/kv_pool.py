@@ -202,10 +202,10 @@ class KVPool(Protocol):
         ...
 
     def drop_front(self, table: PageTable, num_tokens: int) -> None:
-        """Make a sequence's oldest tokens invalid; at least one stays. Pages that hold no other are given back.
+        """Make a sequence's oldest tokens invalid. Pages that hold no other are given back.
 
-        The promise stays as it is, and a sequence without its beginning publishes nothing. Where ``begin_page`` was
-        called, the oldest tokens are those after it: what was there before stays, and all the others may go.
+        The promise stays as it is, and a sequence without its beginning publishes nothing. Of a reserved table all may
+        go but what ``begin_page`` has set apart, of any other at least one stays.
         """
         ...
 

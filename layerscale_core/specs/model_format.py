@@ -61,6 +61,15 @@ class ModelFile(Protocol):
         ...
 
     @property
+    def fingerprint(self) -> str:
+        """What identifies the weights: equal for a copy of the file, another for another model.
+
+        Found in a fraction of a second, whatever the size, so that it need not notice a change of single weights. It
+        is not asked for where only the metadata was read.
+        """
+        ...
+
+    @property
     def spec(self) -> ModelSpec:
         """What the model is."""
         ...

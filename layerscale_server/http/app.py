@@ -11,9 +11,12 @@ from layerscale_server.http.request_scope import RequestScope
 from layerscale_server.http.routes import (
     chat,
     completions,
+    durability,
+    events,
     flash,
     generate,
     health,
+    messages,
     models,
     sessions,
     streams,
@@ -31,7 +34,19 @@ def create_app(server: ServerState) -> FastAPI:
     app.add_middleware(RequestScope, metrics=server.metrics)
     install_error_handlers(app)
     guarded = APIRouter(dependencies=[Depends(require_key)])
-    for routes in (models, chat, completions, tokenize, sessions, generate, streams, flash):
+    for routes in (
+        models,
+        chat,
+        completions,
+        messages,
+        tokenize,
+        sessions,
+        durability,
+        generate,
+        streams,
+        flash,
+        events,
+    ):
         guarded.include_router(routes.router)
     app.include_router(health.router)
     app.include_router(guarded)

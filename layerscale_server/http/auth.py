@@ -1,4 +1,4 @@
-"""Authentication: a dependency of the router, so that a new route is closed until somebody opens it."""
+"""Who may ask: dependencies of the routers, so that a new route is closed until somebody opens it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from starlette.requests import HTTPConnection
 
-from layerscale_server.errors import AuthenticationError
+from layerscale_server.errors import AuthenticationError, ForeignOriginError
 from layerscale_server.http.dependencies import Server
 from layerscale_server.state import digest_of
 
@@ -26,6 +26,20 @@ async def require_key(connection: HTTPConnection, server: Server) -> None:
     matches = [hmac.compare_digest(digest_of(key), server.key_digest) for key in offered]
     if not any(matches):
         raise AuthenticationError("this server needs its key: Authorization: Bearer KEY, or x-api-key: KEY")
+
+
+async def require_same_origin(connection: HTTPConnection) -> None:
+    """Let a WebSocket upgrade pass that comes from no page, or from a page of this host.
+
+    A browser lets every page open WebSockets to everywhere, and asks nobody first.
+
+    Raises:
+        ForeignOriginError: it comes from a page of another site.
+    """
+    host = connection.headers.get("host", "").lower()
+    origins = connection.headers.getlist("origin")
+    if any(origin.partition("://")[2].lower() != host for origin in origins):
+        raise ForeignOriginError
 
 
 def _offered_keys(connection: HTTPConnection) -> Iterator[bytes]:

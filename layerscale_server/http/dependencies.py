@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, HTTPConnection
 
 from layerscale_core.errors import InvalidRequestError
-from layerscale_core.sessions import Session
+from layerscale_core.sessions import SavedSessions, Session
 from layerscale_server.errors import ClientGoneError, RequestTooLargeError
 from layerscale_server.http.strict_json import parse_object
 from layerscale_server.limits import Limits
@@ -89,6 +89,21 @@ def get_accepting_session(session_id: str, model: AcceptingSessions) -> Session:
     return model.sessions.get(session_id)
 
 
+def get_saved_sessions(model: AcceptingSessions) -> SavedSessions:
+    """The sessions on disk.
+
+    Raises:
+        ModelLoadingError, LicenseExpiredError, ShuttingDownError: no new work is taken.
+        InvalidRequestError: the server keeps none.
+    """
+    if model.saved is None:
+        raise InvalidRequestError(
+            "this server keeps no sessions on disk: start it with --state-dir DIR", code="no_state_dir"
+        )
+    return model.saved
+
+
+Saved = Annotated[SavedSessions, Depends(get_saved_sessions)]
 NamedSession = Annotated[Session, Depends(get_session)]
 AcceptingSession = Annotated[Session, Depends(get_accepting_session)]
 
@@ -128,7 +143,15 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
 
 
 def _parse(body: bytes, schema: type[Body], limits: Limits) -> Body:
-    raw = parse_object(body, limits)
+    return validated(parse_object(body, limits), schema, limits)
+
+
+def validated(raw: Mapping[str, Any], schema: type[Body], limits: Limits) -> Body:
+    """A parsed body as its schema has it.
+
+    Raises:
+        InvalidRequestError: it breaks a rule of the schema.
+    """
     try:
         return schema.model_validate(raw, context=limits)
     except ValidationError as error:

@@ -17,6 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from layerscale_server.http.anthropic_errors import is_anthropic_path, translated
 from layerscale_server.http.errors import error_body
 from layerscale_server.limits import Limits
 
@@ -76,7 +77,7 @@ class EdgeProtocol(HttpToolsProtocol):
         for start in range(0, len(data), _FEED_BYTES):
             piece = data[start : start + _FEED_BYTES]
             super().data_received(piece if self._reading is _Reading.BODY else _without_http2_offer(piece))
-            if self._is_refused or self.transport.is_closing():
+            if self._is_refused or self.transport.is_closing() or self.transport.get_protocol() is not self:
                 return
             if self._reading is _Reading.HEAD:
                 self._head_bytes += len(piece)
@@ -114,6 +115,14 @@ class EdgeProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self._reading is not _Reading.IDLE and not self.pipeline:
             self._arm_read_deadline()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over, unless answers are still due on it."""
+        if self._is_answering():
+            self._refuse(HTTPStatus.BAD_REQUEST, "an upgrade has to wait for the answers before it")
+        else:
+            self._disarm_read_deadline()
+            super().handle_websocket_upgrade()
 
     def _is_answering(self) -> bool:
         """Whether an earlier request of this connection is at work, during which little is read of the next one."""
@@ -153,7 +162,10 @@ class EdgeProtocol(HttpToolsProtocol):
                 return
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        body = json.dumps(error_body(message, "invalid_request_error")).encode()
+        error = error_body(message, "invalid_request_error")
+        if is_anthropic_path((self.url or b"").decode("latin-1")):
+            error = translated(error, status)
+        body = json.dumps(error).encode()
         head = (
             f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"

@@ -1,4 +1,4 @@
-"""Every error's way to the client: one table from exceptions to status, type and code, and one envelope."""
+"""Every error's way to the client: one table from exceptions to status, type and code, and OpenAI's envelope."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
-from starlette.websockets import WebSocket
+from starlette.types import Receive, Scope, Send
 
 from layerscale_core.errors import (
     ConflictError,
@@ -20,14 +20,18 @@ from layerscale_core.errors import (
     NumericalError,
     QueueFullError,
     RequestError,
+    SavedStateError,
     ShuttingDownError,
+    StateNotSavedError,
 )
 from layerscale_server.errors import (
     AuthenticationError,
+    ForeignOriginError,
     LicenseExpiredError,
     ModelLoadingError,
     RequestTooLargeError,
 )
+from layerscale_server.http.anthropic_errors import is_anthropic_path, translated
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +47,17 @@ _KINDS: dict[type[Exception], ErrorKind] = {
     RequestTooLargeError: ErrorKind(413, "invalid_request_error"),
     InvalidRequestError: ErrorKind(400, "invalid_request_error"),
     AuthenticationError: ErrorKind(401, "authentication_error", "invalid_api_key"),
+    ForeignOriginError: ErrorKind(403, "permission_error", "foreign_origin"),
     LicenseExpiredError: ErrorKind(403, "permission_error", "license_expired"),
     NotFoundError: ErrorKind(404, "not_found_error"),
     ConflictError: ErrorKind(409, "conflict_error"),
+    SavedStateError: ErrorKind(409, "conflict_error"),
     QueueFullError: ErrorKind(429, "rate_limit_error", "queue_full"),
     ModelLoadingError: ErrorKind(503, "server_error", "model_loading"),
     ShuttingDownError: ErrorKind(503, "server_error", "shutting_down"),
     NoBurstSlotsError: ErrorKind(503, "server_error"),
     MaxSessionsError: ErrorKind(503, "server_error"),
+    StateNotSavedError: ErrorKind(500, "server_error"),
     NumericalError: ErrorKind(500, "server_error", "numerical_error"),
     Exception: ErrorKind(500, "server_error"),
 }
@@ -78,26 +85,39 @@ def error_body(message: str, kind: str, *, param: str | None = None, code: str |
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def error_response(error: Exception, request_id: str) -> Response:
-    """The whole answer to a request that ends with an error."""
+def anthropic_envelope(error: Exception, request_id: str) -> dict[str, Any]:
+    """The JSON body that tells one of Anthropic's clients."""
+    return translated(envelope(error, request_id), kind_of(error).status, request_id)
+
+
+def error_response(error: Exception, request_id: str, path: str) -> Response:
+    """The whole answer to a request that ends with an error; ``path`` is where it was sent."""
+    body = (anthropic_envelope if is_anthropic_path(path) else envelope)(error, request_id)
     headers = {"retry-after": str(error.retry_after_s)} if isinstance(error, QueueFullError) else None
-    return JSONResponse(envelope(error, request_id), kind_of(error).status, headers)
+    return JSONResponse(body, kind_of(error).status, headers)
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Answer with the envelope whatever a route raises, and where there is no route."""
+    """Answer with the envelope whatever a route raises, and where there is no route.
+
+    To a WebSocket's upgrade the answer is a plain HTTP one, too.
+    """
 
     async def on_request_error(connection: HTTPConnection, error: Exception) -> Response:
-        response = error_response(error, connection.state.request_id)
-        if isinstance(connection, WebSocket):  # before the handshake: the answer to the upgrade is a plain HTTP one
-            await connection.send_denial_response(response)
-        return response
+        return error_response(error, connection.state.request_id, connection.scope["path"])
 
-    async def on_http_error(_connection: HTTPConnection, error: Exception) -> Response:
+    async def on_http_error(connection: HTTPConnection, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         kind = _HTTP_TYPES.get(error.status_code, "invalid_request_error")
         message = {404: "no such route", 405: "this route does not have that method"}.get(error.status_code)
-        return JSONResponse(error_body(message or error.detail, kind), error.status_code, error.headers)
+        body = error_body(message or error.detail, kind)
+        if is_anthropic_path(connection.scope["path"]):
+            body = translated(body, error.status_code, connection.state.request_id)
+        return JSONResponse(body, error.status_code, error.headers)
 
+    async def no_such_route(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise HTTPException(404)  # Starlette's own would refuse an upgrade as forbidden
+
+    app.router.default = no_such_route
     app.add_exception_handler(RequestError, on_request_error)
     app.add_exception_handler(HTTPException, on_http_error)

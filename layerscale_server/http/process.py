@@ -23,12 +23,16 @@ import uvicorn
 from layerscale_server.assembly import Assembly
 from layerscale_server.http.app import create_app
 from layerscale_server.http.edge import EdgeProtocol
+from layerscale_server.http.edge_websocket import EdgeWebSocket
 from layerscale_server.license_watch import watch_license
 from layerscale_server.logging import get_logger
 from layerscale_server.state import ServerState
 
 _KEEP_ALIVE_S = 75
 """Longer than clients keep an idle connection, so that none is closed just as a request is sent on it."""
+
+_PONG_TIMEOUT_S = 20
+"""As long as clients wait for the server's."""
 
 logger = get_logger("layerscale")
 
@@ -114,6 +118,7 @@ class HttpProcess:
         self._state.is_draining = True
         if self._assembly is not None:
             await asyncio.to_thread(self._assembly.engine.drain, self._state.settings.drain_timeout)
+        self._state.subscriptions.close()
         self._server.should_exit = True
 
     async def _end_all(self) -> None:
@@ -124,11 +129,14 @@ class HttpProcess:
 def make_uvicorn(state: ServerState) -> uvicorn.Server:
     """The HTTP server around the application, with the limits of the edge."""
     limits = state.settings.limits
-    protocol = functools.partial(EdgeProtocol, limits=limits)
     config = uvicorn.Config(
         create_app(state),
-        http=cast("type[asyncio.Protocol]", protocol),  # uvicorn only calls it
-        ws="none",
+        # Uvicorn only calls them.
+        http=cast("type[asyncio.Protocol]", functools.partial(EdgeProtocol, limits=limits)),
+        ws=cast("type[asyncio.Protocol]", functools.partial(EdgeWebSocket, limits=limits)),
+        ws_ping_interval=limits.event_heartbeat_s,
+        ws_ping_timeout=_PONG_TIMEOUT_S,
+        ws_per_message_deflate=False,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 import uuid
@@ -13,6 +14,8 @@ from layerscale_server.errors import ClientGoneError
 from layerscale_server.http.errors import error_response
 from layerscale_server.logging import get_logger
 from layerscale_server.metrics import Metrics
+
+_SWITCHING_PROTOCOLS = 101
 
 _CLIENT_GONE = 499
 """Logged and counted where the client left before an answer; never sent (nginx's number for it)."""
@@ -43,17 +46,15 @@ class RequestScope:
             return
         exchange = _Exchange(send)
         scope.setdefault("state", {})["request_id"] = exchange.request_id
-        if scope["type"] == "websocket":
-            await self._app(scope, receive, exchange.send)
-            return
         with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
+            method = scope.get("method", "GET")  # that of every upgrade to a WebSocket
             # To HEAD the answer is GET's; the server below leaves the body out.
-            inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
-            if scope["method"] == "OPTIONS":
+            inner = {**scope, "method": "GET"} if method == "HEAD" else scope
+            if method == "OPTIONS":
                 await exchange.answer_preflight()
             else:
                 await self._answer(inner, receive, exchange)
-            self._record(scope["method"], inner, exchange)
+            self._record(method, inner, exchange)
 
     async def _answer(self, scope: Scope, receive: Receive, exchange: _Exchange) -> None:
         try:
@@ -63,7 +64,9 @@ class RequestScope:
         except Exception as error:
             logger.exception("a request failed unexpectedly")
             if exchange.status is None:
-                await error_response(error, exchange.request_id)(scope, receive, exchange.send)
+                await error_response(error, exchange.request_id, scope["path"])(scope, receive, exchange.send)
+            elif exchange.status == _SWITCHING_PROTOCOLS:
+                await exchange.close_socket()
 
     def _record(self, method: str, scope: Scope, exchange: _Exchange) -> None:
         status = exchange.status or _CLIENT_GONE
@@ -93,8 +96,8 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         """Pass a message on; the head of the answer gets the headers that every answer has."""
-        if message["type"] in {"http.response.start", "websocket.http.response.start"}:
-            self.status = message["status"]
+        if message["type"] in {"http.response.start", "websocket.http.response.start", "websocket.accept"}:
+            self.status = message.get("status", _SWITCHING_PROTOCOLS)
             request_id = self.request_id.encode()
             message["headers"] = [
                 *message.get("headers", ()),
@@ -103,6 +106,11 @@ class _Exchange:
                 (b"access-control-allow-origin", b"*"),
             ]
         await self._send(message)
+
+    async def close_socket(self) -> None:
+        """End a WebSocket after an unexpected error."""
+        with contextlib.suppress(OSError):  # it is closed already
+            await self.send({"type": "websocket.close", "code": 1011})
 
     async def answer_preflight(self) -> None:
         """Let a browser's page call the API. No credentials: a page must know the key to use it."""

@@ -11,6 +11,7 @@ from layerscale_core.engine import Finished, PagedKVPool
 from layerscale_core.memory_plan import MemoryPlan, MemoryRequest, pages_of_session, plan_memory
 from tests.support.engine_harness import PAGE_SIZE, make_harness
 from tests.support.fake_executor import greedy_answer
+from tests.support.session_harness import make_session_harness
 
 SPEC = tiny_spec()
 BYTES_PER_TOKEN = 2 * 2 * 2 * 16 * 2  # layers, keys and values, heads, width, bytes
@@ -71,3 +72,33 @@ def test_stateless_requests_at_their_most_leave_every_session_its_pages(seed: in
         pool.reserve(pages_of_session(plan.context_len, PAGE_SIZE))
     assert not pool.can_reserve(1)
     pool.check_integrity()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_sessions_and_stateless_requests_fill_to_their_last_token_together(seed: int) -> None:
+    """Windows that have slid, prefixes that end within a page, Flash Queries beside: the plan has pages for all."""
+    plan, chance = random_plan(seed), random.Random(seed)
+    harness = make_session_harness(plan=plan, batch_tokens=128, max_tokens_per_step=512, max_logits_per_step=128)
+    sessions = [
+        harness.create(b"P" * chance.randint(1, 60), window_size=chance.randint(1, 50), flash=[b"up?", b"down?"])
+        for _ in range(plan.request.num_sessions)
+    ]
+    for session in sessions:
+        harness.push(session, *("x" * chance.randint(1, 30) for _ in range(chance.randint(1, 80))))
+    harness.run()
+    for session in sessions:
+        harness.push(session, "the last one")  # evaluations begin, and are in the way
+        harness.ask(session, b"?", plan.context_len)
+    for _ in range(plan.burst_slots):
+        harness.submit(b"S", plan.context_len - 1)
+    for _ in range(chance.randint(1, 4)):
+        harness.sessions.prepare()
+        harness.step()
+    harness.run(max_steps=20_000)
+    assert all(isinstance(sink.end, Finished) for sink in harness.sinks.values())
+    for session in sessions:
+        harness.ask(session, None, plan.context_len)
+    harness.run(max_steps=20_000)
+    for session in sessions:
+        assert session.view.num_tokens == plan.context_len
+    harness.check_at_rest()

@@ -52,7 +52,9 @@ def generated_tokens(url: str) -> float:
 
 
 @pytest.mark.parametrize(
-    "page", pages_with("python", "from openai import") + pages_with("python", "from layerscale import"), ids=str
+    "page",
+    [page for sdk in ("openai", "anthropic", "layerscale") for page in pages_with("python", f"from {sdk} import")],
+    ids=str,
 )
 def test_the_examples_with_a_client_run(page: Path, url: str) -> None:
     code = "\n".join(block for block in code_blocks(page, "python")).replace(DOCUMENTED_URL, url)

@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from fastapi.routing import APIRoute, APIRouter
+from fastapi.routing import APIRoute, APIRouter, APIWebSocketRoute
 from pydantic import BaseModel
 
 from layerscale_core.engine.stats import EngineStats
@@ -15,9 +15,12 @@ from layerscale_core.specs import PoolStats
 from layerscale_server.http.routes import (
     chat,
     completions,
+    durability,
+    events,
     flash,
     generate,
     health,
+    messages,
     models,
     sessions,
     streams,
@@ -26,8 +29,15 @@ from layerscale_server.http.routes import (
 from layerscale_server.http.schemas.chat import ChatRequest
 from layerscale_server.http.schemas.completions import CompletionRequest
 from layerscale_server.http.schemas.generate import GenerateRequest
+from layerscale_server.http.schemas.messages import MessagesRequest
 from layerscale_server.http.schemas.sampling import SamplingFields
-from layerscale_server.http.schemas.sessions import AppendRequest, FlashRequest, NewSessionRequest, PushRequest
+from layerscale_server.http.schemas.sessions import (
+    AppendRequest,
+    FlashRequest,
+    NewSessionRequest,
+    PushRequest,
+    RestoreRequest,
+)
 from layerscale_server.http.schemas.tokenize import DetokenizeRequest, TokenizeRequest
 from layerscale_server.metrics import Metrics
 from tests.support.documentation import inline_code, read
@@ -46,7 +56,20 @@ IDLE = EngineStats(
     healthy=True,
     last_progress=0.0,
 )
-ROUTES = (health, models, chat, completions, tokenize, sessions, generate, streams, flash)
+ROUTES = (
+    health,
+    models,
+    chat,
+    completions,
+    messages,
+    tokenize,
+    sessions,
+    durability,
+    generate,
+    streams,
+    flash,
+    events,
+)
 
 
 class NoSessions:
@@ -101,7 +124,9 @@ def _as_json(value: object) -> str:
         ("Sampling", actual_fields(SamplingFields)),
         ("Chat completions", actual_fields(ChatRequest, without=SamplingFields)),
         ("Completions", actual_fields(CompletionRequest, without=SamplingFields)),
+        ("Messages", actual_fields(MessagesRequest, without=SamplingFields)),
         ("Sessions", actual_fields(NewSessionRequest) | actual_fields(AppendRequest)),
+        ("Saved sessions", actual_fields(RestoreRequest)),
         ("Generate", actual_fields(GenerateRequest, without=SamplingFields)),
         ("Streams of data", actual_fields(PushRequest)),
         ("Flash queries", actual_fields(FlashRequest)),
@@ -114,12 +139,12 @@ def test_the_tables_of_fields_have_every_field_with_its_default(heading: str, ex
 
 
 def routes_of(router: APIRouter) -> set[str]:
-    """``METHOD path`` of a router's routes, without HEAD, which every GET route also answers."""
+    """``METHOD path`` of a router's routes, without HEAD, which every GET route also answers; GET opens WebSockets."""
     return {
         f"{method} {re.sub(r':path}', '}', route.path)}"
         for route in router.routes
-        if isinstance(route, APIRoute)
-        for method in route.methods - {"HEAD"}
+        if isinstance(route, APIRoute | APIWebSocketRoute)
+        for method in (route.methods - {"HEAD"} if isinstance(route, APIRoute) else {"GET"})
     }
 
 

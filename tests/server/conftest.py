@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -21,7 +22,7 @@ from layerscale_core.engine import Engine, EngineLimits, FairPolicy, PagedKVPool
 from layerscale_core.errors import InvalidRequestError
 from layerscale_core.memory_plan import MemoryPlan, MemoryRequest, plan_memory
 from layerscale_core.models import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, RopeSpec
-from layerscale_core.sessions import SessionLimits, Sessions
+from layerscale_core.sessions import Fingerprint, SavedSessions, SessionLimits, Sessions, StateDirectory
 from layerscale_core.specs import FREE_TIER, DeviceInfo, License, Tier
 from layerscale_server.generation import AsyncEngine
 from layerscale_server.http.app import create_app
@@ -58,7 +59,10 @@ Result = TypeVar("Result")
 
 
 class FakeTemplate:
-    """Renders a conversation as ``role:content;`` after the text of BOS; refuses one that says "refuse me"."""
+    """Renders a conversation as ``role:content;`` after the text of BOS; refuses one that says "refuse me".
+
+    A call of a tool is ``[name arguments]`` after the content.
+    """
 
     def render(
         self, messages: Sequence[dict[str, Any]], tools: object = None, add_generation_prompt: bool = True
@@ -66,8 +70,13 @@ class FakeTemplate:
         assert tools is None
         if any(message["content"] == "refuse me" for message in messages):
             raise InvalidRequestError("the chat template refuses this conversation", param="messages")
-        text = "".join(f"{message['role']}:{message['content']};" for message in messages)
+        text = "".join(f"{message['role']}:{message['content']}{self._calls(message)};" for message in messages)
         return f"<bos>{text}" + ("assistant:" if add_generation_prompt else "")
+
+    @staticmethod
+    def _calls(message: dict[str, Any]) -> str:
+        calls = [call["function"] for call in message.get("tool_calls", ())]
+        return "".join(f"[{call['name']} {json.dumps(call['arguments'])}]" for call in calls)
 
 
 @dataclass
@@ -143,6 +152,13 @@ def logs() -> Iterator[io.StringIO]:
     structlog.reset_defaults()
 
 
+def keep_in(directory: Path, sessions: Sessions, executor: FakeExecutor) -> SavedSessions:
+    fingerprint = Fingerprint("a fake", "bytes", executor.kv_fingerprint)
+    return SavedSessions(
+        sessions, executor, StateDirectory(directory), fingerprint, vocab_size=ByteTokenizer.vocab_size
+    )
+
+
 @pytest.fixture
 def make_server() -> Iterator[MakeServer]:
     """Makes servers; options are those of the inner function and fields of ``Limits``."""
@@ -160,6 +176,7 @@ def make_server() -> Iterator[MakeServer]:
         context_len: int = CONTEXT_LEN,
         devices: tuple[DeviceInfo, ...] = (),
         num_sessions: int = 0,
+        state_dir: Path | None = None,
         **limits: Any,
     ) -> FakeServer:
         settings = Settings(model="unused", limits=replace(Limits(), **limits))
@@ -183,8 +200,9 @@ def make_server() -> Iterator[MakeServer]:
             pool,
             ByteTokenizer(),
             stream_types=STREAM_TYPES,
-            limits=SessionLimits(num_sessions, context_len, settings.limits.ring_entries),
+            limits=SessionLimits(num_sessions, context_len, settings.limits.ring_entries, max_waiting=max_waiting),
         )
+        saved = None if state_dir is None else keep_in(state_dir, sessions, executor)
         metrics.watch_engine(engine.stats, PAGE_SIZE)
         metrics.watch_sessions(sessions)
         state = ServerState(settings, License(tier, expires_at), metrics, digest_of(license_key.encode()))
@@ -201,6 +219,7 @@ def make_server() -> Iterator[MakeServer]:
                 devices=devices,
                 max_tokens_per_step=512,
                 created=1_750_000_000,
+                saved=saved,
             )
         engine.start()
         sessions.start()
@@ -209,6 +228,8 @@ def make_server() -> Iterator[MakeServer]:
 
     yield make
     for server in servers:
+        if server.state.model is not None and server.state.model.saved is not None:
+            server.state.model.saved.close()
         for session in server.sessions.all():
             server.sessions.delete(session.session_id).result(30)
         server.sessions.stop()

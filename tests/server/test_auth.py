@@ -123,7 +123,7 @@ def test_a_websocket_is_refused_in_plain_http_before_the_handshake(pro_server: F
     assert json.loads(refused["body"])["error"]["code"] == "invalid_api_key"
     assert b"x-request-id" in dict(refused["headers"])
     assert upgrade(pro_server.app, "/ws", {"authorization": f"Bearer {PRO_KEY}"})["status"] == 101
-    assert upgrade(pro_server.app, "/unknown", {})["status"] == 403
+    assert upgrade(pro_server.app, "/unknown", {})["status"] == 404
 
 
 def test_refusal_has_the_envelope_and_comes_before_the_body_is_read(pro_server: FakeServer) -> None:

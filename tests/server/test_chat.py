@@ -133,7 +133,7 @@ def test_takes_a_conversation_with_tool_calls_in_it(server: FakeServer) -> None:
         {"role": "tool", "content": "2", "tool_call_id": "call_1"},
     ]
     body = server.post(CHAT, HI | {"messages": messages}).json()
-    expected = chat_prompt(("user", "hi"), ("assistant", ""), ("tool", "2"))
+    expected = chat_prompt(("user", "hi"), ("assistant", '[f {"x": 1}]'), ("tool", "2"))
     assert body["choices"][0]["message"]["content"] == greedy_text(expected, 5)
 
 

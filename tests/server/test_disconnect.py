@@ -14,6 +14,7 @@ import pytest
 from tests.server.conftest import FakeServer, Gate, MakeServer
 
 CHAT = "/v1/chat/completions"
+MESSAGES = "/v1/messages"
 BODY = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 200, "temperature": 0}
 
 
@@ -73,12 +74,13 @@ def run(work: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(bounded())
 
 
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
 @pytest.mark.parametrize("stream", [False, True])
-def test_leaving_while_it_is_computed(server: FakeServer, stream: bool, logs: io.StringIO) -> None:
+def test_leaving_while_it_is_computed(server: FakeServer, path: str, stream: bool, logs: io.StringIO) -> None:
     gate = Gate(server.executor)
 
     async def work() -> None:
-        caller = Caller(server, BODY | {"stream": stream})
+        caller = Caller(server, BODY | {"stream": stream}, path)
         task = asyncio.create_task(caller.call())
         await asyncio.to_thread(gate.wait_until_reached)
         caller.leave()
@@ -115,11 +117,12 @@ def test_leaving_the_queue(server: FakeServer, stream: bool) -> None:
     run(work)
 
 
-def test_leaving_a_running_stream(server: FakeServer) -> None:
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+def test_leaving_a_running_stream(server: FakeServer, path: str) -> None:
     server.executor.before_step = lambda batch: time.sleep(0.005)
 
     async def work() -> None:
-        caller = Caller(server, BODY | {"stream": True})
+        caller = Caller(server, BODY | {"stream": True}, path)
         task = asyncio.create_task(caller.call())
         await caller.has_begun.wait()
         caller.leave()

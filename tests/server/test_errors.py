@@ -65,7 +65,7 @@ def test_malformed_bodies_are_refused(server: FakeServer, body: bytes) -> None:
 def test_unknown_route_and_wrong_method(server: FakeServer) -> None:
     assert error_of(server.get("/nope"), 404)["type"] == "not_found_error"
     assert error_of(server.get("/v1/models/"), 404)["type"] == "not_found_error"
-    assert error_of(server.post("/v1/sessions/init", {}), 404)["type"] == "not_found_error"
+    assert error_of(server.post("/v1/sessions", {}), 405)["type"] == "invalid_request_error"
     wrong = server.get(CHAT)
     assert error_of(wrong, 405)["type"] == "invalid_request_error"
     assert wrong.headers["allow"] == "POST"

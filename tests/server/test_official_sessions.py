@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import layerscale
 import pytest
 from layerscale.types import GenerateStreamDone, GenerateStreamToken
 
+from tests.support.in_turn import InTurn
 from tests.support.server_process import ServerProcess
 from tests.support.stream_entries import EXAMPLES, NAMES
 
@@ -39,21 +40,6 @@ def client(address: str) -> Iterator[layerscale.LayerScale]:
         yield client
         for session in client.sessions.list().sessions:
             client.sessions.delete(session.session_id)
-
-
-class InTurn:
-    """The asynchronous sessions, called one method after the other; streams are read to their ends."""
-
-    def __init__(self, sessions: layerscale.resources.AsyncSessions, runner: asyncio.Runner) -> None:
-        self._sessions = sessions
-        self._runner = runner
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            result = await getattr(self._sessions, name)(*args, **kwargs)
-            return [each async for each in result] if hasattr(result, "__aiter__") else result
-
-        return lambda *args, **kwargs: self._runner.run(call(*args, **kwargs))
 
 
 @pytest.fixture(params=["sync", "async"])

@@ -306,6 +306,31 @@ def test_questions_to_one_session_come_one_after_the_other_and_other_sessions_be
     assert any(len(batch) == 2 for batch in sessions.executor.batches), "two sessions in one step"
 
 
+def test_too_many_questions_to_one_session_are_refused_until_there_is_room(make_server: MakeServer) -> None:
+    server = make_server(num_sessions=1, max_waiting=1)
+    path = create(server, prompt="abc")
+    ok(server.post(f"{path}/mark_prefix", {}))
+    gate = Gate(server.executor)
+
+    async def work(client: Any) -> list[Any]:
+        def ask() -> asyncio.Task[Any]:
+            return asyncio.create_task(client.post(f"{path}/generate", json={"prompt": "d", "max_tokens": 2}))
+
+        running = ask()
+        await asyncio.to_thread(gate.wait_until_reached)
+        others = [ask(), ask()]
+        while len(server.engine._intake._posted) < 2:
+            await asyncio.sleep(0.001)
+        gate.open()
+        responses = sorted([await task for task in others], key=lambda response: response.status_code)
+        return [await running, *responses, await ask()]
+
+    running, waited, refused, later = server.run(work)
+    assert error(refused, 429)["code"] == "queue_full"
+    assert refused.headers["retry-after"] == "1"
+    assert [ok(response)["n_tokens"] for response in (running, waited, later)] == [2, 2, 2]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_registered_question_is_answered_from_the_store(sessions: FakeServer, stream: bool) -> None:
     path = create(sessions, prompt="abc", flash=[{"query": " Up?", "max_tokens": 3}])

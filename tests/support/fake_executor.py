@@ -36,6 +36,7 @@ class FakeExecutor:
     or one in the wrong place, changes the answer away from ``greedy_answer``.
 
     Args:
+        max_gaps: how many gaps between positions a sequence may have: one where a session's window has slid.
         alphabet: the ids the model says; each next one is 0.5 less likely (in logits) than the one before, cyclically,
             starting from the likeliest. All others are at -50.
 
@@ -52,6 +53,7 @@ class FakeExecutor:
         page_size: int,
         vocab_size: int = ByteTokenizer.vocab_size,
         alphabet: Sequence[int] = PRINTABLE,
+        max_gaps: int = 0,
     ) -> None:
         self.before_step: Callable[[StepBatch], None] = lambda batch: None
         self.after_step: Callable[[StepBatch, NDArray[np.float32]], None] = lambda batch, logits: None
@@ -60,6 +62,7 @@ class FakeExecutor:
         self.num_closed = 0
         self._num_pages = num_pages
         self._page_size = page_size
+        self._max_gaps = max_gaps
         self._vocab_size = vocab_size
         self._alphabet = np.array(alphabet)
         self._token_ids = np.full(num_pages * page_size, -1, np.int64)
@@ -145,17 +148,24 @@ class FakeExecutor:
         slots = (batch.page_tables[:, :, None].astype(np.int64) * self._page_size + offsets)[valid]
         context_lens = valid.sum(axis=(1, 2))
         context_starts = np.cumsum(context_lens) - context_lens
-        positions = np.arange(slots.size) - np.repeat(context_starts, context_lens)
-        assert np.array_equal(self._positions[slots], positions), "a slot holds another position"
+        places = np.arange(slots.size) - np.repeat(context_starts, context_lens)
+        for start, length in zip(context_starts.tolist(), context_lens.tolist(), strict=True):
+            self._check_positions(self._positions[slots[start : start + length]])
 
         num_new = np.diff(batch.cu_seqlens)
         new = np.arange(batch.num_tokens) + np.repeat(context_starts + context_lens - batch.cu_seqlens[1:], num_new)
         assert np.array_equal(slots[new], batch.slot_mapping), "new tokens are not the last of their sequence"
-        terms = self._token_ids[slots] * (2 * positions + 1) + 7
+        terms = self._token_ids[slots] * (2 * places + 1) + 7
         running_sum = np.cumsum(terms)
         before = (running_sum - terms)[context_starts]
         likeliest: NDArray[np.int64] = (running_sum[new] - np.repeat(before, num_new)) % self._alphabet.size
         return likeliest
+
+    def _check_positions(self, positions: NDArray[np.int64]) -> None:
+        steps = np.diff(positions)
+        assert positions[0] == 0 or self._max_gaps, "a slot holds another position"
+        assert bool((steps > 0).all()), "a slot holds another position"
+        assert np.count_nonzero(steps > 1) <= self._max_gaps, "a slot holds another position"
 
     def _logits(self, likeliest: NDArray[np.int64]) -> NDArray[np.float32]:
         logits = np.full((likeliest.size, self._vocab_size), -50, np.float32)

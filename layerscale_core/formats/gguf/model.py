@@ -94,6 +94,11 @@ class GgufModelFile:
         return self._size_bytes
 
     @property
+    def fingerprint(self) -> str:
+        """See ``ModelFile``."""
+        return self._tensors.fingerprint()
+
+    @property
     def spec(self) -> ModelSpec:
         """See ``ModelFile``."""
         return self._spec

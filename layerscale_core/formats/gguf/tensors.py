@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerscale_core.errors import ModelFileError
+from layerscale_core.formats.fingerprint import fingerprint
 from layerscale_core.formats.gguf.reader import TensorInfo
 from layerscale_core.models import Matrix
 
@@ -51,6 +52,10 @@ class GgufTensors:
     def vector(self, name: str) -> NDArray[np.float32]:
         """A tensor of one dimension, of whatever type, as float32."""
         return self.rows(name, 0, 1).dequantize().reshape(-1)
+
+    def fingerprint(self) -> str:
+        """What identifies the file."""
+        return fingerprint("gguf", [(self._data, self.infos.values())])
 
     def drop_cache(self) -> None:
         """Let the system forget the pages that were read, where it can be told to."""

@@ -77,6 +77,11 @@ class SafetensorsModelFile:
         return self._tensors.total_bytes
 
     @property
+    def fingerprint(self) -> str:
+        """See ``ModelFile``."""
+        return self._tensors.fingerprint(repr(sorted(self._config.values.items())).encode("utf-8", "replace"))
+
+    @property
     def spec(self) -> ModelSpec:
         """See ``ModelFile``."""
         return self._spec

@@ -11,6 +11,7 @@ import numpy as np
 
 from layerscale_core.errors import ModelFileError
 from layerscale_core.formats.files import map_file
+from layerscale_core.formats.fingerprint import fingerprint
 from layerscale_core.formats.json_file import read_json_object
 from layerscale_core.formats.safetensors.header import TensorInfo, read_header
 from layerscale_core.models import DenseMatrix, Matrix
@@ -85,6 +86,10 @@ class FolderTensors:
         offset = info.offset + start * num_cols * info.element.itemsize
         values = np.frombuffer(file.data, info.element, (stop - start) * num_cols, offset)
         return DenseMatrix(values.reshape(stop - start, num_cols).copy())
+
+    def fingerprint(self, description: bytes) -> str:
+        """What identifies the files, and the description that stands beside them."""
+        return fingerprint("safetensors", ((f.data, f.tensors.values()) for f in self._files), description)
 
     def drop_cache(self) -> None:
         """See ``Tensors``."""

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from layerscale_core.engine import request as engine
-from layerscale_core.sessions import ChatPrompt
 from layerscale_core.specs import Tokenizer
 from layerscale_server.http.answers import Answer, ResponseHead, collect
 from layerscale_server.http.dependencies import AcceptingModel, Server, json_body
@@ -17,6 +16,7 @@ from layerscale_server.http.event_stream import EventStreamResponse, cancelled_o
 from layerscale_server.http.logprobs import chat_logprobs
 from layerscale_server.http.prompts import chat_ids, off_loop
 from layerscale_server.http.schemas.chat import ChatRequest
+from layerscale_server.http.turns import begin_turn
 
 router = APIRouter()
 
@@ -31,12 +31,9 @@ async def chat(
     """Continue a conversation, in a session if one is named."""
     session = None if body.session_id is None else model.sessions.get(body.session_id)
     request_id = request.state.request_id
-    prompt = tuple(await off_loop(chat_ids, model, body.messages))
+    prompt = await off_loop(chat_ids, model, body.messages)
     sampling = body.sampling_params(body.answer_tokens, stop=tuple(body.stop), logprobs=body.num_logprobs)
-    if session is None:
-        generation = model.engine.submit([engine.Request(request_id, prompt, sampling)])
-    else:
-        generation = model.engine.ask(session, request_id, ChatPrompt(prompt, model.tokenizer.bos_id), sampling)
+    generation = begin_turn(model, session, request_id, prompt, sampling)
     shape = _Shape(ResponseHead(f"chatcmpl-{request_id.removeprefix('req_')}", model.model_id), model.tokenizer, body)
     if body.stream:
         heartbeat_s = server.settings.limits.heartbeat_s

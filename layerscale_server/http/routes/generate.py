@@ -14,6 +14,7 @@ from layerscale_core.sessions import ChatPrompt, FlashQuery, NoPrompt, Prompt, S
 from layerscale_server.http.answers import collect, usage_of
 from layerscale_server.http.dependencies import AcceptingSession, AcceptingSessions, Server, json_body
 from layerscale_server.http.event_stream import (
+    SESSION,
     EventStreamResponse,
     cancelled_on_disconnect,
     data_frame,
@@ -51,7 +52,7 @@ async def generate(
     generation = model.engine.ask(session, request_id, prompt, sampling, clears_after=body.clear_after > 0)
     if body.stream:
         heartbeat_s = server.settings.limits.heartbeat_s
-        frames = frames_of(generation, _Chunks(), heartbeat_s=heartbeat_s, request_id=request_id, end=b"")
+        frames = frames_of(generation, _Chunks(), heartbeat_s=heartbeat_s, request_id=request_id, dialect=SESSION)
         return EventStreamResponse(generation, frames)
     async with cancelled_on_disconnect(generation, request.receive):
         (answer,) = await collect(generation, num_answers=1)

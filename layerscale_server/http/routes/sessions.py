@@ -9,8 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends
 from starlette.responses import JSONResponse, Response
 
-from layerscale_core.errors import InvalidRequestError
-from layerscale_core.sessions import NewFlashQuery, NewSession, SessionView
+from layerscale_core.sessions import NewFlashQuery, NewSession, Session, SessionView
 from layerscale_server.http.dependencies import AcceptingSession, AcceptingSessions, Model, NamedSession, json_body
 from layerscale_server.http.prompts import off_loop, prompt_ids
 from layerscale_server.http.schemas.sessions import AppendRequest, NewSessionRequest
@@ -24,11 +23,12 @@ async def create(
     model: AcceptingSessions, body: Annotated[NewSessionRequest, Depends(json_body(NewSessionRequest))]
 ) -> Response:
     """Make a session."""
-    if body.type not in model.sessions.stream_types:
-        names = ", ".join(sorted(model.sessions.stream_types))
-        raise InvalidRequestError(f"type: should be one of {names}", param="type")
     new = await off_loop(_new_session, model, body)
-    session = await asyncio.wrap_future(model.sessions.create(new))
+    return opened(await asyncio.wrap_future(model.sessions.create(new)))
+
+
+def opened(session: Session) -> Response:
+    """What is said of a session that has just come into being."""
     view = session.view
     return JSONResponse(
         {
@@ -104,8 +104,11 @@ def _summary(view: SessionView) -> dict[str, Any]:
 
 @router.delete("/{session_id}")
 async def delete(model: Model, session_id: str) -> Response:
-    """End a session and whatever it does; its memory is free when this is answered."""
-    await asyncio.wrap_future(model.sessions.delete(session_id))
+    """End a session and whatever it does; its memory is free, and its file gone, when this is answered."""
+    if model.saved is None:
+        await asyncio.wrap_future(model.sessions.delete(session_id))
+    else:
+        await off_loop(model.saved.delete, session_id)
     return JSONResponse({"success": True, "session_id": session_id})
 
 

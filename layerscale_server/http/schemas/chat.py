@@ -5,19 +5,13 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, FailFast, Field, model_validator
+from pydantic import FailFast, Field, model_validator
 from typing_extensions import TypeAliasType
 
 from layerscale_core.errors import InvalidRequestError
 from layerscale_server.http.schemas.base import RequestModel, at_most, up_to
+from layerscale_server.http.schemas.content import TextContent, text_of
 from layerscale_server.http.schemas.turn import TurnFields
-
-
-class TextPart(RequestModel):
-    """A piece of a message's content."""
-
-    type: Literal["text"]
-    text: str
 
 
 class FunctionCall(RequestModel):
@@ -35,17 +29,11 @@ class ToolCall(RequestModel):
     function: FunctionCall
 
 
-def _as_parts(content: Any) -> Any:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
 class Message(RequestModel):
     """One message of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[list[TextPart], FailFast(), BeforeValidator(_as_parts, json_schema_input_type=str)] = Field(
-        default_factory=list
-    )
+    content: TextContent = Field(default_factory=list)
     name: str | None = None
     tool_calls: list[ToolCall] = Field(default_factory=list)
     tool_call_id: str | None = None
@@ -63,7 +51,7 @@ class Message(RequestModel):
         """The message as chat templates expect it: text in one piece, arguments as an object."""
         rendered: dict[str, Any] = {
             "role": "system" if self.role == "developer" else self.role,
-            "content": "".join(part.text for part in self.content),
+            "content": text_of(self.content),
         }
         if self.name is not None:
             rendered["name"] = self.name

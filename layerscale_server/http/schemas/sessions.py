@@ -57,6 +57,12 @@ class AppendRequest(RequestModel):
     text: str
 
 
+class RestoreRequest(RequestModel):
+    """A saved session to be opened."""
+
+    session_id: str
+
+
 class PushRequest(RequestModel):
     """Entries of the session's stream; what each must have is the stream type's own matter."""
 

@@ -169,3 +169,104 @@ def test_random_schedules_keep_every_promise(part: int) -> None:
     reasons = {reason.value for reason in MissReason} - {MissReason.BYPASSED.value}
     for event in {"refused", "hit", "cold", "fork", "drop", "copy", "fail", "evict"} | reasons:
         assert seen.get(event, 0) >= 20, f"hardly any {event}: the schedules test nothing ({seen})"
+
+
+class ReservedSimulation:
+    """One random life of a session's table and its forks, with stateless tables growing beside it."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.num_pages, self.num_session_pages = 24, self.chance.choice([6, 12])
+        self.pool = PagedKVPool(self.num_pages, PAGE_SIZE, self.num_session_pages)
+        self.memory = np.full((self.num_pages, PAGE_SIZE), -1)
+        self.reservation = self.pool.reserve(self.num_session_pages)
+        self.table = self.pool.admit_reserved(self.reservation)
+        self.held: list[int] = []
+        self.num_apart = 0
+        self.forks: list[tuple[PagedTable, list[int], int]] = []
+        limit = (self.num_pages - self.num_session_pages) * PAGE_SIZE
+        self.other, self.other_limit = self.pool.admit(limit), limit
+        self.next_token = 0
+
+    def run(self, num_steps: int) -> None:
+        acts = [self.grow, self.truncate, self.set_apart, self.drop, self.fork, self.grow_fork, self.release_fork]
+        for _ in range(num_steps):
+            self.chance.choices(acts, [6, 2, 0.5, 3, 3, 5, 2])[0]()
+            self.check()
+        for fork, _, _ in self.forks:
+            self.pool.release(fork)
+        self.pool.release(self.table)
+        assert self.reservation.num_left == self.num_session_pages
+        self.pool.release_reservation(self.reservation)
+        self.pool.append(self.other, self.other_limit - self.other.num_tokens)
+        self.pool.check_integrity()
+
+    def new_tokens(self, num_tokens: int) -> list[int]:
+        self.next_token += num_tokens
+        return list(range(self.next_token - num_tokens, self.next_token))
+
+    def write(self, table: PagedTable, token_ids: list[int]) -> None:
+        copy = self.pool.make_writable(table)
+        if copy is not None:
+            self.memory[copy.target_id] = self.memory[copy.source_id]
+        self.memory.reshape(-1)[self.pool.append(table, len(token_ids))] = token_ids
+
+    def grow(self) -> None:
+        num_pages = self.reservation.num_left - 1  # one for a page that is shared
+        if num_pages > 0:
+            token_ids = self.new_tokens(self.chance.randint(1, num_pages * PAGE_SIZE))[:9]
+            self.write(self.table, token_ids)
+            self.held += token_ids
+        if self.other.num_tokens < self.other_limit:
+            self.pool.append(self.other, 1)
+
+    def truncate(self) -> None:
+        num_kept = self.chance.randint(0, len(self.held))
+        self.pool.truncate(self.table, num_kept)
+        del self.held[num_kept:]
+        if num_kept < self.num_apart:
+            self.num_apart = 0
+
+    def set_apart(self) -> None:
+        if len(self.held) == self.num_apart or self.num_apart == 0:
+            self.pool.begin_page(self.table)
+            self.num_apart = len(self.held)
+
+    def drop(self) -> None:
+        num_tokens = self.chance.randint(0, len(self.held) - self.num_apart)
+        if self.num_apart or self.table.num_sealed == 0:
+            self.pool.drop_front(self.table, num_tokens)
+            del self.held[self.num_apart : self.num_apart + num_tokens]
+
+    def fork(self) -> None:
+        num_tokens = self.chance.randint(0, len(self.held))
+        max_tokens = num_tokens + self.chance.randint(1, 9)
+        if self.reservation.num_left > -(-(max_tokens - num_tokens) // PAGE_SIZE) + 1:
+            fork = self.pool.fork(self.table, max_tokens, num_tokens=num_tokens)
+            self.forks.append((fork, self.held[:num_tokens], max_tokens))
+
+    def grow_fork(self) -> None:
+        """A fork was promised its pages, whatever the others have taken since."""
+        if self.forks:
+            fork, held, max_tokens = self.chance.choice(self.forks)
+            if len(held) < max_tokens:
+                token_ids = self.new_tokens(self.chance.randint(1, max_tokens - len(held)))
+                self.write(fork, token_ids)
+                held += token_ids
+
+    def release_fork(self) -> None:
+        if self.forks:
+            fork, _, _ = self.forks.pop(self.chance.randrange(len(self.forks)))
+            self.pool.release(fork)
+
+    def check(self) -> None:
+        self.pool.check_integrity()
+        for table, held in [(self.table, self.held), *((fork, held) for fork, held, _ in self.forks)]:
+            pages = [self.memory[page.page_id, page.start : page.stop].tolist() for page in table.pages]
+            assert [token for page in pages for token in page] == held, "somebody wrote here"
+
+
+@pytest.mark.parametrize("part", range(NUM_PARTS))
+def test_a_sessions_table_and_its_forks_keep_what_is_theirs(part: int) -> None:
+    for seed in range(part, NUM_SCHEDULES, NUM_PARTS):
+        ReservedSimulation(seed).run(120)

