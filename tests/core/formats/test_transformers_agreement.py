@@ -14,12 +14,14 @@ from layerscale_core.allocator import CountingAllocator
 from layerscale_core.conformance import PageBook, Span
 from layerscale_core.conformance.executors import kv_layout, logits_in_chunks
 from layerscale_core.formats import SafetensorsFormat, open_model
+from layerscale_core.formats.safetensors.config import read_config, read_numbers
 from layerscale_core.forward import KernelExecutor
 from layerscale_core.models.families import BY_HUGGINGFACE
 from layerscale_core.models.spec import weight_shapes
 from layerscale_core.reference import ReferenceKernels
 from layerscale_core.specs import KVLayout
 from tests.support.tiny_checkpoints import FAMILIES, save_tiny_checkpoint
+from tests.support.tiny_folder import write_json
 
 pytestmark = pytest.mark.xdist_group("transformers")
 
@@ -92,6 +94,26 @@ def test_among_others_in_a_batch(comparison: Comparison) -> None:
     comparison.check(comparison.executor.step(book.batch(spans))[:50])
     spans = [Span(sequences[1], prompt[9:11]), Span(sequences[0], prompt[50:], True)]
     comparison.check(comparison.executor.step(book.batch(spans))[1:], first=50)
+
+
+def test_what_gemma_3_files_leave_out_is_what_transformers_puts_in(tmp_path: Path) -> None:
+    from transformers import AutoConfig  # noqa: PLC0415
+
+    inner = {"hidden_size": 2560, "num_hidden_layers": 34, "rope_scaling": {"factor": 8.0, "rope_type": "linear"}}
+    write_json(tmp_path / "config.json", {"model_type": "gemma3", "text_config": {**inner, "sliding_window": 1024}})
+    ours = read_numbers(*read_config(tmp_path))
+    theirs = AutoConfig.for_model("gemma3_text", **inner)
+    assert (ours.vocab_size, ours.hidden_size, ours.num_layers) == (theirs.vocab_size, 2560, 34)
+    assert (ours.num_heads, ours.num_kv_heads) == (theirs.num_attention_heads, theirs.num_key_value_heads)
+    assert (ours.head_dim, ours.intermediate_size) == (theirs.head_dim, theirs.intermediate_size)
+    assert (ours.norm_eps, ours.max_context_len) == (theirs.rms_norm_eps, theirs.max_position_embeddings)
+    assert ours.scale == theirs.query_pre_attn_scalar**-0.5
+    assert ours.tied_output
+    assert (ours.rope.inv_freq[0], ours.window) == (1 / 8, 1024)
+    assert ours.local_rope is not None
+    second = {"full_attention": 8 * ours.rope.inv_freq[1], "sliding_attention": ours.local_rope.inv_freq[1]}
+    for kind, frequency in second.items():
+        np.testing.assert_allclose(frequency ** (-ours.head_dim / 2), theirs.rope_parameters[kind]["rope_theta"])
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
