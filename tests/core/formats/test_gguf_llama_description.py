@@ -141,7 +141,11 @@ METADATA = {
         (["a", "b"], "the metadata asks for [2, 64]", "token_embd.weight"),
     ],
     "tokenizer.chat_template": [(7, "expected text")],
-    "split.count": [("2", "expected a whole number")],
+    "split.count": [
+        ("2", "expected a whole number"),
+        (2, "it is one of 2 parts, which its name must say"),
+        (2**31, "between 0 and 1000"),
+    ],
     "llama.expert_count": [
         ("8", "expected a whole number"),
         (8, "missing", "llama.expert_used_count"),
@@ -177,7 +181,6 @@ def test_names_the_field_that_makes_no_sense(write: Any, key: str, value: object
             "experts that are not weighed by a softmax",
         ),
         ({"llama.attention.value_length": 8}, "values of width 8 beside keys of width 16"),
-        ({"split.count": 2}, "one part of a model in several files"),
     ],
 )
 def test_says_what_this_build_cannot_run(write: Any, metadata: Mapping[str, object], says: str) -> None:
