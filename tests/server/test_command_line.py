@@ -48,6 +48,7 @@ def test_every_flag_reaches_the_settings(served: list[Settings]) -> None:
         "model_name": "name",
         "log_level": "debug",
         "drain_timeout": 1.0,
+        "state_dir": "/var/lib/sessions",
     }
     assert set(arguments) == {row.name for row in SETTING_ROWS}
     flags = [part for row in SETTING_ROWS for part in (row.flag, str(arguments[row.name]))]
