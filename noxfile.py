@@ -16,7 +16,9 @@ nox.options.reuse_venv = "yes"
 nox.options.default_venv_backend = "virtualenv"
 
 PROJECT = nox.project.load_toml("pyproject.toml")["project"]
-MODEL = Path(".cache", "models", "SmolLM2-135M-Instruct.Q4_1.gguf").absolute()
+MODELS = Path(".cache", "models").absolute()
+MODEL = MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf"
+SECOND_MODEL = MODELS / "gemma-3-270m-Q4_K_M.gguf"
 BARS = Path(".cache", "bars", "GOOG.csv").absolute()
 DRAIN_LIMIT_S = 30
 WORKERS = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadgroup")
@@ -35,14 +37,16 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Everything: lint, types, documentation, and the whole suite with the real model (``-- ARGS``: only pytest)."""
+    """Everything: lint, types, documentation, and the whole suite with the real models (``-- ARGS``: only pytest)."""
     session.install("-e", ".[test,lint,types,docs]")
     if not session.posargs:
         check_lint(session)
         check_types(session)
         build_docs(session)
     fetch_model(session)
-    session.run("pytest", *WORKERS, *session.posargs, env={"LAYERSCALE_TEST_MODEL": str(MODEL)})
+    session.run("python", "examples/demo/fetch.py", "gemma3", str(SECOND_MODEL))
+    models = {"LAYERSCALE_TEST_MODEL": str(MODEL), "LAYERSCALE_TEST_GEMMA": str(SECOND_MODEL)}
+    session.run("pytest", *WORKERS, *session.posargs, env=models)
 
 
 @nox.session

@@ -12,7 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerscale_core.errors import BackendError, OutOfMemoryError, StepError
-from layerscale_core.models import DenseMatrix, Matrix, ModelSpec, QuantizedMatrix
+from layerscale_core.models import (
+    Activation,
+    DenseMatrix,
+    LayerSpec,
+    Matrix,
+    MlpSpec,
+    ModelSpec,
+    MoeSpec,
+    QuantizedMatrix,
+)
 from layerscale_core.models.spec import weight_shapes
 from layerscale_core.specs import KVLayout, StepBatch, WeightSource
 
@@ -21,6 +30,9 @@ PAGE_SIZE = 16
 
 ISA_VARIABLE = "LAYERSCALE_CPU_ISA"
 """Environment variable that forces a level: ``avx512``, ``avx2``, ``baseline``, or ``numpy`` for no native code."""
+
+_NO_WINDOW = 2**31 - 1
+_NO_CAP = 0.0
 
 _CODES_PER_CHUNK = 1 << 23
 """Weights unpacked at once while loading: bounds the memory between the file and the packed layout to some 10 MB."""
@@ -65,6 +77,11 @@ def native_isa() -> str | None:
     return native[0] if native is not None else None
 
 
+def mlp_of(layer: LayerSpec) -> MlpSpec:
+    """A layer's MLP, or what each of its experts is."""
+    return layer.mlp.expert if isinstance(layer.mlp, MoeSpec) else layer.mlp
+
+
 class NativeExecutor:
     """``layerscale_core.specs.Executor`` over the native kernels.
 
@@ -100,26 +117,37 @@ class NativeExecutor:
     def _model_shape(self, spec: ModelSpec) -> Any:
         native = self._module
         ropes = list(dict.fromkeys(layer.attention.rope for layer in spec.layers))
-        layers = [
-            native.LayerShape(
-                native.AttentionShape(
-                    layer.attention.num_heads,
-                    layer.attention.num_kv_heads,
-                    layer.attention.head_dim,
-                    layer.attention.scale,
-                ),
-                ropes.index(layer.attention.rope),
-                layer.mlp.intermediate_size,
-            )
-            for layer in spec.layers
-        ]
         return native.ModelShape(
             spec.vocab_size,
             spec.hidden_size,
             spec.norm_eps,
             spec.tied_output,
+            spec.embedding_scale,
+            spec.logit_softcap or _NO_CAP,
             [native.Rope(list(rope.inv_freq), rope.magnitude, rope.interleaved) for rope in ropes],
-            layers,
+            [self._layer_shape(layer, ropes.index(layer.attention.rope)) for layer in spec.layers],
+        )
+
+    def _layer_shape(self, layer: LayerSpec, rope: int) -> Any:
+        attention, mlp, moe = layer.attention, mlp_of(layer), layer.mlp if isinstance(layer.mlp, MoeSpec) else None
+        return self._module.LayerShape(
+            self._module.AttentionShape(
+                attention.num_heads,
+                attention.num_kv_heads,
+                attention.head_dim,
+                attention.scale,
+                attention.window or _NO_WINDOW,
+                attention.softcap or _NO_CAP,
+                attention.has_biases,
+                attention.has_qk_norm,
+            ),
+            rope,
+            mlp.intermediate_size,
+            mlp.activation is Activation.GELU_TANH,
+            layer.has_post_norms,
+            moe.num_experts if moe else 0,
+            moe.num_active if moe else 0,
+            moe.is_normalized if moe else False,
         )
 
     def _load_weights(self, spec: ModelSpec, weights: WeightSource) -> None:

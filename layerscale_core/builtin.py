@@ -25,10 +25,10 @@ LAYERSCALE_SPEC_VERSION = 1
 
 @hookimpl(trylast=True)
 def layerscale_model_formats() -> Sequence[ModelFormat]:
-    """GGUF."""
-    from layerscale_core.formats import GgufFormat  # noqa: PLC0415
+    """GGUF, and folders of safetensors."""
+    from layerscale_core.formats import GgufFormat, SafetensorsFormat  # noqa: PLC0415
 
-    return (GgufFormat(),)
+    return (GgufFormat(), SafetensorsFormat())
 
 
 @hookimpl(trylast=True)

@@ -123,6 +123,8 @@ class KernelExecutor:
         steps = {part: part.kernels.begin_step(batch) for part in self._parts}
         here = self._device
         x = here.kernels.embed(here.weights[names.EMBEDDING], steps[here])
+        if self._spec.embedding_scale != 1:
+            x = here.kernels.scale(x, self._spec.embedding_scale)
         for index in range(len(self._spec.layers)):
             there = self._part_of[index]
             x, here = _carry(x, here, there), there
@@ -134,7 +136,10 @@ class KernelExecutor:
     def _logits(self, x: Array) -> NDArray[np.float32]:
         kernels, weights = self._device.kernels, self._device.weights
         head = weights[names.EMBEDDING if self._spec.tied_output else names.OUTPUT]
-        return kernels.to_host(kernels.linear(self._device.norm(x, names.OUTPUT_NORM), head))
+        logits = kernels.linear(self._device.norm(x, names.OUTPUT_NORM), head)
+        if self._spec.logit_softcap is not None:
+            logits = kernels.softcap(logits, self._spec.logit_softcap)
+        return kernels.to_host(logits)
 
 
 def _carry(x: Array, source: ModelPart, target: ModelPart) -> Array:

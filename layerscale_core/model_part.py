@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscale_core.models import LayerSpec, ModelSpec
+from layerscale_core.models import LayerSpec, MlpSpec, ModelSpec, MoeSpec
 from layerscale_core.models import spec as names
 from layerscale_core.specs.executor import KVLayout
-from layerscale_core.specs.kernels import Array, Kernels
+from layerscale_core.specs.kernels import Array, ExpertWeights, Kernels
 from layerscale_core.specs.model_format import WeightSource
 
 
@@ -95,22 +95,50 @@ class ModelPart:
         self._kv = None
 
     def _attention(self, x: Array, step: Any, index: int, layer: LayerSpec) -> Array:
-        kernels, spec, kv_layer = self.kernels, layer.attention, self._kv_layers[index]
-        x = self.norm(x, names.layer_weight(index, names.ATTENTION_NORM))
-        query = self._linear(x, index, names.QUERY)
-        key = self._linear(x, index, names.KEY)
-        value = self._linear(x, index, names.VALUE)
+        kernels, kv_layer, spec = self.kernels, self._kv_layers[index], layer.attention
+        x = self._norm(x, index, names.ATTENTION_NORM)
+        query, key, value = (self._linear(x, index, name) for name in (names.QUERY, names.KEY, names.VALUE))
+        if spec.has_biases:
+            query = kernels.add(query, self._weight(index, names.QUERY_BIAS))
+            key = kernels.add(key, self._weight(index, names.KEY_BIAS))
+            value = kernels.add(value, self._weight(index, names.VALUE_BIAS))
+        if spec.has_qk_norm:
+            query = self._norm(query, index, names.QUERY_NORM)
+            key = self._norm(key, index, names.KEY_NORM)
         query = kernels.rope(query, step, spec.num_heads, spec.head_dim, spec.rope)
         key = kernels.rope(key, step, spec.num_kv_heads, spec.head_dim, spec.rope)
         kernels.store_kv(key, value, self._kv, kv_layer, step)
         attended = kernels.attention(query, self._kv, kv_layer, step, spec)
-        return self._linear(attended, index, names.ATTENTION_OUTPUT)
+        output = self._linear(attended, index, names.ATTENTION_OUTPUT)
+        return self._norm(output, index, names.ATTENTION_POST_NORM) if layer.has_post_norms else output
 
     def _mlp(self, x: Array, index: int, layer: LayerSpec) -> Array:
-        x = self.norm(x, names.layer_weight(index, names.MLP_NORM))
+        x = self._norm(x, index, names.MLP_NORM)
+        output = (
+            self._experts(x, index, layer.mlp) if isinstance(layer.mlp, MoeSpec) else self._gated(x, index, layer.mlp)
+        )
+        return self._norm(output, index, names.MLP_POST_NORM) if layer.has_post_norms else output
+
+    def _gated(self, x: Array, index: int, spec: MlpSpec) -> Array:
         gate, up = self._linear(x, index, names.GATE), self._linear(x, index, names.UP)
-        hidden = self.kernels.gated_activation(gate, up, layer.mlp.activation)
+        hidden = self.kernels.gated_activation(gate, up, spec.activation)
         return self._linear(hidden, index, names.DOWN)
 
+    def _experts(self, x: Array, index: int, spec: MoeSpec) -> Array:
+        experts = [self._expert(index, expert) for expert in range(spec.num_experts)]
+        return self.kernels.mixture(x, self._weight(index, names.ROUTER), experts, spec)
+
+    def _expert(self, index: int, expert: int) -> ExpertWeights:
+        gate, up, down = (
+            self._weight(index, names.expert_weight(expert, name)) for name in (names.GATE, names.UP, names.DOWN)
+        )
+        return ExpertWeights(gate, up, down)
+
+    def _norm(self, x: Array, index: int, name: str) -> Array:
+        return self.norm(x, names.layer_weight(index, name))
+
     def _linear(self, x: Array, index: int, name: str) -> Array:
-        return self.kernels.linear(x, self.weights[names.layer_weight(index, name)])
+        return self.kernels.linear(x, self._weight(index, name))
+
+    def _weight(self, index: int, name: str) -> Any:
+        return self.weights[names.layer_weight(index, name)]

@@ -23,3 +23,12 @@ def real_model_path() -> Path:
     if not path:
         pytest.skip("LAYERSCALE_TEST_MODEL does not name the SmolLM2 model file")
     return Path(path)
+
+
+@pytest.fixture(scope="session")
+def gemma_model_path() -> Path:
+    """Gemma 3 270M Q4_K_M; tests that use it carry the marker ``model``."""
+    path = os.environ.get("LAYERSCALE_TEST_GEMMA")
+    if not path:
+        pytest.skip("LAYERSCALE_TEST_GEMMA does not name the Gemma 3 model file")
+    return Path(path)

@@ -6,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "elementwise.h"
 #include "kv_cache.h"
 
 namespace layerscale {
@@ -30,10 +31,16 @@ struct Keys {  // the pages of one partition of a sequence
     int num_before;  // keys in earlier partitions
 };
 
+struct Scoring {
+    float scale;    // on query . key
+    float softcap;  // see soft_cap; 0 = none
+};
+
 struct Rows {  // up to kRowTile queries of one KV head
     int count;
     const float* queries[kRowTile];
-    int num_visible[kRowTile];   // keys of the sequence that each may see
+    int num_visible[kRowTile];   // keys of the sequence up to the last that each may see
+    int num_hidden[kRowTile];    // of those, how many lie before its window
     float* partials[kRowTile];   // where the results go
 };
 
@@ -45,12 +52,14 @@ struct AttendScratch {
     std::vector<int16_t> query_codes, weight_codes;
 };
 
-void attend_halves(const Keys& keys, const Rows& rows, float scale, AttendScratch& scratch);
-void attend_codes(const Keys& keys, const Rows& rows, float scale, AttendScratch& scratch);
+void attend_halves(const Keys& keys, const Rows& rows, const Scoring& scoring, AttendScratch& scratch);
+void attend_codes(const Keys& keys, const Rows& rows, const Scoring& scoring, AttendScratch& scratch);
 
-// Scores of keys the row may not see become -infinity: slots outside the page's valid range, and later tokens.
-inline void mask_page(float* scores, int start, int stop, int num_visible) {
+// Scores of keys the row may not see become -infinity: slots outside the page's valid range, tokens before the window, and
+// later ones.
+inline void mask_page(float* scores, int start, int stop, int num_hidden, int num_visible) {
     stop = std::min(stop, start + std::max(num_visible, 0));
+    start += std::max(num_hidden, 0);
     for (int slot = 0; slot < kPageSize; ++slot)
         if (slot < start || slot >= stop) scores[slot] = kMinusInfinity;
 }
@@ -73,7 +82,7 @@ inline void exponentiate(float* scores, int num_keys, float* maximum, float* sum
 // The partition's scores, masked, to exponentials in `scores`, row by row; maxima and sums go to the partials.
 // score_page(page, scores) gives kRows vectors of a page's 16 scores.
 template <int kRows, typename ScorePage>
-void weigh_keys(const Keys& keys, const Rows& rows, float* scores, const ScorePage& score_page) {
+void weigh_keys(const Keys& keys, const Rows& rows, float softcap, float* scores, const ScorePage& score_page) {
     int before = keys.num_before;
     for (int p = 0; p < keys.num_pages; ++p) {
         Vf page_scores[kRows];
@@ -81,9 +90,10 @@ void weigh_keys(const Keys& keys, const Rows& rows, float* scores, const ScorePa
         const int start = keys.starts[p], stop = keys.stops[p];
         for (int row = 0; row < kRows; ++row) {
             float* out = scores + row * kPartitionKeys + p * kPageSize;
-            store(out, page_scores[row]);
-            if (start > 0 || stop < kPageSize || before + stop - start > rows.num_visible[row])
-                mask_page(out, start, stop, rows.num_visible[row] - before);
+            store(out, softcap > 0.0f ? soft_cap(page_scores[row], softcap) : page_scores[row]);
+            if (start > 0 || stop < kPageSize || before < rows.num_hidden[row] ||
+                before + stop - start > rows.num_visible[row])
+                mask_page(out, start, stop, rows.num_hidden[row] - before, rows.num_visible[row] - before);
         }
         before += stop - start;
     }

@@ -171,15 +171,15 @@ Query round_query(const KvFormat& format, const float* query, float scale, float
 }
 
 template <typename Codes, int kRows>
-void attend(const Keys& keys, const Rows& rows, float scale, AttendScratch& scratch) {
+void attend(const Keys& keys, const Rows& rows, const Scoring& scoring, AttendScratch& scratch) {
     const KvFormat& format = keys.kv->format();
     const size_t query_size = scratch.query_codes.size() / kRowTile;
     Query queries[kRows];
     for (int row = 0; row < kRows; ++row)
-        queries[row] = round_query<Codes>(format, rows.queries[row], scale, scratch.weights.data(),
+        queries[row] = round_query<Codes>(format, rows.queries[row], scoring.scale, scratch.weights.data(),
                                           scratch.query_codes.data() + row * query_size,
                                           scratch.group_sums.data() + row * format.num_key_groups());
-    weigh_keys<kRows>(keys, rows, scratch.scores.data(), [&](int p, Vf (&scores)[kRows]) {
+    weigh_keys<kRows>(keys, rows, scoring.softcap, scratch.scores.data(), [&](int p, Vf (&scores)[kRows]) {
         score_page<Codes, kRows>(format, keys.kv->keys(keys.layer, keys.pages[p], keys.kv_head), queries, scores);
     });
     for (int group = 0; group < format.num_value_groups(); ++group) {
@@ -193,18 +193,18 @@ void attend(const Keys& keys, const Rows& rows, float scale, AttendScratch& scra
 }
 
 template <typename Codes>
-void attend_rows(const Keys& keys, const Rows& rows, float scale, AttendScratch& scratch) {
+void attend_rows(const Keys& keys, const Rows& rows, const Scoring& scoring, AttendScratch& scratch) {
     switch (rows.count) {
-        case 1: return attend<Codes, 1>(keys, rows, scale, scratch);
-        case 2: return attend<Codes, 2>(keys, rows, scale, scratch);
-        case 3: return attend<Codes, 3>(keys, rows, scale, scratch);
-        default: return attend<Codes, 4>(keys, rows, scale, scratch);
+        case 1: return attend<Codes, 1>(keys, rows, scoring, scratch);
+        case 2: return attend<Codes, 2>(keys, rows, scoring, scratch);
+        case 3: return attend<Codes, 3>(keys, rows, scoring, scratch);
+        default: return attend<Codes, 4>(keys, rows, scoring, scratch);
     }
 }
 
 }  // namespace
 
-void attend_codes(const Keys& keys, const Rows& rows, float scale, AttendScratch& scratch) {
+void attend_codes(const Keys& keys, const Rows& rows, const Scoring& scoring, AttendScratch& scratch) {
     const KvFormat& format = keys.kv->format();
     const size_t padded_dim = (format.head_dim() + 2 * kLanes - 1) / kLanes * kLanes;
     scratch.scores.resize(kRowTile * kPartitionKeys);
@@ -212,8 +212,8 @@ void attend_codes(const Keys& keys, const Rows& rows, float scale, AttendScratch
     scratch.weight_codes.resize(kRowTile * kPartitionKeys);
     scratch.query_codes.resize(kRowTile * padded_dim);
     scratch.group_sums.resize(kRowTile * format.num_key_groups());
-    if (format.type() == KvType::kInt8) attend_rows<Int8Codes>(keys, rows, scale, scratch);
-    else attend_rows<Int4Codes>(keys, rows, scale, scratch);
+    if (format.type() == KvType::kInt8) attend_rows<Int8Codes>(keys, rows, scoring, scratch);
+    else attend_rows<Int4Codes>(keys, rows, scoring, scratch);
 }
 
 }  // namespace layerscale

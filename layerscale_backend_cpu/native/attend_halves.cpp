@@ -52,11 +52,11 @@ void weigh_values(const Keys& keys, const Rows& rows, const float* weights, int 
 }
 
 template <int kRows>
-void attend(const Keys& keys, const Rows& rows, float scale, float* scores) {
+void attend(const Keys& keys, const Rows& rows, const Scoring& scoring, float* scores) {
     const int head_dim = keys.kv->format().head_dim();
-    weigh_keys<kRows>(keys, rows, scores, [&](int p, Vf (&page_scores)[kRows]) {
+    weigh_keys<kRows>(keys, rows, scoring.softcap, scores, [&](int p, Vf (&page_scores)[kRows]) {
         const uint8_t* page = keys.kv->keys(keys.layer, keys.pages[p], keys.kv_head);
-        score_page<kRows>(reinterpret_cast<const uint16_t*>(page), rows.queries, head_dim, set1(scale), page_scores);
+        score_page<kRows>(reinterpret_cast<const uint16_t*>(page), rows.queries, head_dim, set1(scoring.scale), page_scores);
     });
     int dim = 0;
     for (; dim + kValueVectors * kLanes <= head_dim; dim += kValueVectors * kLanes)
@@ -66,13 +66,13 @@ void attend(const Keys& keys, const Rows& rows, float scale, float* scores) {
 
 }  // namespace
 
-void attend_halves(const Keys& keys, const Rows& rows, float scale, AttendScratch& scratch) {
+void attend_halves(const Keys& keys, const Rows& rows, const Scoring& scoring, AttendScratch& scratch) {
     scratch.scores.resize(kRowTile * kPartitionKeys);
     switch (rows.count) {
-        case 1: return attend<1>(keys, rows, scale, scratch.scores.data());
-        case 2: return attend<2>(keys, rows, scale, scratch.scores.data());
-        case 3: return attend<3>(keys, rows, scale, scratch.scores.data());
-        default: return attend<4>(keys, rows, scale, scratch.scores.data());
+        case 1: return attend<1>(keys, rows, scoring, scratch.scores.data());
+        case 2: return attend<2>(keys, rows, scoring, scratch.scores.data());
+        case 3: return attend<3>(keys, rows, scoring, scratch.scores.data());
+        default: return attend<4>(keys, rows, scoring, scratch.scores.data());
     }
 }
 

@@ -11,9 +11,9 @@ namespace {
 constexpr int kTokensPerTask = 16;  // of a prefill chunk
 constexpr size_t kDone = std::numeric_limits<size_t>::max();
 
-void attend(const Keys& keys, const Rows& rows, float scale, AttendScratch& scratch) {
-    if (keys.kv->format().type() == KvType::kFp16) attend_halves(keys, rows, scale, scratch);
-    else attend_codes(keys, rows, scale, scratch);
+void attend(const Keys& keys, const Rows& rows, const Scoring& scoring, AttendScratch& scratch) {
+    if (keys.kv->format().type() == KvType::kFp16) attend_halves(keys, rows, scoring, scratch);
+    else attend_codes(keys, rows, scoring, scratch);
 }
 
 void clear(float* state, int size) {
@@ -39,8 +39,13 @@ void finish(const float* state, int head_dim, float* out) {
 // Floats of a row's softmax state, in whole vectors.
 int state_size(const KvCache& kv) { return kValues + (kv.format().head_dim() + kLanes - 1) / kLanes * kLanes; }
 
-// Leaves out the pages that lie after every visible key; returns whether any is left.
-bool trim(Keys& keys, int most_visible) {
+// Leaves out the pages that lie before every row's window, and those after every visible key; returns whether any is left.
+bool trim(Keys& keys, int least_hidden, int most_visible) {
+    while (keys.num_pages > 0 && keys.num_before + *keys.stops - *keys.starts <= least_hidden) {
+        keys.num_before += *keys.stops++ - *keys.starts++;
+        ++keys.pages;
+        --keys.num_pages;
+    }
     int pages = 0;
     for (int before = keys.num_before; pages < keys.num_pages && before < most_visible; ++pages)
         before += keys.stops[pages] - keys.starts[pages];
@@ -123,6 +128,7 @@ void Attention::compute(const Task& task, Scratch& scratch, const KvCache& kv, i
             row_offsets[i] = token * row_size + static_cast<size_t>(head) * shape.head_dim;
             rows.queries[i] = queries + row_offsets[i];
             rows.num_visible[i] = context_len(task.seq) - (last_token - token);
+            rows.num_hidden[i] = std::max(0, rows.num_visible[i] - shape.window);
             states[i] = scratch.state.data() + i * size;
             const bool shared = task.partial != kDone;
             rows.partials[i] =
@@ -135,8 +141,12 @@ void Attention::compute(const Task& task, Scratch& scratch, const KvCache& kv, i
             Keys keys{&kv, layer, task.kv_head, std::min(kPartitionPages, num_pages(task.seq) - first_page),
                       batch.page_tables + place, batch.page_starts + place, batch.page_stops + place,
                       keys_before(task.seq)[first_page]};
-            if (!trim(keys, *std::max_element(rows.num_visible, rows.num_visible + rows.count))) break;
-            attend(keys, rows, shape.scale, scratch.attend);
+            const int least_hidden = *std::min_element(rows.num_hidden, rows.num_hidden + rows.count);
+            if (!trim(keys, least_hidden, *std::max_element(rows.num_visible, rows.num_visible + rows.count))) {
+                for (int i = 0; i < rows.count; ++i) rows.partials[i][kSum] = 0.0f;  // for who merges a shared query
+                continue;
+            }
+            attend(keys, rows, {shape.scale, shape.softcap}, scratch.attend);
             if (task.partial != kDone) continue;
             for (int i = 0; i < rows.count; ++i) merge(states[i], rows.partials[i], size);
         }

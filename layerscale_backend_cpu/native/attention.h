@@ -16,6 +16,10 @@ struct AttentionShape {
     int num_kv_heads;
     int head_dim;
     float scale;
+    int window;        // most keys that a token sees; the largest number there is where that is all
+    float softcap;     // 0 = none
+    bool has_biases;   // of query, key and value
+    bool has_qk_norm;
 };
 
 // Causal attention of a whole batch. Every query runs over the partitions of its pages in order, whether they are

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "elementwise.h"
+
 namespace layerscale {
 
 namespace {
@@ -17,31 +19,6 @@ constexpr size_t kBytesPerIndex = size_t{96} << 10;
 template <typename T>
 void grow(std::vector<T>& buffer, size_t size) {
     if (buffer.size() < size) buffer.resize(size);
-}
-
-// Root-mean-square normalisation (arXiv:1910.07467): x / sqrt(mean(x^2) + eps) * weight.
-void rms_norm(const float* x, const float* weight, int size, float eps, float* out) {
-    Vf squares = zero();
-    int i = 0;
-    for (; i + kLanes <= size; i += kLanes) squares = fma(load(x + i), load(x + i), squares);
-    float sum = reduce_add(squares);
-    for (; i < size; ++i) sum += x[i] * x[i];
-    const float scale = 1.0f / std::sqrt(sum / static_cast<float>(size) + eps);
-    for (i = 0; i + kLanes <= size; i += kLanes)
-        store(out + i, mul(mul(load(x + i), set1(scale)), load(weight + i)));
-    for (; i < size; ++i) out[i] = x[i] * scale * weight[i];
-}
-
-// gate = silu(gate) * up, with silu(x) = x / (1 + e^-x).
-void gated_silu(float* gate, const float* up, int size) {
-    int i = 0;
-    for (; i + kLanes <= size; i += kLanes) {
-        const Vf x = load(gate + i);
-        // Below -88 the true value is smaller than 1e-36: capping the exponent keeps e^-x finite.
-        const Vf exponent = exp(sub(zero(), max(set1(-88.0f), x)));
-        store(gate + i, mul(div(x, add(set1(1.0f), exponent)), load(up + i)));
-    }
-    for (; i < size; ++i) gate[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
 }
 
 int num_tiles(int num_tokens) { return (num_tokens + kTokenTile - 1) / kTokenTile; }
@@ -74,14 +51,37 @@ const float* Executor::find_vector(const std::string& name) const {
     return found->second.data();
 }
 
+Executor::Layer Executor::find_layer(const LayerShape& shape, const std::string& prefix) const {
+    const auto matrix = [&](const std::string& name) { return find_matrix(prefix + name); };
+    const auto vector = [&](bool is_there, const char* name) { return is_there ? find_vector(prefix + name) : nullptr; };
+    const bool biases = shape.attention.has_biases, qk_norm = shape.attention.has_qk_norm;
+    Layer layer{};
+    layer.shape = shape;
+    layer.attention_norm = vector(true, "attention_norm");
+    layer.mlp_norm = vector(true, "mlp_norm");
+    layer.attention_post_norm = vector(shape.has_post_norms, "attention_post_norm");
+    layer.mlp_post_norm = vector(shape.has_post_norms, "mlp_post_norm");
+    layer.query_bias = vector(biases, "query_bias");
+    layer.key_bias = vector(biases, "key_bias");
+    layer.value_bias = vector(biases, "value_bias");
+    layer.query_norm = vector(qk_norm, "query_norm");
+    layer.key_norm = vector(qk_norm, "key_norm");
+    layer.query = matrix("query");
+    layer.key = matrix("key");
+    layer.value = matrix("value");
+    layer.attention_output = matrix("attention_output");
+    const auto add_mlp = [&](const std::string& of) {
+        layer.mlps.push_back({matrix(of + "gate"), matrix(of + "up"), matrix(of + "down")});
+    };
+    if (shape.num_experts == 0) add_mlp("");
+    else layer.router = matrix("router");
+    for (int expert = 0; expert < shape.num_experts; ++expert) add_mlp("experts." + std::to_string(expert) + ".");
+    return layer;
+}
+
 void Executor::commit(KvType kv_type, int num_pages) {
-    for (size_t i = 0; i < shape_.layers.size(); ++i) {
-        const std::string prefix = "layers." + std::to_string(i) + ".";
-        layers_.push_back({shape_.layers[i], find_vector(prefix + "attention_norm"), find_vector(prefix + "mlp_norm"),
-                           find_matrix(prefix + "query"), find_matrix(prefix + "key"), find_matrix(prefix + "value"),
-                           find_matrix(prefix + "attention_output"), find_matrix(prefix + "gate"),
-                           find_matrix(prefix + "up"), find_matrix(prefix + "down")});
-    }
+    for (size_t i = 0; i < shape_.layers.size(); ++i)
+        layers_.push_back(find_layer(shape_.layers[i], "layers." + std::to_string(i) + "."));
     embedding_ = find_matrix("embedding");
     output_ = shape_.tied_output ? embedding_ : find_matrix("output");
     output_norm_ = find_vector("output_norm");
@@ -97,7 +97,8 @@ const float* Executor::step(const Batch& batch) {
     attention_.begin_step(batch);
     for (size_t i = 0; i < layers_.size(); ++i) {
         attention_block(static_cast<int>(i), batch);
-        mlp_block(layers_[i], batch.num_tokens);
+        if (layers_[i].router) mixture_block(layers_[i], batch.num_tokens);
+        else mlp_block(layers_[i], batch.num_tokens);
     }
     const int hidden = shape_.hidden_size;
     for (int i = 0; i < batch.num_logits; ++i)
@@ -105,6 +106,11 @@ const float* Executor::step(const Batch& batch) {
                     selected_.data() + static_cast<size_t>(i) * hidden);
     normalize(selected_.data(), output_norm_, batch.num_logits);
     multiply({{output_, logits_.data()}}, normed_.data(), batch.num_logits, Store::kReplace);
+    if (shape_.logit_softcap > 0.0f)
+        pool_.parallel_for(batch.num_logits, [&](int row, int) {
+            soft_cap(logits_.data() + static_cast<size_t>(row) * shape_.vocab_size, shape_.vocab_size,
+                     shape_.logit_softcap);
+        });
     return logits_.data();
 }
 
@@ -129,12 +135,21 @@ void Executor::shift_positions(const int32_t* pages, int num_pages, int64_t delt
 
 void Executor::reserve(const Batch& batch) {
     const size_t tokens = batch.num_tokens, logits = batch.num_logits;
-    size_t query = 0, kv = 0, intermediate = 0;
+    size_t query = 0, kv = 0, intermediate = 0, experts = 0;
+    bool has_post_norms = false;
     for (const LayerShape& layer : shape_.layers) {
         const AttentionShape& attention = layer.attention;
         query = std::max<size_t>(query, static_cast<size_t>(attention.num_heads) * attention.head_dim);
         kv = std::max<size_t>(kv, static_cast<size_t>(attention.num_kv_heads) * attention.head_dim);
         intermediate = std::max<size_t>(intermediate, layer.intermediate_size);
+        experts = std::max<size_t>(experts, layer.num_experts);
+        has_post_norms |= layer.has_post_norms;
+    }
+    if (has_post_norms || experts > 0) grow(projected_, tokens * shape_.hidden_size);
+    if (experts > 0) {
+        grow(router_, tokens * experts);
+        grow(expert_in_, tokens * shape_.hidden_size);
+        grow(expert_out_, tokens * shape_.hidden_size);
     }
     grow(residual_, tokens * shape_.hidden_size);
     grow(normed_, std::max(tokens, logits) * shape_.hidden_size);
@@ -152,9 +167,11 @@ void Executor::reserve(const Batch& batch) {
 void Executor::embed(const Batch& batch) {
     pool_.parallel_for(num_tiles(batch.num_tokens), [&](int tile, int) {
         const int end = std::min(batch.num_tokens, (tile + 1) * kTokenTile);
-        for (int token = tile * kTokenTile; token < end; ++token)
-            unpack_row(*embedding_, batch.token_ids[token],
-                       residual_.data() + static_cast<size_t>(token) * shape_.hidden_size);
+        for (int token = tile * kTokenTile; token < end; ++token) {
+            float* row = residual_.data() + static_cast<size_t>(token) * shape_.hidden_size;
+            unpack_row(*embedding_, batch.token_ids[token], row);
+            if (shape_.embedding_scale != 1.0f) scale(row, shape_.hidden_size, shape_.embedding_scale);
+        }
     });
 }
 
@@ -201,14 +218,24 @@ void Executor::attention_block(int index, const Batch& batch) {
             hadamard->undo(attended_.data() + static_cast<size_t>(begin) * query_size, (end - begin) * attention.num_heads);
         });
     quantize(attended_.data(), batch.num_tokens, query_size);
-    multiply({{layer.attention_output, residual_.data()}}, attended_.data(), batch.num_tokens, Store::kAdd);
+    project(*layer.attention_output, attended_.data(), batch.num_tokens, layer.attention_post_norm);
 }
 
-// Turns queries and keys to their positions, and writes keys and values into their slots.
+// A token's queries or keys as attention takes them: with their bias, normalised, and turned to its position.
+void Executor::place_heads(const Layer& layer, int token, float* heads, int num_heads, const float* bias,
+                           const float* norm) const {
+    const int head_dim = layer.shape.attention.head_dim;
+    if (bias) add(heads, bias, num_heads * head_dim);
+    if (norm)
+        for (int head = 0; head < num_heads; ++head)
+            rms_norm(heads + head * head_dim, norm, head_dim, shape_.norm_eps, heads + head * head_dim);
+    rotate(shape_.ropes[layer.shape.rope], layer.shape.rope, token, heads, num_heads, head_dim);
+}
+
+// Finishes queries, keys and values, and writes the latter two into their slots.
 void Executor::store_kv(int index, const Batch& batch) {
-    const AttentionShape& attention = layers_[index].shape.attention;
-    const int rope_index = layers_[index].shape.rope;
-    const Rope& rope = shape_.ropes[rope_index];
+    const Layer& layer = layers_[index];
+    const AttentionShape& attention = layer.shape.attention;
     const Hadamard* hadamard = kv_->hadamard();
     const int query_size = attention.num_heads * attention.head_dim;
     const int kv_size = attention.num_kv_heads * attention.head_dim;
@@ -218,8 +245,9 @@ void Executor::store_kv(int index, const Batch& batch) {
             float* query = query_.data() + static_cast<size_t>(token) * query_size;
             float* key = key_.data() + static_cast<size_t>(token) * kv_size;
             float* value = value_.data() + static_cast<size_t>(token) * kv_size;
-            rotate(rope, rope_index, token, query, attention.num_heads, attention.head_dim);
-            rotate(rope, rope_index, token, key, attention.num_kv_heads, attention.head_dim);
+            place_heads(layer, token, query, attention.num_heads, layer.query_bias, layer.query_norm);
+            place_heads(layer, token, key, attention.num_kv_heads, layer.key_bias, layer.key_norm);
+            if (layer.value_bias) add(value, layer.value_bias, kv_size);
             if (hadamard) {
                 hadamard->apply(query, attention.num_heads);
                 hadamard->apply(key, attention.num_kv_heads);
@@ -231,18 +259,48 @@ void Executor::store_kv(int index, const Batch& batch) {
 }
 
 void Executor::mlp_block(const Layer& layer, int num_tokens) {
-    const int intermediate = layer.shape.intermediate_size;
     normalize(residual_.data(), layer.mlp_norm, num_tokens);
-    multiply({{layer.gate, gate_.data()}, {layer.up, up_.data()}}, normed_.data(), num_tokens, Store::kReplace);
+    if (!layer.mlp_post_norm)
+        return gated_mlp(layer.mlps[0], layer.shape, normed_.data(), num_tokens, residual_.data(), Store::kAdd);
+    gated_mlp(layer.mlps[0], layer.shape, normed_.data(), num_tokens, projected_.data(), Store::kReplace);
+    add_to_residual(layer.mlp_post_norm, num_tokens);
+}
+
+// x and codes_ hold the same.
+void Executor::gated_mlp(const Mlp& mlp, const LayerShape& shape, const float* x, int num_tokens, float* out,
+                         Store mode) {
+    const int intermediate = shape.intermediate_size;
+    multiply({{mlp.gate, gate_.data()}, {mlp.up, up_.data()}}, x, num_tokens, Store::kReplace);
     pool_.parallel_for(num_tiles(num_tokens), [&](int tile, int) {
         const int end = std::min(num_tokens, (tile + 1) * kTokenTile);
         for (int token = tile * kTokenTile; token < end; ++token) {
             const size_t offset = static_cast<size_t>(token) * intermediate;
-            gated_silu(gate_.data() + offset, up_.data() + offset, intermediate);
+            const auto gated = shape.is_gelu ? gated_gelu : gated_silu;
+            gated(gate_.data() + offset, up_.data() + offset, intermediate);
         }
     });
     quantize(gate_.data(), num_tokens, intermediate);
-    multiply({{layer.down, residual_.data()}}, gate_.data(), num_tokens, Store::kAdd);
+    multiply({{mlp.down, out}}, gate_.data(), num_tokens, mode);
+}
+
+// Adds a product to the residual stream. x and codes_ hold the same.
+void Executor::project(const Matrix& matrix, const float* x, int num_tokens, const float* post_norm) {
+    if (!post_norm) return multiply({{&matrix, residual_.data()}}, x, num_tokens, Store::kAdd);
+    multiply({{&matrix, projected_.data()}}, x, num_tokens, Store::kReplace);
+    add_to_residual(post_norm, num_tokens);
+}
+
+// Adds projected_ to the residual stream, normalised first where there is a norm.
+void Executor::add_to_residual(const float* post_norm, int num_tokens) {
+    const int hidden = shape_.hidden_size;
+    pool_.parallel_for(num_tiles(num_tokens), [&](int tile, int) {
+        const int end = std::min(num_tokens, (tile + 1) * kTokenTile);
+        for (int token = tile * kTokenTile; token < end; ++token) {
+            float* row = projected_.data() + static_cast<size_t>(token) * hidden;
+            if (post_norm) rms_norm(row, post_norm, hidden, shape_.norm_eps, row);
+            add(residual_.data() + static_cast<size_t>(token) * hidden, row, hidden);
+        }
+    });
 }
 
 // Fills normed_ and, for quantised matrices, codes_.

@@ -23,8 +23,13 @@ struct Rope {
 
 struct LayerShape {
     AttentionShape attention;
-    int rope;  // index into ModelShape::ropes
-    int intermediate_size;
+    int rope;               // index into ModelShape::ropes
+    int intermediate_size;  // of the MLP, or of each expert
+    bool is_gelu;           // else SiLU
+    bool has_post_norms;
+    int num_experts;        // 0 = one MLP
+    int num_active;
+    bool normalizes_experts;
 };
 
 struct ModelShape {
@@ -32,6 +37,8 @@ struct ModelShape {
     int hidden_size;
     float norm_eps;
     bool tied_output;
+    float embedding_scale;
+    float logit_softcap;  // 0 = none
     std::vector<Rope> ropes;
     std::vector<LayerShape> layers;
 };
@@ -61,11 +68,19 @@ public:
     size_t allocated_bytes() const { return arena_.allocated_bytes(); }
 
 private:
-    struct Layer {
+    struct Mlp {
+        const Matrix *gate, *up, *down;
+    };
+    struct Layer {  // pointers are null where a model has no such weight
         LayerShape shape;
-        const float* attention_norm;
-        const float* mlp_norm;
-        const Matrix *query, *key, *value, *attention_output, *gate, *up, *down;
+        const float *attention_norm, *mlp_norm, *attention_post_norm, *mlp_post_norm;
+        const float *query_bias, *key_bias, *value_bias, *query_norm, *key_norm;
+        const Matrix *query, *key, *value, *attention_output, *router;
+        std::vector<Mlp> mlps;  // one, or the experts
+    };
+    struct Chosen {
+        int token;
+        float weight;
     };
     struct Product {
         const Matrix* matrix;
@@ -74,12 +89,19 @@ private:
 
     const Matrix* find_matrix(const std::string& name) const;
     const float* find_vector(const std::string& name) const;
+    Layer find_layer(const LayerShape& shape, const std::string& prefix) const;
     void reserve(const Batch& batch);
     void embed(const Batch& batch);
     void compute_rotations(const Batch& batch);
     void attention_block(int index, const Batch& batch);
     void store_kv(int index, const Batch& batch);
+    void place_heads(const Layer& layer, int token, float* heads, int num_heads, const float* bias, const float* norm) const;
     void mlp_block(const Layer& layer, int num_tokens);
+    void mixture_block(const Layer& layer, int num_tokens);
+    void choose_experts(const LayerShape& shape, int num_tokens);
+    void gated_mlp(const Mlp& mlp, const LayerShape& shape, const float* x, int num_tokens, float* out, Store mode);
+    void project(const Matrix& matrix, const float* x, int num_tokens, const float* post_norm);
+    void add_to_residual(const float* post_norm, int num_tokens);
     void rotate(const Rope& rope, int rope_index, int token, float* heads, int num_heads, int head_dim) const;
     void normalize(const float* x, const float* weight, int num_tokens);
     void quantize(const float* x, int num_tokens, int cols);
@@ -99,6 +121,9 @@ private:
 
     // One step's intermediate values, each [num_tokens, width]; they grow to the largest step and stay.
     std::vector<float> residual_, normed_, query_, key_, value_, attended_, gate_, up_, selected_, logits_;
+    std::vector<float> projected_;                       // what is normalised before it is added, or added up of experts
+    std::vector<float> router_, expert_in_, expert_out_;
+    std::vector<std::vector<Chosen>> chosen_;            // for each expert the tokens that it computes
     std::vector<std::vector<float>> rotations_;  // for each Rope: [num_tokens, rotary_dim / 2] cosine and sine pairs
     Activations codes_;
 };

@@ -29,13 +29,14 @@ pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _CONTRACTS
 from layerscale_core.conformance.backend import BackendContract  # noqa: E402
 from layerscale_core.conformance.kv_pool import KVPoolContract  # noqa: E402
 from layerscale_core.conformance.model_format import ModelFormatContract  # noqa: E402
-from layerscale_core.conformance.random_model import LAYOUTS, RandomWeights, tiny_spec  # noqa: E402
+from layerscale_core.conformance.random_model import LAYOUTS, OPERATIONS, RandomWeights, tiny_spec  # noqa: E402
 from layerscale_core.conformance.scheduler_policy import SchedulerPolicyContract  # noqa: E402
 from layerscale_core.conformance.step_batches import PageBook, PagedSequence, Span  # noqa: E402
 from layerscale_core.conformance.stream_type import StreamTypeContract  # noqa: E402
 
 __all__ = [
     "LAYOUTS",
+    "OPERATIONS",
     "BackendContract",
     "KVPoolContract",
     "ModelFormatContract",

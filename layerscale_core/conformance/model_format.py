@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,10 @@ from layerscale_core.specs import ModelFile, ModelFormat
 
 
 class ModelFormatContract:
-    """Every promise of ``ModelFormat``, ``ModelFile`` and ``WeightSource``, on one good file."""
+    """Every promise of ``ModelFormat``, ``ModelFile`` and ``WeightSource``, on one good model.
+
+    Of a folder the largest file is the one that is cut.
+    """
 
     def make_format(self) -> ModelFormat:
         """The format under test."""
@@ -22,7 +27,7 @@ class ModelFormatContract:
 
     @pytest.fixture
     def model_path(self) -> Path:
-        """A small, valid model file of the format."""
+        """A small, valid model of the format: a file, or a folder."""
         raise NotImplementedError
 
     @pytest.fixture
@@ -43,8 +48,7 @@ class ModelFormatContract:
         self, model_format: ModelFormat, model: ModelFile, model_path: Path, tmp_path: Path
     ) -> None:
         """``open`` with ``metadata_only``: the same description, sizes and layouts, though the last weight is cut."""
-        cut = tmp_path / model_path.name
-        cut.write_bytes(model_path.read_bytes()[:-64])
+        cut = _shortened(model_path, tmp_path, lambda num_bytes: num_bytes - 64)
         described = model_format.open(cut, metadata_only=True)
         assert described.spec == model.spec
         assert described.size_bytes == model.size_bytes
@@ -83,9 +87,7 @@ class ModelFormatContract:
         self, model_format: ModelFormat, model_path: Path, tmp_path: Path, part: float
     ) -> None:
         """``open``: a file cut anywhere is refused, not crashed on."""
-        content = model_path.read_bytes()
-        truncated = tmp_path / model_path.name
-        truncated.write_bytes(content[: int(part * len(content))])
+        truncated = _shortened(model_path, tmp_path, lambda num_bytes: int(part * num_bytes))
         with pytest.raises((ModelFileError, UnsupportedModelError)):
             model_format.open(truncated)
 
@@ -93,22 +95,23 @@ class ModelFormatContract:
 
     def test_describes_the_file(self, model: ModelFile, model_path: Path) -> None:
         """``name`` and ``size_bytes``."""
-        assert model.name == model_path.stem
-        assert model.size_bytes == model_path.stat().st_size
+        assert model.name == (model_path.name if model_path.is_dir() else model_path.stem)
+        sizes = [path.stat().st_size for path in (model_path, *model_path.glob("*")) if path.is_file()]
+        assert max(sizes) <= model.size_bytes <= sum(sizes)
 
     def test_a_copy_has_the_fingerprint_and_other_weights_another(
         self, model_format: ModelFormat, model: ModelFile, model_path: Path, tmp_path: Path
     ) -> None:
         """``fingerprint``: of what the file holds, wherever it lies."""
-        content = bytearray(model_path.read_bytes())
-        for name, is_equal in (("copy", True), ("other", False)):
-            path = tmp_path / name / model_path.name
-            path.parent.mkdir()
-            path.write_bytes(content)
-            other = model_format.open(path)
+        for name, flipped_bits, is_equal in (("copy", 0, True), ("other", 1, False)):
+            (tmp_path / name).mkdir()
+            copy, largest_file = _copy(model_path, tmp_path / name)
+            content = bytearray(largest_file.read_bytes())
+            content[-2048:] = bytes(byte ^ flipped_bits for byte in content[-2048:])
+            largest_file.write_bytes(content)
+            other = model_format.open(copy)
             assert (other.fingerprint == model.fingerprint) == is_equal
             other.close()
-            content[-2048:] = bytes(byte ^ 1 for byte in content[-2048:])
 
     def test_closing_twice_does_nothing(self, model: ModelFile) -> None:
         """``close``: idempotent."""
@@ -164,3 +167,23 @@ class ModelFormatContract:
         """``matrix``: KeyError."""
         with pytest.raises(KeyError):
             model.weights.matrix("no such weight")
+
+
+def _shortened(model_path: Path, folder: Path, length: Callable[[int], int]) -> Path:
+    """A copy of a model in another folder, of its largest file only the first bytes.
+
+    Args:
+        length: how many, from how many there are.
+    """
+    copy, largest_file = _copy(model_path, folder)
+    os.truncate(largest_file, length(largest_file.stat().st_size))
+    return copy
+
+
+def _copy(model_path: Path, folder: Path) -> tuple[Path, Path]:
+    """A copy of a model in another folder, and its largest file."""
+    copy = folder / model_path.name
+    if not model_path.is_dir():
+        return copy, Path(shutil.copyfile(model_path, copy))
+    shutil.copytree(model_path, copy)
+    return copy, max(copy.iterdir(), key=lambda path: path.stat().st_size)

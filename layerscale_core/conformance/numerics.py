@@ -16,7 +16,7 @@ from layerscale_core.conformance.executors import (
     reference_kernels,
     relative_error,
 )
-from layerscale_core.conformance.random_model import LAYOUTS, RandomWeights, tiny_spec
+from layerscale_core.conformance.random_model import LAYOUTS, OPERATIONS, RandomWeights, tiny_spec
 from layerscale_core.conformance.step_batches import PageBook, Span
 from layerscale_core.errors import UnsupportedModelError
 from layerscale_core.forward import HostLayers, KernelExecutor
@@ -66,6 +66,27 @@ class NumericsContract:
             self._compare(backend, device, tiny_spec(**SHAPES[shape]), "f32")
         except UnsupportedModelError as refusal:
             pytest.skip(f"refused, as it may be: {refusal}")
+
+    @pytest.mark.parametrize("operation", OPERATIONS)
+    def test_equals_the_reference_in_every_operation(self, backend: Backend, device: Device, operation: str) -> None:
+        """What some families compute beside the ordinary is computed right or refused, too."""
+        try:
+            self._compare(backend, device, tiny_spec(**OPERATIONS[operation]), "f32")
+        except UnsupportedModelError as refusal:
+            pytest.skip(f"refused, as it may be: {refusal}")
+
+    @pytest.mark.parametrize("operation", OPERATIONS)
+    def test_kernels_equal_the_reference_in_every_operation(
+        self, backend: Backend, device: Device, operation: str
+    ) -> None:
+        """``make_kernels``: every operation, for layers that stay on a host are computed with no other."""
+        spec = tiny_spec(**OPERATIONS[operation])
+        kv = kv_layout(spec, backend.capabilities.page_sizes[0])
+        prompt = random_tokens(spec, self.PROMPT_LEN)
+        executor = KernelExecutor(device.make_kernels(), spec, RandomWeights(spec), kv)
+        truth = logits_in_chunks(reference_executor(spec, kv), kv, [prompt])
+        assert relative_error(logits_in_chunks(executor, kv, [prompt]), truth) <= self.max_relative_error
+        executor.close()
 
     @pytest.mark.parametrize("kv_type", KVType)
     @pytest.mark.parametrize("head_dim", [16, 20, 64, 128])

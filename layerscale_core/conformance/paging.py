@@ -18,9 +18,10 @@ from layerscale_core.conformance.executors import (
     reference_executor,
     relative_error,
 )
-from layerscale_core.conformance.random_model import tiny_spec
+from layerscale_core.conformance.random_model import OPERATIONS, RandomWeights, tiny_spec
 from layerscale_core.conformance.step_batches import PageBook, PagedSequence, Span
 from layerscale_core.errors import UnsupportedModelError
+from layerscale_core.forward import make_executor
 from layerscale_core.models import ModelSpec, RopeSpec
 from layerscale_core.specs import Backend, Device, Executor, KVLayout, KVType, PageRange
 
@@ -81,6 +82,27 @@ class PagingContract:
         """The backend's executor."""
         with open_executor(device, SPEC, kv, weight_layout) as executor:
             yield executor
+
+    @pytest.mark.parametrize("operation", OPERATIONS)
+    def test_no_operation_knows_of_chunks_or_neighbours(self, backend: Backend, device: Device, operation: str) -> None:
+        """``step``: what some families compute beside the ordinary is exact, too."""
+        spec = tiny_spec(**OPERATIONS[operation])
+        kv = kv_layout(spec, backend.capabilities.page_sizes[0])
+        try:
+            executor = make_executor(device, spec, RandomWeights(spec), kv)
+        except UnsupportedModelError as refusal:
+            pytest.skip(f"refused, as it may be: {refusal}")
+        together = logits_in_chunks(executor, kv, [PROMPT])
+        np.testing.assert_array_equal(logits_in_chunks(executor, kv, cut(PROMPT, 15, 1, 2)), together)
+        book = PageBook(kv)
+        sequence = book.sequence()
+        rows = []
+        for index, chunk in enumerate(cut(PROMPT, *[1] * 8, 5, 9)):
+            neighbours = [Span(book.sequence(), random_tokens(spec, 1 + index % 3, seed=index))]
+            logits = executor.step(book.batch([*neighbours, Span(sequence, chunk, True)]))
+            rows.append(logits[-len(chunk) :].copy())
+        np.testing.assert_array_equal(np.concatenate(rows), together)
+        executor.close()
 
     @pytest.mark.parametrize(
         "chunks",

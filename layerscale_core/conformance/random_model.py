@@ -6,18 +6,20 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from layerscale_core.models import (
+    Activation,
     AttentionSpec,
     DenseMatrix,
     LayerSpec,
     Matrix,
     MlpSpec,
     ModelSpec,
+    MoeSpec,
     QuantizedMatrix,
     RopeSpec,
 )
@@ -104,27 +106,83 @@ def tiny_spec(
     interleaved: bool = False,
     rope_magnitude: float = 1.0,
     tied_output: bool = True,
+    activation: Activation = Activation.SILU,
+    windows: Sequence[int | None] = (None,),
+    softcap: float | None = None,
+    has_biases: bool = False,
+    has_qk_norm: bool = False,
+    has_post_norms: bool = False,
+    num_experts: int | None = None,
+    num_active: int = 2,
+    is_normalized: bool = True,
+    embedding_scale: float = 1.0,
+    logit_softcap: float | None = None,
 ) -> ModelSpec:
-    """A model that computes in a millisecond, with every dimension that kernels care about free to choose."""
+    """A model that computes in a millisecond, with everything that kernels care about free to choose.
+
+    Args:
+        windows: of the first layers; the others repeat them.
+        num_experts: with experts of ``intermediate_size`` in place of one MLP.
+    """
     rotary_dim = head_dim if rotary_dim is None else rotary_dim
     inv_freq = tuple(10_000.0 ** (-2 * pair / rotary_dim) for pair in range(rotary_dim // 2))
-    layer = LayerSpec(
-        AttentionSpec(
-            num_heads, num_kv_heads, head_dim, head_dim**-0.5, RopeSpec(inv_freq, rope_magnitude, interleaved)
-        ),
-        MlpSpec(intermediate_size),
+    attention = AttentionSpec(
+        num_heads,
+        num_kv_heads,
+        head_dim,
+        head_dim**-0.5,
+        RopeSpec(inv_freq, rope_magnitude, interleaved),
+        softcap=softcap,
+        has_biases=has_biases,
+        has_qk_norm=has_qk_norm,
     )
+    mlp = MlpSpec(intermediate_size, activation)
+    moe = None if num_experts is None else MoeSpec(num_experts, num_active, mlp, is_normalized)
     spec = ModelSpec(
         architecture="random",
         vocab_size=vocab_size,
         hidden_size=hidden_size,
         max_context_len=4096,
         norm_eps=1e-5,
-        layers=(layer,) * num_layers,
+        layers=tuple(
+            LayerSpec(replace(attention, window=windows[index % len(windows)]), moe or mlp, has_post_norms)
+            for index in range(num_layers)
+        ),
         tied_output=tied_output,
         num_parameters=0,
+        embedding_scale=embedding_scale,
+        logit_softcap=logit_softcap,
     )
     return replace(spec, num_parameters=sum(math.prod(shape) for shape in weight_shapes(spec).values()))
+
+
+OPERATIONS: Mapping[str, Mapping[str, Any]] = {
+    "GELU": {"activation": Activation.GELU_TANH},
+    "window": {"windows": (9,)},
+    "window of a page in every other layer": {"windows": (16, None)},
+    "window of one key": {"windows": (1,)},
+    "window beyond the prompt": {"windows": (50,)},
+    "soft cap on scores": {"softcap": 0.7},
+    "biases": {"has_biases": True},
+    "QK norm": {"has_qk_norm": True},
+    "post-norms": {"has_post_norms": True},
+    "experts": {"num_experts": 5},
+    "experts with weights as they are": {"num_experts": 4, "num_active": 3, "is_normalized": False},
+    "scaled embedding": {"embedding_scale": 8.0},
+    "soft cap on logits": {"logit_softcap": 1.5},
+    "everything": {
+        "activation": Activation.GELU_TANH,
+        "windows": (12, None),
+        "softcap": 2.0,
+        "has_biases": True,
+        "has_qk_norm": True,
+        "has_post_norms": True,
+        "num_experts": 4,
+        "embedding_scale": 4.0,
+        "logit_softcap": 5.0,
+    },
+}
+"""What a layer may compute beside the ordinary, as arguments of ``tiny_spec``."""
 
 
 class RandomWeights:
@@ -158,7 +216,7 @@ class RandomWeights:
         return whole if (start, stop) == (0, None) else _rows(whole, slice(start, stop))
 
     def vector(self, name: str) -> NDArray[np.float32]:
-        """A norm's weights, around 1."""
+        """A norm's weights, around 1; a bias has no fewer."""
         return self._generator(name).uniform(0.5, 1.5, self._shapes[name]).astype(np.float32)
 
     def drop_cache(self) -> None:

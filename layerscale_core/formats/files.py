@@ -32,6 +32,20 @@ def check_path(path: Path) -> None:
         raise ModelFileError(str(path), "the file is empty")
 
 
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """A whole small file.
+
+    Raises:
+        ModelFileError: it cannot be read, or is larger.
+    """
+    check_path(path)
+    num_bytes = path.stat().st_size
+    if num_bytes > max_bytes:
+        raise ModelFileError(str(path), f"it has more than {max_bytes:,} bytes")
+    with path.open("rb") as file:
+        return file.read(num_bytes)
+
+
 def map_file(path: Path) -> mmap.mmap:
     """Map a whole file for reading.
 

@@ -41,6 +41,29 @@ def yarn_frequencies(
     return frequencies * (1 - divided) + frequencies / factor * divided
 
 
-def yarn_magnitude(factor: float) -> float:
+def yarn_magnitude(factor: float, slope: float = 1.0) -> float:
     """The factor on cosine and sine that keeps attention as sharp over the longer context. Source: as above, 3.4."""
-    return 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
+    return 0.1 * slope * math.log(factor) + 1 if factor > 1 else 1.0
+
+
+def llama3_frequencies(
+    frequencies: Frequencies,
+    *,
+    factor: float,
+    low_freq_factor: float,
+    high_freq_factor: float,
+    original_context_len: int,
+) -> Frequencies:
+    """Divide by ``factor`` the frequencies whose wave is long beside the original context, as Llama 3.1 does.
+
+    Pairs with more than ``high_freq_factor`` waves in the original context keep their frequency, those with fewer than
+    ``low_freq_factor`` are divided, and a ramp joins the two. Source: arXiv:2407.21783, and Meta's code for it.
+    """
+    waves = original_context_len * frequencies / (2 * math.pi)
+    kept = np.clip((waves - low_freq_factor) / max(1e-9, high_freq_factor - low_freq_factor), 0, 1)
+    return frequencies * kept + frequencies / factor * (1 - kept)
+
+
+def longrope_magnitude(factor: float, original_context_len: int) -> float:
+    """The factor on cosine and sine of a context stretched so many times. Source: arXiv:2402.13753, section 3."""
+    return math.sqrt(1 + math.log(factor) / math.log(max(2, original_context_len))) if factor > 1 else 1.0

@@ -1,7 +1,7 @@
 """Models as data: layer descriptions and weight layouts."""
 
 from layerscale_core.models.matrix import DenseMatrix, Matrix, QuantizedMatrix
-from layerscale_core.models.spec import Activation, AttentionSpec, LayerSpec, MlpSpec, ModelSpec, RopeSpec
+from layerscale_core.models.spec import Activation, AttentionSpec, LayerSpec, MlpSpec, ModelSpec, MoeSpec, RopeSpec
 
 __all__ = [
     "Activation",
@@ -11,6 +11,7 @@ __all__ = [
     "Matrix",
     "MlpSpec",
     "ModelSpec",
+    "MoeSpec",
     "QuantizedMatrix",
     "RopeSpec",
 ]

@@ -14,6 +14,9 @@ class Activation(enum.Enum):
     """The nonlinearity of a gated MLP."""
 
     SILU = "silu"
+    """``x / (1 + e^-x)``."""
+    GELU_TANH = "gelu_tanh"
+    """``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`` (arXiv:1606.08415)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,10 @@ class AttentionSpec:
 
     Attributes:
         scale: factor on query · key, usually head_dim ** -0.5.
+        window: most keys that a token sees, the latest of its context with its own (arXiv:2004.05150); None = all.
+        softcap: scaled scores become ``softcap * tanh(score / softcap)`` (arXiv:2408.00118); None = as they are.
+        has_biases: query, key and value are projected with a bias.
+        has_qk_norm: each head of query and key is RMS-normalised before it is rotated (arXiv:2302.05442).
     """
 
     num_heads: int
@@ -49,6 +56,10 @@ class AttentionSpec:
     head_dim: int
     scale: float
     rope: RopeSpec
+    window: int | None = None
+    softcap: float | None = None
+    has_biases: bool = False
+    has_qk_norm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +71,34 @@ class MlpSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class MoeSpec:
+    """A mixture of experts: the sum of the best experts' outputs, each times its weight (arXiv:2401.04088).
+
+    An expert's weight is its share of the softmax over the router's scores of all experts.
+
+    Attributes:
+        num_active: experts that compute a token, those with the highest scores.
+        expert: each of them.
+        is_normalized: the weights of a token's active experts are divided by their sum.
+    """
+
+    num_experts: int
+    num_active: int
+    expert: MlpSpec
+    is_normalized: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """One pre-norm transformer layer: x += attention(norm(x)); x += mlp(norm(x))."""
+    """One transformer layer: x += attention(norm(x)); x += mlp(norm(x)).
+
+    Attributes:
+        has_post_norms: what attention and MLP give is normalised too, before it is added.
+    """
 
     attention: AttentionSpec
-    mlp: MlpSpec
+    mlp: MlpSpec | MoeSpec
+    has_post_norms: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +110,8 @@ class ModelSpec:
         max_context_len: the context the model was trained for, RoPE scaling included, in tokens.
         tied_output: the head is the embedding matrix; there is no weight named ``output``.
         num_parameters: elements of all weights, a tied head counted once.
+        embedding_scale: factor on the embeddings of the tokens.
+        logit_softcap: logits become ``logit_softcap * tanh(logit / logit_softcap)``; None = as they are.
     """
 
     architecture: str
@@ -86,6 +122,8 @@ class ModelSpec:
     layers: tuple[LayerSpec, ...]
     tied_output: bool
     num_parameters: int
+    embedding_scale: float = 1.0
+    logit_softcap: float | None = None
 
 
 EMBEDDING = "embedding"
@@ -99,11 +137,19 @@ ATTENTION_NORM = "attention_norm"
 QUERY = "query"
 KEY = "key"
 VALUE = "value"
+QUERY_BIAS = "query_bias"
+KEY_BIAS = "key_bias"
+VALUE_BIAS = "value_bias"
+QUERY_NORM = "query_norm"
+KEY_NORM = "key_norm"
 ATTENTION_OUTPUT = "attention_output"
+ATTENTION_POST_NORM = "attention_post_norm"
 MLP_NORM = "mlp_norm"
 GATE = "gate"
 UP = "up"
 DOWN = "down"
+ROUTER = "router"
+MLP_POST_NORM = "mlp_post_norm"
 
 
 def layer_weight(layer: int, name: str) -> str:
@@ -111,34 +157,61 @@ def layer_weight(layer: int, name: str) -> str:
     return f"layers.{layer}.{name}"
 
 
-def layer_shapes(spec: ModelSpec, index: int) -> dict[str, tuple[int, ...]]:
-    """Every weight of one layer, by canonical name: matrices [rows = out, cols = in], vectors [n]."""
-    hidden, attention, mlp = spec.hidden_size, spec.layers[index].attention, spec.layers[index].mlp
+def expert_weight(expert: int, name: str) -> str:
+    """The name within its layer of an expert's weight, e.g. ``experts.7.gate``."""
+    return f"experts.{expert}.{name}"
+
+
+Shapes = dict[str, tuple[int, ...]]
+"""Weights by name: matrices [rows = out, cols = in], vectors [n]."""
+
+
+def layer_shapes(spec: ModelSpec, index: int) -> Shapes:
+    """Every weight of one layer, by canonical name."""
+    hidden, layer = spec.hidden_size, spec.layers[index]
+    shapes = {ATTENTION_NORM: (hidden,), **_attention_shapes(layer.attention, hidden), MLP_NORM: (hidden,)}
+    shapes |= _mlp_shapes(layer.mlp, hidden)
+    if layer.has_post_norms:
+        shapes |= {ATTENTION_POST_NORM: (hidden,), MLP_POST_NORM: (hidden,)}
+    return {layer_weight(index, name): shape for name, shape in shapes.items()}
+
+
+def _attention_shapes(attention: AttentionSpec, hidden: int) -> Shapes:
     query_size = attention.num_heads * attention.head_dim
     kv_size = attention.num_kv_heads * attention.head_dim
-    shapes: dict[str, tuple[int, ...]] = {
-        ATTENTION_NORM: (hidden,),
+    shapes: Shapes = {
         QUERY: (query_size, hidden),
         KEY: (kv_size, hidden),
         VALUE: (kv_size, hidden),
         ATTENTION_OUTPUT: (hidden, query_size),
-        MLP_NORM: (hidden,),
-        GATE: (mlp.intermediate_size, hidden),
-        UP: (mlp.intermediate_size, hidden),
-        DOWN: (hidden, mlp.intermediate_size),
     }
-    return {layer_weight(index, name): shape for name, shape in shapes.items()}
+    if attention.has_biases:
+        shapes |= {QUERY_BIAS: (query_size,), KEY_BIAS: (kv_size,), VALUE_BIAS: (kv_size,)}
+    if attention.has_qk_norm:
+        shapes |= {QUERY_NORM: (attention.head_dim,), KEY_NORM: (attention.head_dim,)}
+    return shapes
 
 
-def outer_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+def _mlp_shapes(mlp: MlpSpec | MoeSpec, hidden: int) -> Shapes:
+    if isinstance(mlp, MlpSpec):
+        size = mlp.intermediate_size
+        return {GATE: (size, hidden), UP: (size, hidden), DOWN: (hidden, size)}
+    shapes: Shapes = {ROUTER: (mlp.num_experts, hidden)}
+    for expert in range(mlp.num_experts):
+        for name, shape in _mlp_shapes(mlp.expert, hidden).items():
+            shapes[expert_weight(expert, name)] = shape
+    return shapes
+
+
+def outer_shapes(spec: ModelSpec) -> Shapes:
     """Every weight before and after the layers, by canonical name."""
     hidden, vocab = spec.hidden_size, spec.vocab_size
-    shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (vocab, hidden), OUTPUT_NORM: (hidden,)}
+    shapes: Shapes = {EMBEDDING: (vocab, hidden), OUTPUT_NORM: (hidden,)}
     return shapes if spec.tied_output else shapes | {OUTPUT: (vocab, hidden)}
 
 
-def weight_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    """Every weight the model must have, by canonical name: matrices [rows = out, cols = in], vectors [n]."""
+def weight_shapes(spec: ModelSpec) -> Shapes:
+    """Every weight the model must have, by canonical name."""
     shapes = outer_shapes(spec)
     for index in range(len(spec.layers)):
         shapes |= layer_shapes(spec, index)

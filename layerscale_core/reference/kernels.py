@@ -9,16 +9,18 @@ the weights (``linear``) or the token's own context (``attention``) decide.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from layerscale_core.errors import OutOfMemoryError
-from layerscale_core.models import Activation, AttentionSpec, Matrix, ModelSpec, RopeSpec
+from layerscale_core.models import Activation, AttentionSpec, Matrix, ModelSpec, MoeSpec, RopeSpec
 from layerscale_core.reference.kv_codecs import FloatCodec, KVCodec, key_codec, value_codec
 from layerscale_core.reference.memory import reference_memory_needs
 from layerscale_core.specs.executor import KVLayout, KVType, StepBatch
+from layerscale_core.specs.kernels import ExpertWeights
 from layerscale_core.specs.memory import Allocator, MemoryNeeds, StepLimits
 from layerscale_core.specs.model_format import WeightSource
 
@@ -115,10 +117,12 @@ class ReferenceKernels:
 
     @_quiet
     def rms_norm(self, x: Floats, weight: Floats, eps: float) -> Floats:
-        """``x / sqrt(mean(x²) + eps) * weight``."""
-        mean_square: Floats = np.square(x).mean(axis=-1, keepdims=True)
-        normed: Floats = x / np.sqrt(mean_square + np.float32(eps))
-        return normed * weight
+        """``x / sqrt(mean(x²) + eps) * weight``, for each part of a row that is as wide as the weight."""
+        parts = x.reshape(len(x), -1, weight.size)
+        mean_square: Floats = np.square(parts).mean(axis=-1, keepdims=True)
+        normed: Floats = parts / np.sqrt(mean_square + np.float32(eps))
+        normed *= weight
+        return normed.reshape(x.shape)
 
     @_quiet
     def linear(self, x: Floats, matrix: Floats) -> Floats:
@@ -156,7 +160,8 @@ class ReferenceKernels:
             values = _by_head(kv.value_codec.decode(kv.values[layer, slots]))
             for token in range(first, stop):
                 context_len = len(slots) - (stop - 1 - token)
-                output[token] = _attend(queries[token], keys[:, :context_len], values[:, :context_len])
+                seen = slice(max(0, context_len - (spec.window or context_len)), context_len)
+                output[token] = _attend(queries[token], keys[:, seen], values[:, seen], spec.softcap)
         return output.reshape(query.shape)
 
     @_quiet
@@ -165,12 +170,41 @@ class ReferenceKernels:
         match activation:
             case Activation.SILU:
                 gated: Floats = gate / (1 + np.exp(-gate)) * up
-                return gated
+            case Activation.GELU_TANH:
+                gated = _gelu_tanh(gate) * up
+        return gated
 
     @_quiet
     def add(self, x: Floats, y: Floats) -> Floats:
         """``x + y``."""
         return x + y
+
+    @_quiet
+    def scale(self, x: Floats, factor: float) -> Floats:
+        """``factor * x``."""
+        return x * np.float32(factor)
+
+    @_quiet
+    def softcap(self, x: Floats, cap: float) -> Floats:
+        """``cap * tanh(x / cap)``."""
+        return _softcap(x, cap)
+
+    @_quiet
+    def mixture(self, x: Floats, router: Floats, experts: Sequence[ExpertWeights], spec: MoeSpec) -> Floats:
+        """Each expert computes the tokens that chose it; a token's sum runs over its experts in ascending order."""
+        scores = self.linear(x, router)
+        chosen = np.argsort(-scores, axis=-1, kind="stable")[:, : spec.num_active]
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights /= weights.sum(axis=-1, keepdims=True)
+        if spec.is_normalized:
+            weights /= np.take_along_axis(weights, chosen, axis=-1).sum(axis=-1, keepdims=True)
+        output = np.zeros_like(x)
+        for index in np.unique(chosen):
+            expert, tokens = experts[index], np.flatnonzero((chosen == index).any(axis=-1))
+            gate, up = self.linear(x[tokens], expert.gate), self.linear(x[tokens], expert.up)
+            hidden = self.gated_activation(gate, up, spec.expert.activation)
+            output[tokens] += self.linear(hidden, expert.down) * weights[tokens, index, None]
+        return output
 
     def select(self, x: Floats, step: Step) -> Floats:
         """The rows whose logits are wanted."""
@@ -229,6 +263,28 @@ class ReferenceKernels:
         self._held.append((num_bytes, label))
 
 
+def _gelu_tanh(x: Floats) -> Floats:
+    """In one temporary array."""
+    y = np.square(x)
+    y *= np.float32(0.044715)
+    y += 1
+    y *= x
+    y *= np.float32(math.sqrt(2 / math.pi))
+    np.tanh(y, out=y)
+    y += 1
+    y *= x
+    y *= np.float32(0.5)
+    return y
+
+
+def _softcap(x: Floats, cap: float) -> Floats:
+    """In place."""
+    x /= np.float32(cap)
+    np.tanh(x, out=x)
+    x *= np.float32(cap)
+    return x
+
+
 def _rotate(heads: Floats, positions: NDArray[np.integer], rope: RopeSpec, magnitude: float) -> Floats:
     """Heads [.., head_dim], each pair turned by its angle; positions broadcast over the leading axes."""
     # float64, because at position 100,000 a float32 angle is already wrong by 0.004.
@@ -262,9 +318,11 @@ def _by_head(vectors: Floats) -> Floats:
     return np.ascontiguousarray(vectors.transpose(1, 0, 2))
 
 
-def _attend(query: Floats, keys: Floats, values: Floats) -> Floats:
-    """One token: query [num_kv_heads, group, head_dim] over keys and values [num_kv_heads, context_len, head_dim]."""
+def _attend(query: Floats, keys: Floats, values: Floats, softcap: float | None) -> Floats:
+    """One token: query [num_kv_heads, group, head_dim] over keys and values [num_kv_heads, num_seen, head_dim]."""
     scores = query @ keys.transpose(0, 2, 1)
+    if softcap is not None:
+        scores = _softcap(scores, softcap)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     attended: Floats = weights @ values / weights.sum(axis=-1, keepdims=True)
     return attended

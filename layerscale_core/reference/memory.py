@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from layerscale_core.models import LayerSpec, ModelSpec
+from layerscale_core.models import LayerSpec, MlpSpec, ModelSpec
 from layerscale_core.models.spec import weight_shapes
 from layerscale_core.specs.memory import MemoryNeeds, StepLimits
 
@@ -33,5 +33,12 @@ def _attention_floats(spec: ModelSpec, layer: LayerSpec, limits: StepLimits) -> 
 
 
 def _mlp_floats(spec: ModelSpec, layer: LayerSpec, limits: StepLimits) -> int:
-    """A gated MLP at its peak: residual, norm, gate, up, and the gated product with two temporaries."""
-    return limits.max_tokens * (2 * spec.hidden_size + 5 * layer.mlp.intermediate_size)
+    """A gated MLP at its peak: residual, norm, gate, up, and the gated product with two temporaries.
+
+    A mixture has beside them the scores, their order and the weights, the sum, and for one expert what goes in, in
+    tiles, and comes out: at worst every token.
+    """
+    if isinstance(layer.mlp, MlpSpec):
+        return limits.max_tokens * (2 * spec.hidden_size + 5 * layer.mlp.intermediate_size)
+    moe = layer.mlp
+    return limits.max_tokens * (6 * spec.hidden_size + 5 * moe.num_experts + 5 * moe.expert.intermediate_size)

@@ -8,7 +8,7 @@ kit.
 from layerscale_core.specs.backend import Backend, BackendOptions, Capabilities, Device, DeviceInfo, Probe
 from layerscale_core.specs.executor import Executor, KVLayout, KVType, StepBatch
 from layerscale_core.specs.hooks import ENTRY_POINT_GROUP, PROJECT_NAME, hookimpl, hookspec
-from layerscale_core.specs.kernels import Array, Kernels
+from layerscale_core.specs.kernels import Array, ExpertWeights, Kernels
 from layerscale_core.specs.kv_pool import (
     KVPool,
     MissReason,
@@ -47,6 +47,7 @@ __all__ = [
     "Device",
     "DeviceInfo",
     "Executor",
+    "ExpertWeights",
     "KVLayout",
     "KVPool",
     "KVType",

@@ -6,18 +6,29 @@ compute dtype is the backend's choice; ``to_host`` is float32.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscale_core.models import Activation, AttentionSpec, Matrix, ModelSpec, RopeSpec
+from layerscale_core.models import Activation, AttentionSpec, Matrix, ModelSpec, MoeSpec, RopeSpec
 from layerscale_core.specs.executor import KVLayout, StepBatch
 from layerscale_core.specs.memory import MemoryNeeds, StepLimits
 from layerscale_core.specs.model_format import WeightSource
 
 Array = Any
 """An array of the backend's own kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertWeights:
+    """Handles of one expert's matrices."""
+
+    gate: Any
+    up: Any
+    down: Any
 
 
 class Kernels(Protocol):
@@ -63,7 +74,10 @@ class Kernels(Protocol):
         ...
 
     def rms_norm(self, x: Array, weight: Any, eps: float) -> Array:
-        """``x / sqrt(mean(x²) + eps) * weight`` over the last axis (arXiv:1910.07467); x is not modified."""
+        """``x / sqrt(mean(x²) + eps) * weight`` (arXiv:1910.07467); x is not modified.
+
+        The weight's size divides the rows of x: each part of that size, such as a head, is normalised by itself.
+        """
         ...
 
     def linear(self, x: Array, matrix: Any) -> Array:
@@ -79,7 +93,10 @@ class Kernels(Protocol):
         ...
 
     def attention(self, query: Array, kv: Any, layer: int, step: Any, spec: AttentionSpec) -> Array:
-        """Causal attention over each sequence's pages: [T, num_heads * head_dim] to the same shape."""
+        """Causal attention over each sequence's pages: [T, num_heads * head_dim] to the same shape.
+
+        A window counts keys, not positions: where a sequence's middle was dropped, a token sees as many as ever.
+        """
         ...
 
     def gated_activation(self, gate: Array, up: Array, activation: Activation) -> Array:
@@ -87,7 +104,19 @@ class Kernels(Protocol):
         ...
 
     def add(self, x: Array, y: Array) -> Array:
-        """``x + y``; may reuse the memory of x."""
+        """``x + y``; may reuse the memory of x. A vector y, such as a bias, is added to every row."""
+        ...
+
+    def scale(self, x: Array, factor: float) -> Array:
+        """``factor * x``; may reuse the memory of x."""
+        ...
+
+    def softcap(self, x: Array, cap: float) -> Array:
+        """``cap * tanh(x / cap)``; may reuse the memory of x."""
+        ...
+
+    def mixture(self, x: Array, router: Any, experts: Sequence[ExpertWeights], spec: MoeSpec) -> Array:
+        """A mixture of experts over x [T, hidden]; see ``MoeSpec``. Of two equal scores the first expert's wins."""
         ...
 
     def select(self, x: Array, step: Any) -> Array:

@@ -15,8 +15,8 @@ import numpy as np
 
 from layerscale_core.errors import ModelFileError, UnsupportedModelError
 from layerscale_core.specs.tokenizer import Tokenizer
-from layerscale_core.tokenizers.bpe_tokenizer import byte_value
 from layerscale_core.tokenizers.byte_level import make_byte_level_tokenizer
+from layerscale_core.tokenizers.piece_tokenizer import byte_value
 from layerscale_core.tokenizers.pre_tokenizers import PRE_TOKENIZERS
 from layerscale_core.tokenizers.sentencepiece import make_sentencepiece_tokenizer
 from layerscale_core.tokenizers.vocabulary import ROLES, TokenKind, Vocabulary, find_stop_ids, mark_control_tokens

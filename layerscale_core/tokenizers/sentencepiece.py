@@ -12,7 +12,8 @@ from tokenizers.models import BPE
 from tokenizers.normalizers import Normalizer, Prepend, Replace
 from tokenizers.normalizers import Sequence as InOrder
 
-from layerscale_core.tokenizers.bpe_tokenizer import BpeTokenizer, byte_value
+from layerscale_core.tokenizers.bpe_tokenizer import BpeTokenizer
+from layerscale_core.tokenizers.piece_tokenizer import byte_value
 from layerscale_core.tokenizers.vocabulary import TokenKind, Vocabulary
 
 SPACE = "▁"

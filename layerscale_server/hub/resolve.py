@@ -15,7 +15,7 @@ class ResolvedModel:
 
     Attributes:
         path: an existing file or directory.
-        model_id: the name clients use: the repository id, or the file's name without extension.
+        model_id: the name clients use: the repository id, or the folder's name, or the file's without extension.
     """
 
     path: Path
@@ -40,7 +40,8 @@ def resolve_model(
     """
     path = Path(name).expanduser()
     if name and _exists(path):
-        return ResolvedModel(path, path.resolve().stem)
+        whole = path.resolve()
+        return ResolvedModel(path, whole.name if whole.is_dir() else whole.stem)
     reference = ModelReference.parse(name)
     if reference is None:
         raise ModelNotFoundError(

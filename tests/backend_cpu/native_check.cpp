@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -119,7 +120,8 @@ void check_floats(Storage storage, int element_bytes) {
 }
 
 // One sequence of `context` keys whose last `num_new` tokens are queries, over pages with holes at their edges.
-void check_attention(KvType type, int head_dim, int num_heads, int num_kv_heads, int context, int num_new, int threads) {
+void check_attention(KvType type, int head_dim, int num_heads, int num_kv_heads, int context, int num_new, int threads,
+                     int window = std::numeric_limits<int>::max(), float softcap = 0.0f) {
     ThreadPool pool(threads);
     Arena arena;
     Attention attention(pool);
@@ -163,24 +165,27 @@ void check_attention(KvType type, int head_dim, int num_heads, int num_kv_heads,
     batch.page_tables = pages.data();
     batch.page_starts = starts.data();
     batch.page_stops = stops.data();
-    const AttentionShape shape{num_heads, num_kv_heads, head_dim, 0.3f};
+    const AttentionShape shape{num_heads, num_kv_heads, head_dim, 0.3f, window, softcap, false, false};
     attention.begin_step(batch);
     attention.run(kv, 0, batch, shape, queries.data(), out.data());
 
     for (int token = 0; token < num_new; ++token)
         for (int head = 0; head < num_heads; ++head) {
             const int kv_head = head / (num_heads / num_kv_heads), visible = context - num_new + token + 1;
+            const int first = std::max(0, visible - window);
             const float* query = &queries[static_cast<size_t>(token) * query_size + head * head_dim];
             std::vector<double> weights(visible);
             double sum = 0;
-            for (int key = 0; key < visible; ++key) {
+            for (int key = first; key < visible; ++key) {
                 double score = 0;
                 for (int d = 0; d < head_dim; ++d) score += query[d] * keys[key][kv_head * head_dim + d];
-                sum += weights[key] = std::exp(shape.scale * score);
+                score *= shape.scale;
+                if (softcap > 0) score = softcap * std::tanh(score / softcap);
+                sum += weights[key] = std::exp(score);
             }
             for (int d = 0; d < head_dim; ++d) {
                 double expected = 0;
-                for (int key = 0; key < visible; ++key)
+                for (int key = first; key < visible; ++key)
                     expected += weights[key] / sum * values[key][kv_head * head_dim + d];
                 expect_close(out[static_cast<size_t>(token) * query_size + head * head_dim + d], expected, 1,
                              "attention", context, head_dim, num_new);
@@ -238,6 +243,33 @@ void check_hadamard(int head_dim) {
     for (int i = 0; i < 2 * head_dim; ++i) expect_close(y[i], x[i], 1, "rotated back", 2, head_dim, 1);
 }
 
+// Elementwise functions at lengths around a vector's, against the library's.
+void check_elementwise() {
+    for (const int size : {1, 15, 16, 17, 33}) {
+        auto gate = exactly<float>(size), up = gate, capped = gate, weight = gate;
+        for (int i = 0; i < size; ++i) gate[i] = uniform(-12, 12), up[i] = uniform(-1, 1), weight[i] = uniform(0.5f, 2);
+        auto before = gate;
+        capped = gate;
+        gated_gelu(gate.data(), up.data(), size);
+        soft_cap(capped.data(), size, 3.0f);
+        for (int i = 0; i < size; ++i) {
+            const double x = before[i], inner = 0.7978845608 * (x + 0.044715 * x * x * x);
+            expect_close(gate[i], x / 2 * (1 + std::tanh(inner)) * up[i], 1e-2, "gelu", 1, size, 1);
+            expect_close(capped[i], 3 * std::tanh(x / 3), 1e-2, "soft cap", 1, size, 1);
+        }
+        double squares = 0;
+        for (const float x : before) squares += static_cast<double>(x) * x;
+        auto normed = before;
+        rms_norm(normed.data(), weight.data(), size, 1e-6f, normed.data());
+        for (int i = 0; i < size; ++i)
+            expect_close(normed[i], before[i] / std::sqrt(squares / size + 1e-6) * weight[i], 1e-2, "norm", 1, size, 1);
+    }
+    auto broken = exactly<float>(16);
+    broken[3] = std::nanf("");
+    soft_cap(broken.data(), 16, 1.0f);
+    if (!std::isnan(broken[3]) && ++failures <= 10) std::printf("a soft cap hides NaN\n");
+}
+
 void check_halves() {
     for (uint32_t half = 0; half < 0x10000; ++half) {
         const float value = half_to_float(static_cast<uint16_t>(half));
@@ -251,6 +283,7 @@ void check_halves() {
 
 int main() {
     check_halves();
+    check_elementwise();
     for (const bool has_minima : {false, true}) {
         check_codes(Storage::kCodes4, 4, 32, has_minima, false);
         check_codes(Storage::kCodes4, 4, 16, has_minima, false);
@@ -270,7 +303,11 @@ int main() {
             for (const int context : {1, 15, 16, 17, 40})
                 check_attention(type, head_dim, 6, 2, context, std::min(context, 5), 2);
         }
-        for (const int num_new : {1, 2, 40}) check_attention(type, 64, 3, 3, 1200, num_new, 3);  // several partitions
+        for (const int num_new : {1, 2, 40}) {
+            check_attention(type, 64, 3, 3, 1200, num_new, 3);  // several partitions
+            for (const int window : {1, 15, 16, 17, 500, 520, 1199, 1200})
+                check_attention(type, 32, 3, 3, 1200, num_new, 3, window, 0.5f);
+        }
     }
     return failures == 0 ? 0 : 1;
 }

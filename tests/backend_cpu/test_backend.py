@@ -7,7 +7,7 @@ import pytest
 from layerscale_backend_cpu import backend as backend_module
 from layerscale_backend_cpu.backend import CpuBackend
 from layerscale_backend_cpu.native_executor import ISA_VARIABLE, NativeExecutor, native_isa
-from layerscale_core.conformance import LAYOUTS, RandomWeights, tiny_spec
+from layerscale_core.conformance import LAYOUTS, OPERATIONS, RandomWeights, tiny_spec
 from layerscale_core.errors import BackendError, OutOfMemoryError
 from layerscale_core.forward import KernelExecutor, make_executor
 from layerscale_core.host import inspect_host
@@ -117,6 +117,18 @@ def test_weights_that_do_not_fit_beside_the_cache_are_refused(monkeypatch: pytes
 def test_native_weights_take_what_was_said_to_the_byte(layout: str) -> None:
     spec = tiny_spec(hidden_size=96, vocab_size=131, tied_output=False)
     weights, limits = RandomWeights(spec, layout), StepLimits(max_tokens=8, max_logits=1, max_context_len=64)
+    needs = CpuBackend().load(BackendOptions()).memory_needs(spec, weights, limits)
+    executor = NativeExecutor(spec, weights, LAYOUT, num_threads=1)
+    matrices = sum(num_bytes for name, num_bytes in needs.weights.items() if len(weights.shape(name)) == 2)
+    assert executor.allocated_bytes - LAYOUT.total_bytes == matrices
+    executor.close()
+
+
+@needs_native
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_native_weights_of_every_operation_take_what_was_said(operation: str) -> None:
+    spec = tiny_spec(**OPERATIONS[operation])
+    weights, limits = RandomWeights(spec), StepLimits(max_tokens=8, max_logits=1, max_context_len=64)
     needs = CpuBackend().load(BackendOptions()).memory_needs(spec, weights, limits)
     executor = NativeExecutor(spec, weights, LAYOUT, num_threads=1)
     matrices = sum(num_bytes for name, num_bytes in needs.weights.items() if len(weights.shape(name)) == 2)

@@ -14,6 +14,7 @@ from layerscale_core.conformance import (
 )
 from layerscale_core.plugins import PluginRegistry
 from layerscale_core.specs import KVLayout, KVPool, ModelFormat, SchedulerPolicy, StreamType
+from tests.support.tiny_folder import write_tiny_folder
 from tests.support.tiny_gguf import write_tiny_llama
 
 
@@ -41,6 +42,16 @@ class TestGguf(ModelFormatContract):
     @pytest.fixture
     def model_path(self, gguf_path: Path) -> Path:
         return gguf_path
+
+
+class TestSafetensors(ModelFormatContract):
+    def make_format(self) -> ModelFormat:
+        [safetensors] = [found for found in PluginRegistry.discover().model_formats() if found.name == "safetensors"]
+        return safetensors
+
+    @pytest.fixture
+    def model_path(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return write_tiny_folder(tmp_path_factory.mktemp("folders") / "tiny.model")
 
 
 class TestOhlcv(StreamTypeContract):

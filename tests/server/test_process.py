@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from tests.support.server_process import TIMEOUT_S, ServerProcess
+from tests.support.tiny_folder import write_tiny_folder
 from tests.support.tiny_gguf import write_tiny_llama
 
 CHAT = "/v1/chat/completions"
@@ -95,6 +96,17 @@ def test_serves_from_binding_to_a_clean_end(tiny_model_path: Path) -> None:
     plan = next(event for event in running.events if event["message"] == "memory plan")
     assert (plan["context"], plan["burst_slots"], plan["backend"]) == (512, 2, "cpu")
     assert not [event for event in running.events if event["level"] not in ("info", "debug")]
+
+
+def test_a_folder_of_safetensors_is_served_as_a_file_is(tmp_path: Path) -> None:
+    folder = write_tiny_folder(tmp_path / "Tiny-0.1B")
+    with ServerProcess(folder) as running:
+        running.wait_until_ready()
+        [model] = httpx.get(running.address + "/v1/models").json()["data"]
+        request = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+        answer = httpx.post(running.address + "/v1/chat/completions", json=request).json()
+    assert model["id"] == "Tiny-0.1B"
+    assert answer["usage"]["completion_tokens"] >= 1
 
 
 def test_sigterm_lets_a_stream_finish_and_takes_nothing_new(serving: ServerProcess) -> None:

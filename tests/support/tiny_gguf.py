@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -70,7 +71,7 @@ def write_tiny_llama(
         metadata: keys to add or replace, by full name; None removes one.
     """
     rng = np.random.default_rng(seed)
-    tokens = _vocabulary()
+    tokens = vocabulary()
     head_dim = head_dim or hidden // heads
     writer = gguf.GGUFWriter(path, "llama")
     fields: dict[str, object] = {
@@ -87,14 +88,7 @@ def write_tiny_llama(
         "llama.attention.layer_norm_rms_epsilon": 1e-5,
         "llama.rope.freq_base": 10000.0,
         "llama.rope.dimension_count": head_dim,
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "smollm",
-        "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": [3 if token in SPECIAL_TOKENS else 1 for token in tokens],
-        "tokenizer.ggml.merges": list(MERGES),
-        "tokenizer.ggml.bos_token_id": tokens.index("<|im_start|>"),
-        "tokenizer.ggml.eos_token_id": tokens.index("<|im_end|>"),
-        "tokenizer.ggml.add_bos_token": False,
+        **tokenizer_fields(),
         "tokenizer.chat_template": chat_template,
     }
     fields.update({f"llama.rope.scaling.{key}": value for key, value in (rope_scaling or {}).items()})
@@ -175,7 +169,22 @@ def _put_halves(blocks: NDArray[np.uint8], at: int, values: NDArray[np.floating]
     blocks[:, at : at + 2] = values.astype(np.float16)[:, None].view(np.uint8)
 
 
-def _vocabulary() -> list[str]:
+def tokenizer_fields() -> dict[str, Any]:
+    """The metadata of a small byte-level tokenizer."""
+    tokens = vocabulary()
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "smollm",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [3 if token in SPECIAL_TOKENS else 1 for token in tokens],
+        "tokenizer.ggml.merges": list(MERGES),
+        "tokenizer.ggml.bos_token_id": tokens.index("<|im_start|>"),
+        "tokenizer.ggml.eos_token_id": tokens.index("<|im_end|>"),
+        "tokenizer.ggml.add_bos_token": False,
+    }
+
+
+def vocabulary() -> list[str]:
     """Special tokens, the 256 bytes in GPT-2's printable spelling, and what the merges make of them."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]

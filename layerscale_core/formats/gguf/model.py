@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from layerscale_core.errors import ModelFileError, UnsupportedModelError
-from layerscale_core.formats.files import map_file
-from layerscale_core.formats.gguf.architectures import describe_model
-from layerscale_core.formats.gguf.reader import MAGIC, read_header
+from layerscale_core.errors import ModelFileError
+from layerscale_core.formats.gguf.numbers import read_family, read_numbers
+from layerscale_core.formats.gguf.parts import is_first_part, open_parts, stem_of
+from layerscale_core.formats.gguf.reader import MAGIC
 from layerscale_core.formats.gguf.rope import ROPE_TENSORS
 from layerscale_core.formats.gguf.tensors import GgufTensors
-from layerscale_core.formats.gguf.weights import load_weights
+from layerscale_core.formats.gguf.weights import stored_tensors
+from layerscale_core.formats.weights import StoredWeights
 from layerscale_core.models import ModelSpec
+from layerscale_core.models.families import describe
 from layerscale_core.specs.model_format import ModelFile, WeightSource
 from layerscale_core.specs.tokenizer import Tokenizer
 
@@ -19,7 +21,7 @@ CHAT_TEMPLATE = "tokenizer.chat_template"
 
 
 class GgufFormat:
-    """The ``ModelFormat`` for one ``.gguf`` file, or a directory that holds just one."""
+    """The ``ModelFormat`` for one ``.gguf`` file, any of the parts of one, or a directory that holds just one."""
 
     name = "gguf"
 
@@ -43,12 +45,12 @@ class GgufFormat:
             return GgufModelFile(path, metadata_only=metadata_only)
         files = _files_in(path)
         if len(files) != 1:
-            raise ModelFileError(str(path), f"the directory holds {len(files)} .gguf files; name one file")
+            raise ModelFileError(str(path), f"the directory holds {len(files)} .gguf models; name one file")
         return GgufModelFile(files[0], metadata_only=metadata_only)
 
 
 def _files_in(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.iterdir() if _is_named_gguf(path))
+    return sorted(path for path in directory.iterdir() if _is_named_gguf(path) and is_first_part(path))
 
 
 def _is_named_gguf(path: Path) -> bool:
@@ -63,26 +65,25 @@ class GgufModelFile:
 
     Raises:
         ModelFileError: missing, truncated, corrupt or hostile.
-        UnsupportedModelError: an architecture or type this build cannot run, or one part of several.
+        UnsupportedModelError: an architecture or type this build cannot run.
     """
 
     def __init__(self, path: Path, *, metadata_only: bool = False) -> None:
         self._path = path
-        data = map_file(path)
-        header = read_header(data, str(path), metadata_only=metadata_only)
-        self._size_bytes = max([len(data), *(tensor.offset + tensor.num_bytes for tensor in header.tensors.values())])
-        self._metadata = header.metadata
-        if self._metadata.integer("split.count", default=1, minimum=0) > 1:
-            raise UnsupportedModelError(f"{path}: one part of a model in several files; join them into one file")
-        self._tensors = GgufTensors(data, header.tensors)
+        parts = open_parts(path, metadata_only=metadata_only)
+        self._size_bytes = sum(part.num_bytes for part in parts)
+        self._metadata = parts[0].header.metadata
+        self._tensors = GgufTensors(parts)
         self._chat_template = self._metadata.text(CHAT_TEMPLATE) if CHAT_TEMPLATE in self._metadata else None
-        self._spec = describe_model(self._metadata, self._tensors)
-        self._weights = load_weights(self._tensors, self._spec, ROPE_TENSORS, str(path))
+        family = read_family(self._metadata)
+        self._spec = describe(family, read_numbers(self._metadata, self._tensors, family))
+        stored = stored_tensors(self._spec, is_fused=family.is_fused)
+        self._weights = StoredWeights(self._tensors, self._spec, stored, ROPE_TENSORS, str(path))
 
     @property
     def name(self) -> str:
-        """The file's name without its extension."""
-        return self._path.stem
+        """The file's name without its extension, and without the number of a part."""
+        return stem_of(self._path)
 
     @property
     def size_bytes(self) -> int:

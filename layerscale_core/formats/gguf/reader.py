@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from layerscale_core.errors import ModelFileError, UnsupportedModelError
 from layerscale_core.formats.gguf.cursor import Cursor
 from layerscale_core.formats.gguf.ggml_types import GGML_TYPES, UNSUPPORTED_TYPES, GgmlType
-from layerscale_core.formats.gguf.metadata import Metadata
+from layerscale_core.formats.metadata import Metadata
 
 MAGIC = b"GGUF"
 SUPPORTED_VERSIONS = (2, 3)

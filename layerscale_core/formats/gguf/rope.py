@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from layerscale_core.errors import ModelFileError, UnsupportedModelError
-from layerscale_core.formats.gguf.metadata import MAX_INTEGER, Metadata
 from layerscale_core.formats.gguf.tensors import GgufTensors
+from layerscale_core.formats.metadata import MAX_INTEGER, Metadata
 from layerscale_core.formats.rope import Frequencies, rope_frequencies, yarn_frequencies, yarn_magnitude
 from layerscale_core.models import RopeSpec
+from layerscale_core.models.families import Family
 
 FACTORS = "rope_freqs.weight"
 FACTORS_LONG = "rope_factors_long.weight"
@@ -77,17 +78,15 @@ def read_rope_scaling(metadata: Metadata, architecture: str) -> RopeScaling:
 
 
 def read_rope(
-    metadata: Metadata, tensors: GgufTensors, architecture: str, scaling: RopeScaling, head_dim: int
+    metadata: Metadata, tensors: GgufTensors, family: Family, scaling: RopeScaling, head_dim: int
 ) -> RopeSpec:
-    """The rotation of a family whose GGUF files keep pairs next to each other.
+    """The rotation of the layers that see the whole context.
 
     Raises:
         ModelFileError: a key or a tensor of divisors makes no sense.
     """
-    key = f"{architecture}.rope.dimension_count"
-    rotary_dim = metadata.integer(key, default=head_dim, maximum=head_dim)
-    if rotary_dim % 2:
-        metadata.fail(key, f"must be even, found {rotary_dim}")
+    architecture = family.gguf
+    rotary_dim = _rotary_dim(metadata, architecture, head_dim)
     base = metadata.number(f"{architecture}.rope.freq_base", default=10_000, above=1)
     frequencies = rope_frequencies(rotary_dim, base) / _read_divisors(tensors, scaling, rotary_dim // 2, metadata.path)
     magnitude = scaling.attention_factor
@@ -104,17 +103,35 @@ def read_rope(
             beta_slow=metadata.number(f"{prefix}.yarn_beta_slow", default=1),
         )
         magnitude *= yarn_magnitude(scaling.factor)
-    return RopeSpec(tuple(frequencies.tolist()), magnitude, interleaved=True)
+    return RopeSpec(tuple(frequencies.tolist()), magnitude, family.is_interleaved)
+
+
+def read_local_rope(metadata: Metadata, family: Family, head_dim: int) -> RopeSpec | None:
+    """The rotation of windowed layers, which no scaling stretches; None: it is that of the others."""
+    if family.local_rope_base is None:
+        return None
+    base = metadata.number(f"{family.gguf}.rope.freq_base_swa", default=family.local_rope_base, above=1)
+    frequencies = rope_frequencies(_rotary_dim(metadata, family.gguf, head_dim), base)
+    return RopeSpec(tuple(frequencies.tolist()), interleaved=family.is_interleaved)
+
+
+def _rotary_dim(metadata: Metadata, architecture: str | None, head_dim: int) -> int:
+    key = f"{architecture}.rope.dimension_count"
+    rotary_dim = metadata.integer(key, default=head_dim, maximum=head_dim)
+    if rotary_dim % 2:
+        metadata.fail(key, f"must be even, found {rotary_dim}")
+    return rotary_dim
 
 
 def _read_divisors(tensors: GgufTensors, scaling: RopeScaling, num_pairs: int, path: str) -> Frequencies:
     """What each pair's frequency is divided by: [num_pairs], ones where the file holds no such tensor.
 
-    LongRoPE files (arXiv:2402.13753) hold two tensors, for contexts within the original one and beyond. The trained
-    context decides, so that a sequence's cached keys stay valid as it grows past the original one.
+    LongRoPE files (arXiv:2402.13753) hold two tensors, for contexts within the original one and beyond; not all name
+    their kind of scaling. The trained context decides, so that a sequence's cached keys stay valid as it grows past the
+    original one.
     """
     name = FACTORS
-    if scaling.kind == "longrope":
+    if scaling.kind == "longrope" or FACTORS_LONG in tensors.infos:
         name = FACTORS_LONG if scaling.trained_context_len > scaling.original_context_len else FACTORS_SHORT
         if name not in tensors.infos:
             raise ModelFileError(path, "the tensor is missing", field=name)

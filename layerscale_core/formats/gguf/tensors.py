@@ -1,67 +1,88 @@
-"""The tensors of a mapped file, by their names in it."""
+"""The tensors of a model's files, by their names there."""
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscale_core.formats.gguf.fingerprint import fingerprint
+from layerscale_core.errors import ModelFileError
+from layerscale_core.formats.fingerprint import fingerprint
+from layerscale_core.formats.gguf.parts import GgufPart
 from layerscale_core.formats.gguf.reader import TensorInfo
 from layerscale_core.models import Matrix
 
 
 class GgufTensors:
-    """Reads tensors on demand. Nothing it returns keeps the file mapped."""
+    """``layerscale_core.formats.weights.Tensors``, read on demand. Nothing it returns keeps a file mapped.
 
-    def __init__(self, data: mmap.mmap, infos: Mapping[str, TensorInfo]) -> None:
-        self.infos = infos
-        self._data = data
+    Raises:
+        ModelFileError: two parts hold a tensor of the same name.
+    """
+
+    def __init__(self, parts: Sequence[GgufPart]) -> None:
+        self._parts = parts
+        self._part_of: dict[str, GgufPart] = {}
+        for part in parts:
+            for name, info in part.header.tensors.items():
+                if name in self._part_of:
+                    reason = f"{self._part_of[name].path.name} holds it too"
+                    raise ModelFileError(str(part.path), reason, field=name, offset=info.offset)
+                self._part_of[name] = part
+
+    @property
+    def infos(self) -> Mapping[str, TensorInfo]:
+        """Every tensor, by name."""
+        return {name: part.header.tensors[name] for name, part in self._part_of.items()}
 
     def is_present(self, name: str) -> bool:
         """Whether the file goes on to the end of a tensor, as every file does that was not read for its metadata."""
-        info = self.infos[name]
-        return info.offset + info.num_bytes <= len(self._data)
+        part = self._part_of[name]
+        info = part.header.tensors[name]
+        return info.offset + info.num_bytes <= len(part.data)
 
-    def matrix(self, name: str, start: int = 0, stop: int | None = None) -> Matrix:
-        """Rows ``[start, stop)`` of a tensor of two dimensions; bounds mean what they mean in a slice.
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """See ``Tensors``."""
+        return {name: info.shape for name, info in self.infos.items()}
 
-        Raises:
-            KeyError: no such tensor.
-        """
-        info = self.infos[name]
-        num_rows, num_cols = info.shape
-        start, stop, _ = slice(start, stop).indices(num_rows)
-        return self._read(info, start, max(start, stop), num_cols)
+    def num_bytes(self, name: str) -> int:
+        """See ``Tensors``."""
+        return self._part_of[name].header.tensors[name].num_bytes
+
+    def error(self, name: str, reason: str) -> ModelFileError:
+        """See ``Tensors``."""
+        part = self._part_of.get(name)
+        if part is None:
+            return ModelFileError(str(self._parts[0].path), reason, field=name)
+        return ModelFileError(str(part.path), reason, field=name, offset=part.header.tensors[name].offset)
+
+    def rows(self, name: str, start: int, stop: int) -> Matrix:
+        """See ``Tensors``."""
+        part = self._part_of[name]
+        info = part.header.tensors[name]
+        row_bytes = info.shape[-1] // info.type.block_size * info.type.block_bytes
+        if start == stop:
+            return info.type.read(np.empty((0, row_bytes), np.uint8))
+        raw = np.frombuffer(part.data, np.uint8, (stop - start) * row_bytes, info.offset + start * row_bytes)
+        return info.type.read(raw.reshape(stop - start, row_bytes))
 
     def vector(self, name: str) -> NDArray[np.float32]:
-        """A tensor of one dimension, of whatever type, as float32.
-
-        Raises:
-            KeyError: no such tensor.
-        """
-        info = self.infos[name]
-        (num_cols,) = info.shape
-        return self._read(info, 0, 1, num_cols).dequantize().reshape(num_cols)
+        """A tensor of one dimension, of whatever type, as float32."""
+        return self.rows(name, 0, 1).dequantize().reshape(-1)
 
     def fingerprint(self) -> str:
-        """What identifies the file."""
-        return fingerprint(self._data, self.infos.values())
+        """What identifies the files."""
+        return fingerprint("gguf", ((part.data, part.header.tensors.values()) for part in self._parts))
 
     def drop_cache(self) -> None:
         """Let the system forget the pages that were read, where it can be told to."""
-        if hasattr(self._data, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
-            self._data.madvise(mmap.MADV_DONTNEED)
+        if hasattr(mmap, "MADV_DONTNEED"):
+            for part in self._parts:
+                part.data.madvise(mmap.MADV_DONTNEED)
 
     def close(self) -> None:
-        """Unmap the file. Idempotent."""
-        self._data.close()
-
-    def _read(self, info: TensorInfo, start: int, stop: int, num_cols: int) -> Matrix:
-        row_bytes = num_cols // info.type.block_size * info.type.block_bytes
-        if start == stop:
-            return info.type.read(np.empty((0, row_bytes), np.uint8))
-        raw = np.frombuffer(self._data, np.uint8, (stop - start) * row_bytes, info.offset + start * row_bytes)
-        return info.type.read(raw.reshape(stop - start, row_bytes))
+        """Unmap the files. Idempotent."""
+        for part in self._parts:
+            part.data.close()

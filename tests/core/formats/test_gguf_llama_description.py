@@ -141,8 +141,24 @@ METADATA = {
         (["a", "b"], "the metadata asks for [2, 64]", "token_embd.weight"),
     ],
     "tokenizer.chat_template": [(7, "expected text")],
-    "split.count": [("2", "expected a whole number")],
-    "llama.expert_count": [("8", "expected a whole number")],
+    "split.count": [
+        ("2", "expected a whole number"),
+        (2, "it is one of 2 parts, which its name must say"),
+        (2**31, "between 0 and 1000"),
+    ],
+    "llama.expert_count": [
+        ("8", "expected a whole number"),
+        (8, "missing", "llama.expert_used_count"),
+        (5000, "between 0 and 4096"),
+    ],
+    "llama.attention.sliding_window": [("8", "expected a whole number")],
+    "llama.attention.sliding_window_pattern": [
+        (0, "between 1 and"),
+        ([True, False], "expected 1 booleans"),
+        ([1], "expected 1 booleans"),
+    ],
+    "llama.attn_logit_softcapping": [(0.0, "above 0")],
+    "llama.final_logit_softcapping": [(NAN, "above 0")],
 }
 
 
@@ -160,9 +176,11 @@ def test_names_the_field_that_makes_no_sense(write: Any, key: str, value: object
     ("metadata", "says"),
     [
         ({"llama.rope.scaling.type": "dynamic"}, "RoPE scaling 'dynamic' is not supported; known: none, linear"),
-        ({"llama.expert_count": 8}, "mixture-of-experts"),
+        (
+            {"llama.expert_count": 8, "llama.expert_used_count": 2, "llama.expert_gating_func": 2},
+            "experts that are not weighed by a softmax",
+        ),
         ({"llama.attention.value_length": 8}, "values of width 8 beside keys of width 16"),
-        ({"split.count": 2}, "one part of a model in several files"),
     ],
 )
 def test_says_what_this_build_cannot_run(write: Any, metadata: Mapping[str, object], says: str) -> None:
@@ -173,7 +191,8 @@ def test_says_what_this_build_cannot_run(write: Any, metadata: Mapping[str, obje
 def test_an_unknown_architecture_is_named_beside_the_known_ones(write: Any) -> None:
     path = write()
     path.write_bytes(path.read_bytes().replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0grok\n", 1))
-    assert "the architecture 'grok\\n' is not supported; known: llama" in str(error_of(path, UnsupportedModelError))
+    line = "the architecture 'grok\\n' is not supported; known: gemma, gemma2, gemma3, llama, phi3, qwen2"
+    assert line in str(error_of(path, UnsupportedModelError))
 
 
 def test_a_tensor_that_has_no_place_in_the_model_is_not_ignored(write: Any) -> None:

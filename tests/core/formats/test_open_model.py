@@ -38,7 +38,7 @@ def test_opens_the_one_model_of_a_directory(tiny_model_path: Path, tmp_path: Pat
 def test_several_models_in_a_directory_are_a_choice_for_the_user(tmp_path: Path) -> None:
     (tmp_path / "a.gguf").touch()
     (tmp_path / "b.gguf").touch()
-    assert "holds 2 .gguf files; name one file" in line_for(tmp_path)
+    assert "holds 2 .gguf models; name one file" in line_for(tmp_path)
 
 
 def test_a_directory_without_a_model_says_which_formats_are_known(tmp_path: Path) -> None:

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerscale_core.allocator import CountingAllocator
-from layerscale_core.conformance import LAYOUTS, PageBook, RandomWeights, Span, tiny_spec
+from layerscale_core.conformance import LAYOUTS, OPERATIONS, PageBook, RandomWeights, Span, tiny_spec
 from layerscale_core.errors import OutOfMemoryError
 from layerscale_core.forward import KernelExecutor
-from layerscale_core.models import ModelSpec
-from layerscale_core.models.spec import layer_weight
+from layerscale_core.models import Activation, ModelSpec
 from layerscale_core.reference import ReferenceKernels
 from layerscale_core.reference.kernels import ROWS_PER_TILE
 from layerscale_core.specs import KVLayout
+from tests.support.plain_model import PlainModel
 
 PROMPT = (3, 130, 14, 15, 92, 65, 35, 89, 79, 32, 38)
 
@@ -30,52 +30,6 @@ def make_executor(spec: ModelSpec, layout: str = "f32", **options: object) -> Ke
     return KernelExecutor(kernels, spec, RandomWeights(spec, layout), kv_layout(spec))
 
 
-def plain_logits(spec: ModelSpec, weights: RandomWeights, token_ids: tuple[int, ...]) -> np.ndarray:
-    """The model's logits for every token, in float64, one head and one token at a time."""
-
-    def matrix(index: int, name: str) -> np.ndarray:
-        return weights.matrix(layer_weight(index, name)).dequantize().astype(np.float64)
-
-    def norm(x: np.ndarray, name: str) -> np.ndarray:
-        rms = np.sqrt((x**2).mean(axis=1, keepdims=True) + spec.norm_eps)
-        return x / rms * weights.vector(name)
-
-    def rotate(head: np.ndarray, position: int) -> np.ndarray:
-        rope = spec.layers[0].attention.rope
-        half = rope.rotary_dim // 2
-        result = head.copy()
-        for pair, frequency in enumerate(rope.inv_freq):
-            first, second = (2 * pair, 2 * pair + 1) if rope.interleaved else (pair, pair + half)
-            turned = complex(head[first], head[second]) * np.exp(1j * position * frequency) * rope.magnitude
-            result[first], result[second] = turned.real, turned.imag
-        return result
-
-    def attention(x: np.ndarray, index: int) -> np.ndarray:
-        a = spec.layers[index].attention
-        heads = [(x @ matrix(index, name).T).reshape(len(x), -1, a.head_dim) for name in ("query", "key", "value")]
-        query, key, value = heads
-        output = np.zeros_like(query)
-        for token in range(len(x)):
-            for head in range(a.num_heads):
-                kv_head = head // (a.num_heads // a.num_kv_heads)
-                q = rotate(query[token, head], token)
-                scores = np.array([q @ rotate(key[seen, kv_head], seen) * a.scale for seen in range(token + 1)])
-                probs = np.exp(scores) / np.exp(scores).sum()
-                output[token, head] = probs @ value[: token + 1, kv_head]
-        return output.reshape(len(x), -1) @ matrix(index, "attention_output").T
-
-    def mlp(x: np.ndarray, index: int) -> np.ndarray:
-        gate, up = x @ matrix(index, "gate").T, x @ matrix(index, "up").T
-        return (gate / (1 + np.exp(-gate)) * up) @ matrix(index, "down").T
-
-    x = weights.matrix("embedding").dequantize().astype(np.float64)[list(token_ids)]
-    for index in range(len(spec.layers)):
-        x = x + attention(norm(x, layer_weight(index, "attention_norm")), index)
-        x = x + mlp(norm(x, layer_weight(index, "mlp_norm")), index)
-    head = "embedding" if spec.tied_output else "output"
-    return norm(x, "output_norm") @ weights.matrix(head).dequantize().astype(np.float64).T
-
-
 @pytest.mark.parametrize(
     "spec",
     [
@@ -87,6 +41,7 @@ def plain_logits(spec: ModelSpec, weights: RandomWeights, token_ids: tuple[int, 
         pytest.param(tiny_spec(rotary_dim=6, interleaved=True, rope_magnitude=1.2), id="partial-interleaved-rope"),
         pytest.param(tiny_spec(tied_output=False), id="untied"),
         pytest.param(tiny_spec(num_layers=1, vocab_size=200, hidden_size=32, head_dim=8), id="one-layer"),
+        *(pytest.param(tiny_spec(**options), id=name) for name, options in OPERATIONS.items()),
     ],
 )
 def test_equals_the_definition(spec: ModelSpec) -> None:
@@ -94,7 +49,7 @@ def test_equals_the_definition(spec: ModelSpec) -> None:
     book = PageBook(kv_layout(spec))
     logits = executor.step(book.batch([Span(book.sequence(), PROMPT, all_logits=True)]))
     # Float32 against float64, through some thousand operations.
-    np.testing.assert_allclose(logits, plain_logits(spec, RandomWeights(spec), PROMPT), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(logits, PlainModel(spec, RandomWeights(spec)).logits(PROMPT), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -102,7 +57,7 @@ def test_computes_on_the_dequantised_weights(layout: str) -> None:
     spec = tiny_spec()
     book = PageBook(kv_layout(spec))
     logits = make_executor(spec, layout, kv_dtype=np.float32).step(book.batch([Span(book.sequence(), PROMPT, True)]))
-    np.testing.assert_allclose(logits, plain_logits(spec, RandomWeights(spec, layout), PROMPT), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(logits, PlainModel(spec, RandomWeights(spec, layout)).logits(PROMPT), rtol=0, atol=1e-5)
 
 
 def test_rounds_keys_and_values_to_half_precision_by_default() -> None:
@@ -139,10 +94,25 @@ def test_larger_tiles_compute_the_same_up_to_rounding() -> None:
     np.testing.assert_allclose(fast, exact, rtol=0, atol=1e-4)
 
 
-def test_saturated_activations_are_quiet() -> None:
+def test_a_window_counts_the_keys_that_are_still_there() -> None:
+    """Where a sequence's middle was dropped, a token looks across the gap."""
+
+    def last_logits(windows: tuple[int | None, ...]) -> np.ndarray:
+        spec = tiny_spec(num_layers=1, windows=windows)
+        executor, book = make_executor(spec), PageBook(kv_layout(spec))
+        sequence = book.sequence()
+        executor.step(book.batch([Span(sequence, PROMPT)]))
+        del sequence.pages[1]  # tokens 4 to 7: left are 0 to 3 and 8 to 10
+        return executor.step(book.batch([Span(sequence, [5])]))
+
+    np.testing.assert_array_equal(last_logits((8,)), last_logits((None,)))
+    assert np.abs(last_logits((7,)) - last_logits((None,))).max() > 1e-3
+
+
+@pytest.mark.parametrize("activation", Activation)
+def test_saturated_activations_are_quiet(activation: Activation) -> None:
     kernels = ReferenceKernels(CountingAllocator(2**30, "the test's memory"))
     gate = np.array([[-1e6, 0, 1e6]], np.float32)
-    activation = tiny_spec().layers[0].mlp.activation
     np.testing.assert_array_equal(
         kernels.gated_activation(gate, np.ones_like(gate), activation), np.array([[0, 0, 1e6]], np.float32)
     )

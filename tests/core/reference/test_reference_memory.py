@@ -13,7 +13,7 @@ from layerscale_core.conformance import PageBook, RandomWeights, Span, tiny_spec
 from layerscale_core.conformance.executors import kv_layout
 from layerscale_core.forward import KernelExecutor
 from layerscale_core.model_part import ModelPart
-from layerscale_core.models import ModelSpec
+from layerscale_core.models import Activation, ModelSpec
 from layerscale_core.reference import ReferenceKernels, reference_memory_needs
 from layerscale_core.specs import KVLayout, KVType, StepLimits
 
@@ -22,6 +22,18 @@ BOOKKEEPING_BYTES = 200_000
 
 LARGEST = {
     "the MLP": (tiny_spec(intermediate_size=2048), StepLimits(max_tokens=512, max_logits=1, max_context_len=512)),
+    "the experts": (
+        tiny_spec(intermediate_size=1024, num_experts=4),
+        StepLimits(max_tokens=512, max_logits=1, max_context_len=512),
+    ),
+    "GELU": (
+        tiny_spec(intermediate_size=2048, activation=Activation.GELU_TANH),
+        StepLimits(max_tokens=512, max_logits=1, max_context_len=512),
+    ),
+    "capped logits": (
+        tiny_spec(vocab_size=8192, logit_softcap=3.0),
+        StepLimits(max_tokens=64, max_logits=64, max_context_len=64),
+    ),
     "the logits": (tiny_spec(vocab_size=8192), StepLimits(max_tokens=64, max_logits=64, max_context_len=64)),
     "the attention": (
         tiny_spec(num_heads=16, num_kv_heads=16, head_dim=64, num_layers=1),

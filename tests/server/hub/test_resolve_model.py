@@ -65,6 +65,10 @@ class TestLocalPath:
         monkeypatch.chdir(tmp_path)
         assert resolve_model("org/single", endpoint=NOBODY) == ResolvedModel(Path("org/single"), "single")
 
+    def test_a_directory_is_named_by_its_whole_name(self, tmp_path: Path) -> None:
+        (tmp_path / "Qwen2.5-0.5B").mkdir()
+        assert resolve_model(str(tmp_path / "Qwen2.5-0.5B")).model_id == "Qwen2.5-0.5B"
+
     def test_the_home_directory_is_expanded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", str(tmp_path))
         (tmp_path / "m.gguf").write_bytes(SMALL)

@@ -14,8 +14,8 @@ MAX_INTEGER = 2**31 - 1
 class Metadata:
     """Keys and values of a file.
 
-    A value is a bool, int, float or str, or a list of these. Text that is not UTF-8 holds lone surrogates
-    (``surrogateescape``).
+    A value is a bool, int, float or str, or a list of these; in JSON also None, which is as good as no value. Text that
+    is not UTF-8 holds lone surrogates (``surrogateescape``).
     """
 
     def __init__(self, values: Mapping[str, object], offsets: Mapping[str, int], path: str) -> None:
@@ -45,6 +45,13 @@ class Metadata:
             self.fail(key, f"must be a finite number above {above:g}, found {value:g}")
         return float(value)
 
+    def flag(self, key: str, *, default: bool) -> bool:
+        """A boolean."""
+        value = self._value(key, default)
+        if not isinstance(value, bool):
+            self.fail(key, f"expected a boolean, found {_kind(value)}")
+        return value
+
     def text(self, key: str, *, default: str | None = None) -> str:
         """Text in valid UTF-8; without a default the key is required."""
         value = self._value(key, default)
@@ -64,10 +71,12 @@ class Metadata:
         return value
 
     def __contains__(self, key: str) -> bool:
-        return key in self.values
+        return self.values.get(key) is not None
 
     def _value(self, key: str, default: object) -> object:
-        value = self.values.get(key, default)
+        value = self.values.get(key)
+        if value is None:
+            value = default
         if value is None:
             self.fail(key, "the key is missing")
         return value
@@ -77,4 +86,5 @@ def _kind(value: object) -> str:
     """What a value is, without showing it: it may be long."""
     if isinstance(value, list):
         return f"an array of {len(value)}"
-    return {bool: "a boolean", int: "a whole number", float: "a number", str: "text"}[type(value)]
+    kinds = {bool: "a boolean", int: "a whole number", float: "a number", str: "text"}
+    return kinds.get(type(value), "an object")

@@ -1,0 +1,105 @@
+"""A folder with ``config.json`` and safetensors files as a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from layerscale_core.errors import ModelFileError
+from layerscale_core.formats.safetensors.config import CONFIG_FILE, read_config, read_numbers
+from layerscale_core.formats.safetensors.tensors import INDEX_FILE, WHOLE_FILE, FolderTensors
+from layerscale_core.formats.safetensors.text import read_chat_template, read_tokenizer
+from layerscale_core.formats.safetensors.weights import find_prefix, other_tensors, stored_tensors
+from layerscale_core.formats.weights import StoredWeights
+from layerscale_core.models import ModelSpec
+from layerscale_core.models.families import describe
+from layerscale_core.specs.model_format import ModelFile, WeightSource
+from layerscale_core.specs.tokenizer import Tokenizer
+
+
+class SafetensorsFormat:
+    """The ``ModelFormat`` for a folder as Hugging Face's libraries save it."""
+
+    name = "safetensors"
+
+    def matches(self, path: Path) -> bool:
+        """A folder with a ``config.json``, or a file of its weights."""
+        try:
+            return path.suffix == ".safetensors" if path.is_file() else (path / CONFIG_FILE).is_file()
+        except (OSError, ValueError):
+            return False
+
+    def open(self, path: Path, *, metadata_only: bool = False) -> ModelFile:
+        """See ``ModelFormat``."""
+        if path.is_file():
+            raise ModelFileError(str(path), f"name the folder that holds it beside its {CONFIG_FILE}")
+        if not any((path / name).exists() for name in (WHOLE_FILE, INDEX_FILE)):
+            raise ModelFileError(
+                str(path), f"there is neither {WHOLE_FILE} nor {INDEX_FILE}; weights in other formats are not read"
+            )
+        return SafetensorsModelFile(path, metadata_only=metadata_only)
+
+
+class SafetensorsModelFile:
+    """An opened folder: a ``ModelFile``.
+
+    Args:
+        metadata_only: see ``ModelFormat.open``.
+
+    Raises:
+        ModelFileError: a file is missing, truncated, corrupt or hostile.
+        UnsupportedModelError: a family or type this build cannot run.
+    """
+
+    def __init__(self, folder: Path, *, metadata_only: bool = False) -> None:
+        self._folder = folder
+        self._config, family = read_config(folder)
+        self._spec = describe(family, read_numbers(self._config, family))
+        self._chat_template = read_chat_template(folder)
+        self._tensors = FolderTensors(folder, metadata_only=metadata_only)
+        try:
+            found = self._tensors.shapes()
+            prefix = find_prefix(found)
+            stored = stored_tensors(self._spec, family, prefix)
+            other = other_tensors(found, self._spec, prefix)
+            self._weights = StoredWeights(self._tensors, self._spec, stored, other, str(folder))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self._folder.resolve().name
+
+    @property
+    def size_bytes(self) -> int:
+        """See ``ModelFile``."""
+        return self._tensors.total_bytes
+
+    @property
+    def fingerprint(self) -> str:
+        """See ``ModelFile``."""
+        return self._tensors.fingerprint(repr(sorted(self._config.values.items())).encode("utf-8", "replace"))
+
+    @property
+    def spec(self) -> ModelSpec:
+        """See ``ModelFile``."""
+        return self._spec
+
+    @property
+    def weights(self) -> WeightSource:
+        """See ``ModelFile``."""
+        return self._weights
+
+    @property
+    def chat_template(self) -> str | None:
+        """See ``ModelFile``."""
+        return self._chat_template
+
+    def make_tokenizer(self) -> Tokenizer:
+        """See ``ModelFile``."""
+        return read_tokenizer(self._folder, self._config, self._spec.vocab_size)
+
+    def close(self) -> None:
+        """See ``ModelFile``."""
+        self._tensors.close()
