@@ -40,7 +40,7 @@ KEYS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 def entries(draw: st.DrawFn) -> dict[str, tuple[object, gguf.GGUFValueType, gguf.GGUFValueType | None]]:
     """Metadata of every value type and of arrays of each: key to value, type, and type of an array's items."""
     result = {}
-    for key in draw(st.sets(KEYS, max_size=12)):
+    for key in draw(st.sets(KEYS.map("test.{}".format), max_size=12)):  # none that the reader itself looks at
         value_type = draw(st.sampled_from(list(SCALARS)))
         if draw(st.booleans()):
             items = draw(st.lists(SCALARS[value_type], min_size=1, max_size=6))
@@ -63,8 +63,7 @@ def test_reads_every_value_type_as_it_was_written(
     path = tmp_path_factory.mktemp("values") / "values.gguf"
     writer = gguf.GGUFWriter(path, "none")
     for key, (value, value_type, item_type) in metadata.items():
-        if key != "general.architecture":
-            writer.add_key_value(key, value, value_type, item_type)
+        writer.add_key_value(key, value, value_type, item_type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
