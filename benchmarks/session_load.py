@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest import mock
@@ -98,9 +98,15 @@ def run_load(server: LayerScaleProcess, arguments: argparse.Namespace) -> tuple[
             if time.monotonic() - started > WARM_UP_PART * arguments.seconds:
                 resident.append(server.resident_bytes)
 
-    with LayerScale(server.address) as client, ThreadPoolExecutor(arguments.sessions + 1) as pool:
+    with ExitStack() as clients, ThreadPoolExecutor(arguments.sessions + 1) as pool:
         sessions = [
-            LoadSession(client, random.Random(arguments.seed + number), arguments.queries, arguments.window)
+            LoadSession(
+                # One client's pool of connections would be empty before all subscribers have theirs.
+                clients.enter_context(LayerScale(server.address)),
+                random.Random(arguments.seed + number),
+                arguments.queries,
+                arguments.window,
+            )
             for number in range(arguments.sessions)
         ]
         memory = pool.submit(watch_memory)
