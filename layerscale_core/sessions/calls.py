@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Generic, TypeVar
 
+from layerscale_core.engine import Engine
 from layerscale_core.errors import RequestError
 
 T = TypeVar("T")
@@ -21,6 +23,17 @@ def fulfil(future: Future[T], function: Callable[[], T]) -> None:
         future.set_exception(error)
     else:
         future.set_result(result)
+
+
+def post(engine: Engine, function: Callable[[], T]) -> Future[T]:
+    """Have a function called on the engine thread before the next step; returns the future of its result.
+
+    Raises:
+        ShuttingDownError: the engine has stopped.
+    """
+    future: Future[T] = Future()
+    engine.post(partial(fulfil, future, function))
+    return future
 
 
 class Call(Generic[T]):

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from layerscale_core.errors import InvalidRequestError
 from layerscale_core.sessions.actor import SessionActor, session_not_found
-from layerscale_core.sessions.calls import Call, fulfil
+from layerscale_core.sessions.calls import Call, post
 from layerscale_core.sessions.events import Connected, Subscriber
 from layerscale_core.sessions.flash import FlashQuery
 from layerscale_core.sessions.parts import SessionParts
@@ -88,9 +88,7 @@ class Session:
             self.actor.advance()
             return result
 
-        future: Future[T] = Future()
-        self._engine.post(partial(fulfil, future, advancing))
-        return future
+        return post(self._engine, advancing)
 
     def append(self, token_ids: Sequence[int]) -> Future[SessionView]:
         """Add durable tokens; fails with ``ContextLengthError`` if they do not fit, and adds nothing then."""

@@ -15,7 +15,7 @@ from layerscale_core.engine import Engine
 from layerscale_core.errors import ConflictError, ContextLengthError, InvalidRequestError, MaxSessionsError
 from layerscale_core.memory_plan import pages_of_session
 from layerscale_core.sessions.actor import session_not_found
-from layerscale_core.sessions.calls import fulfil
+from layerscale_core.sessions.calls import post
 from layerscale_core.sessions.context import SessionContext
 from layerscale_core.sessions.flash import DEFAULT_ANSWER_TOKENS
 from layerscale_core.sessions.ingestion import Batch
@@ -158,9 +158,7 @@ class Sessions:
         Raises:
             ShuttingDownError: the engine has stopped.
         """
-        created: Future[Session] = Future()
-        self._engine.post(partial(fulfil, created, partial(self._create, new)))
-        return created
+        return post(self._engine, partial(self._create, new))
 
     def resume(self, saved: SavedSession, fill: FillPages | None) -> Future[Session]:
         """Make a session that goes on where another was left, which this server's stream types know.
@@ -173,9 +171,7 @@ class Sessions:
         Raises:
             ShuttingDownError: the engine has stopped.
         """
-        resumed: Future[Session] = Future()
-        self._engine.post(partial(fulfil, resumed, partial(self.resume_now, saved, fill)))
-        return resumed
+        return post(self._engine, partial(self.resume_now, saved, fill))
 
     def fork(self, session_id: str) -> Future[Session]:
         """Make a copy of a session, which goes on by itself, with whatever waits there. Fails as ``resume``.
@@ -193,9 +189,7 @@ class Sessions:
         Raises:
             ShuttingDownError: the engine has stopped.
         """
-        deleted: Future[None] = Future()
-        self._engine.post(partial(fulfil, deleted, partial(self._delete, session_id)))
-        return deleted
+        return post(self._engine, partial(self._delete, session_id))
 
     def push(self, session: Session, entries: Sequence[Entry]) -> PushAck:
         """Enqueue validated entries; never waits for the model."""

@@ -24,6 +24,21 @@ from layerscale_server.http.routes import (
 )
 from layerscale_server.state import ServerState
 
+GUARDED = (
+    models,
+    chat,
+    completions,
+    messages,
+    tokenize,
+    sessions,
+    durability,
+    generate,
+    streams,
+    flash,
+    events,
+)
+"""The modules whose routes need the key where the tier says so."""
+
 
 def create_app(server: ServerState) -> FastAPI:
     """Build the application. Health and metrics are open; every other route needs the key where the tier says so."""
@@ -34,19 +49,7 @@ def create_app(server: ServerState) -> FastAPI:
     app.add_middleware(RequestScope, metrics=server.metrics)
     install_error_handlers(app)
     guarded = APIRouter(dependencies=[Depends(require_key)])
-    for routes in (
-        models,
-        chat,
-        completions,
-        messages,
-        tokenize,
-        sessions,
-        durability,
-        generate,
-        streams,
-        flash,
-        events,
-    ):
+    for routes in GUARDED:
         guarded.include_router(routes.router)
     app.include_router(health.router)
     app.include_router(guarded)

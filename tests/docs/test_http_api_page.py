@@ -12,20 +12,8 @@ from pydantic import BaseModel
 from layerscale_core.engine.stats import EngineStats
 from layerscale_core.sessions import Session, SessionLimits, StreamTotals
 from layerscale_core.specs import PoolStats
-from layerscale_server.http.routes import (
-    chat,
-    completions,
-    durability,
-    events,
-    flash,
-    generate,
-    health,
-    messages,
-    models,
-    sessions,
-    streams,
-    tokenize,
-)
+from layerscale_server.http.app import GUARDED
+from layerscale_server.http.routes import health
 from layerscale_server.http.schemas.chat import ChatRequest
 from layerscale_server.http.schemas.completions import CompletionRequest
 from layerscale_server.http.schemas.generate import GenerateRequest
@@ -56,20 +44,7 @@ IDLE = EngineStats(
     healthy=True,
     last_progress=0.0,
 )
-ROUTES = (
-    health,
-    models,
-    chat,
-    completions,
-    messages,
-    tokenize,
-    sessions,
-    durability,
-    generate,
-    streams,
-    flash,
-    events,
-)
+ROUTES = (health, *GUARDED)
 
 
 class NoSessions:
