@@ -13,6 +13,6 @@ def pull(model: str) -> None:
     """Fetch MODEL into the local cache and print its path.
 
     MODEL is a Hugging Face repository id, alone or with what narrows it: org/name, org/name:Q4_K_M,
-    org/name/file.gguf, org/name@revision.
+    org/name/file.gguf, org/name@revision. The path is that of a GGUF file, or of a folder of safetensors.
     """
     click.echo(resolve_model(model).path)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from layerscale_core.errors import ModelNotFoundError
 from layerscale_server.hub.reference import ModelReference
+
+if TYPE_CHECKING:
+    from layerscale_server.hub.repository import Repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +32,7 @@ class ResolvedModel:
 def resolve_model(
     name: str, *, progress: bool = True, endpoint: str | None = None, cache_dir: Path | None = None
 ) -> ResolvedModel:
-    """Find a model: an existing path wins; else ``name`` is a repository id, and the hub or its cache has the file.
+    """Find a model: an existing path wins; else ``name`` is a repository id, and the hub or its cache has the files.
 
     The environment of ``huggingface_hub`` applies: ``HF_TOKEN``, ``HF_HUB_OFFLINE``, ``HF_ENDPOINT``, ``HF_HOME``.
 
@@ -37,21 +44,50 @@ def resolve_model(
 
     Raises:
         ModelNotFoundError: no such path, and no repository that can be reached, read and stored here.
+        ModelFileError: the repository says wrongly which files its model has.
     """
+    found = _find(name)
+    if isinstance(found, Path):
+        whole = found.resolve()
+        return ResolvedModel(found, whole.name if whole.is_dir() else whole.stem)
+    repository = _repository(found, progress=progress, endpoint=endpoint, cache_dir=cache_dir)
+    return ResolvedModel(repository.fetch(), found.repo_id)
+
+
+@contextlib.contextmanager
+def resolve_headers(name: str, *, endpoint: str | None = None, cache_dir: Path | None = None) -> Iterator[Path]:
+    """A model's path while the block lasts, to be opened for its metadata alone: weights may end after their headers.
+
+    Arguments and errors are those of ``resolve_model``.
+    """
+    found = _find(name)
+    if isinstance(found, Path):
+        yield found
+        return
+    repository = _repository(found, progress=True, endpoint=endpoint, cache_dir=cache_dir)
+    with tempfile.TemporaryDirectory(prefix=f"{found.repo_id.replace('/', '--')}-") as folder:
+        yield repository.fetch_headers(Path(folder))
+
+
+def _find(name: str) -> Path | ModelReference:
     path = Path(name).expanduser()
     if name and _exists(path):
-        whole = path.resolve()
-        return ResolvedModel(path, whole.name if whole.is_dir() else whole.stem)
+        return path
     reference = ModelReference.parse(name)
     if reference is None:
         raise ModelNotFoundError(
             f"no file or directory {name!r}, and it is not a repository id "
-            "(org/name, org/name:Q4_K_M or org/name/file.gguf)"
+            "(org/name, org/name:Q4_K_M, org/name/file.gguf or org/name@revision)"
         )
+    return reference
+
+
+def _repository(
+    reference: ModelReference, *, progress: bool, endpoint: str | None, cache_dir: Path | None
+) -> Repository:
     from layerscale_server.hub.repository import Repository  # noqa: PLC0415 (a local path needs no HTTP client)
 
-    repository = Repository(reference, endpoint=endpoint, cache_dir=cache_dir, progress=progress)
-    return ResolvedModel(repository.fetch(), reference.repo_id)
+    return Repository(reference, endpoint=endpoint, cache_dir=cache_dir, progress=progress)
 
 
 def _exists(path: Path) -> bool:

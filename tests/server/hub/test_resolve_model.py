@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,31 +16,23 @@ from huggingface_hub.constants import DOWNLOAD_CHUNK_SIZE
 
 from layerscale_core.errors import ModelNotFoundError
 from layerscale_server.hub import ResolvedModel, resolve_model
-from tests.support.stand_in_hub import StandInHub, StandInRepository, serve_hub
+from tests.support.stand_in_hub import COMMIT, NOBODY, REVOKED_TOKEN, StandInHub, StandInRepository
 
 SMALL = b"GGUF" + bytes(range(256)) * 40
 OTHER = b"GGUF" + bytes(100)
-NOBODY = "http://127.0.0.1:9"
-"""The discard port, on which nothing listens."""
+PARTS = {f"Q2_K/m-Q2_K-0000{number}-of-00002.gguf": SMALL[:number] for number in (1, 2)}
 
 
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
-    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(variable, raising=False)
-    repositories = {
+@pytest.fixture(autouse=True)
+def repositories(hub: StandInHub) -> None:
+    hub.repositories |= {
         "org/single": StandInRepository({"README.md": b"# A model", "single.gguf": SMALL}),
-        "org/several": StandInRepository({"m-Q4_K_M.gguf": SMALL, "m-Q8_0.gguf": OTHER}),
+        "org/several": StandInRepository({"m-Q4_K_M.gguf": SMALL, "m-Q8_0.gguf": OTHER, **PARTS}),
         "org/private": StandInRepository({"private.gguf": SMALL}, token="hf_right"),
         "org/gated": StandInRepository({"gated.gguf": SMALL}, gated_token="hf_right"),
+        "org/forbidden": StandInRepository({"m.gguf": SMALL}, forbidding=True),
+        "org/lost": StandInRepository({"m.gguf": SMALL}, lost=frozenset({"m.gguf"})),
     }
-    with serve_hub(repositories) as hub:
-        yield hub
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
 
 
 def resolve(name: str, hub: StandInHub | str, cache: Path) -> ResolvedModel:
@@ -106,7 +97,7 @@ class TestDownload:
         assert resolved.model_id == "org/single"
         assert resolved.path.name == "single.gguf"
         assert resolved.path.read_bytes() == SMALL
-        assert hub.downloads() == ["/cdn/org/single/single.gguf"]
+        assert hub.downloads() == ["single.gguf"]
 
     @pytest.mark.parametrize(
         ("name", "content"),
@@ -114,7 +105,10 @@ class TestDownload:
             ("org/several", SMALL),
             ("org/several:Q8_0", OTHER),
             ("org/several/m-Q8_0.gguf", OTHER),
+            ("org/several:m-Q8_0.gguf", OTHER),
             ("org/several@main:Q8_0", OTHER),
+            ("org/several@refs/pr/1:Q8_0", OTHER),
+            (f"org/several@{COMMIT}:Q8_0", OTHER),
         ],
     )
     def test_a_suffix_chooses_the_file(self, hub: StandInHub, cache: Path, name: str, content: bytes) -> None:
@@ -122,17 +116,32 @@ class TestDownload:
         assert resolved.path.read_bytes() == content
         assert resolved.model_id == "org/several"
 
-    def test_the_second_time_nothing_is_downloaded(self, hub: StandInHub, cache: Path) -> None:
+    @pytest.mark.parametrize("name", ["org/several:Q2_K", f"org/several/{list(PARTS)[1]}"])
+    def test_all_parts_of_a_split_model_are_fetched_and_the_first_is_opened(
+        self, hub: StandInHub, cache: Path, name: str
+    ) -> None:
+        path = resolve(name, hub, cache).path
+        assert {f"Q2_K/{part.name}": part.read_bytes() for part in path.parent.iterdir()} == PARTS
+        assert path.name == "m-Q2_K-00001-of-00002.gguf"
+        assert hub.downloads() == list(PARTS)
+
+    def test_the_second_time_only_the_list_is_asked_for(self, hub: StandInHub, cache: Path) -> None:
         first = resolve("org/single", hub, cache)
-        second = resolve("org/single", hub, cache)
-        assert first == second
-        assert len(hub.downloads()) == 1
+        hub.requests.clear()
+        assert resolve("org/single", hub, cache) == first
+        assert hub.requests == [("GET", "/api/models/org/single")]
+
+    def test_a_new_commit_of_the_same_file_downloads_nothing(self, hub: StandInHub, cache: Path) -> None:
+        resolve("org/single", hub, cache)
+        hub.repositories["org/single"].commit = "a" * 40
+        resolved = resolve("org/single", hub, cache)
+        assert resolved.path.parent.name == "a" * 40
+        assert resolve("org/single", NOBODY, cache) == resolved
+        assert hub.downloads() == ["single.gguf"]
 
     def test_a_changed_file_is_downloaded_again(self, hub: StandInHub, cache: Path) -> None:
         resolve("org/single", hub, cache)
-        hub.repositories["org/single"].files["single.gguf"] = OTHER
-        for pointer in cache.rglob("snapshots/*/single.gguf"):
-            pointer.unlink()
+        hub.repositories["org/single"] = StandInRepository({"single.gguf": OTHER}, commit="a" * 40)
         assert resolve("org/single", hub, cache).path.read_bytes() == OTHER
 
     def test_a_cut_connection_is_resumed_where_it_broke(self, hub: StandInHub, cache: Path) -> None:
@@ -142,12 +151,21 @@ class TestDownload:
         assert resolve("org/single", hub, cache).path.read_bytes() == content
         assert hub.ranges == [None, f"bytes={DOWNLOAD_CHUNK_SIZE}-"]
 
+    def test_a_connection_that_is_always_cut_ends_in_one_line(
+        self, hub: StandInHub, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(time, "sleep", lambda _: None)
+        hub.cut_after, hub.num_cuts = 1_000, 100
+        with pytest.raises(ModelNotFoundError, match=f"cannot fetch org/single from {hub.url}: .*; check the network"):
+            resolve("org/single", hub, cache)
+        assert stored_bytes(cache) == 0
+
     def test_a_damaged_file_is_refused_and_not_kept(self, hub: StandInHub, cache: Path) -> None:
-        hub.corrupt = True
+        hub.corrupt = frozenset({"single.gguf"})
         with pytest.raises(ModelNotFoundError, match=r"single\.gguf arrived damaged"):
             resolve("org/single", hub, cache)
         assert stored_bytes(cache) == 0
-        hub.corrupt = False
+        hub.corrupt = frozenset()
         assert resolve("org/single", hub, cache).path.read_bytes() == SMALL
 
     @pytest.mark.parametrize(("age_s", "is_kept"), [(0, True), (3_600, False)])
@@ -165,7 +183,8 @@ class TestDownload:
         self, hub: StandInHub, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=len(SMALL) - 1))
-        with pytest.raises(ModelNotFoundError, match=r"no room for single\.gguf"):
+        need_and_have = r"no room for org/single: 0\.0 MB are still .*, and 0\.0 MB are free in .*cache; .* HF_HOME"
+        with pytest.raises(ModelNotFoundError, match=need_and_have):
             resolve("org/single", hub, cache)
         assert hub.downloads() == []
 
@@ -194,6 +213,9 @@ class TestRefusal:
             ("org/private", "hf_wrong", "no repository org/private"),
             ("org/gated", None, "org/gated is gated: accept its conditions there and set HF_TOKEN"),
             ("org/gated", "hf_wrong", "org/gated is gated: ask for access there"),
+            ("org/single", REVOKED_TOKEN, "does not accept the token of HF_TOKEN: replace it, or unset it"),
+            ("org/forbidden", "hf_narrow", "refused access to org/forbidden: check what the token of HF_TOKEN allows"),
+            ("org/lost", None, "lists a file of org/lost that it does not have"),
             ("org/single@v9", None, "org/single has no revision 'v9'"),
             ("org/single:Q2_K", None, "no Q2_K file; name one of: single.gguf"),
             ("org/single/other.gguf", None, "has no file 'other.gguf'"),
@@ -225,6 +247,11 @@ class TestRefusal:
         with pytest.raises(ModelNotFoundError, match=f"cannot fetch org/single from {NOBODY}: .*refused"):
             resolve("org/single", NOBODY, cache)
 
+    def test_a_cache_that_cannot_be_written_is_named(self, hub: StandInHub, tmp_path: Path) -> None:
+        (tmp_path / "cache").write_text("a file where the folder should be")
+        with pytest.raises(ModelNotFoundError, match=r"org/single cannot be stored: .*cache.*set HF_HOME"):
+            resolve("org/single", hub, tmp_path / "cache")
+
     def test_a_disk_that_fills_during_the_download_is_named(
         self, hub: StandInHub, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -245,11 +272,12 @@ class TestWithoutTheHub:
         fetched = resolve("org/several:Q8_0", hub, cache)
         with caplog.at_level(logging.WARNING, logger="layerscale_server.hub"):
             assert resolve(name, NOBODY, cache) == fetched
-        assert "serving m-Q8_0.gguf from the cache" in caplog.text
+        assert f"serving {fetched.path} from the cache" in caplog.text
 
     def test_another_file_than_the_cached_one_is_an_error(self, hub: StandInHub, cache: Path) -> None:
         resolve("org/several:Q8_0", hub, cache)
-        with pytest.raises(ModelNotFoundError, match=r"no Q4_K_M file; name one of: m-Q8_0\.gguf"):
+        both = r"refused.*; in the cache, org/several has no Q4_K_M file; name one of: m-Q8_0\.gguf"
+        with pytest.raises(ModelNotFoundError, match=both):
             resolve("org/several:Q4_K_M", NOBODY, cache)
 
     def test_a_failing_hub_does_not_stop_a_server_whose_model_is_on_disk(self, hub: StandInHub, cache: Path) -> None:
