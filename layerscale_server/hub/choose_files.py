@@ -89,6 +89,8 @@ def choose_files(names: Collection[str], reference: ModelReference, read: Callab
 
 
 def _choose_folder(names: Collection[str], reference: ModelReference, read: Callable[[str], Path]) -> Choice:
+    if TOKENIZER_FILE not in names:
+        raise ModelNotFoundError(f"{reference.repo_id} has no {TOKENIZER_FILE}; choose a repository that has one")
     texts = [name for name in TEXT_FILES if name in names]
     weights = sorted(set(read_index(read(INDEX_FILE).parent).values())) if INDEX_FILE in names else [WHOLE_FILE]
     missing = [name for name in weights if name not in names]

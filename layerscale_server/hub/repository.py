@@ -5,9 +5,11 @@ Only the chosen files are fetched, and nothing of a repository is executed.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.hf_api import RepoSibling
 
 from layerscale_core.errors import ModelNotFoundError
+from layerscale_core.plugins import PluginRegistry
 from layerscale_server.hub.blobs import Blobs, file_size
 from layerscale_server.hub.choose_files import Choice, choose_files
 from layerscale_server.hub.explain import explain
@@ -52,48 +55,64 @@ class Repository:
         self._blobs = Blobs(self._cache_dir, reference.repo_id)
         self._progress = progress
 
-    def fetch(self) -> Path:
+    def fetch(self, registry: PluginRegistry | None) -> Path:
         """The model's path in the cache, with what is missing there downloaded.
 
         A hub that cannot be asked is no reason to fail while the cache holds a fitting model.
 
+        Args:
+            registry: opens the headers of weights before the weights are downloaded, to refuse what it cannot.
+
         Raises:
             ModelNotFoundError: with the cause and the remedy in one line.
-            ModelFileError: the index of its weights is corrupt.
+            ModelFileError, UnsupportedModelError: the model could not be opened.
         """
         try:
             listing = self._list()
         except Exception as error:
             return self._find_in_cache(error)
         choice = self._choose(listing)
+        if registry is not None and self._missing(choice.weights, listing):
+            with self._headers_of(choice, listing) as headers:
+                registry.open_model(headers, metadata_only=True).close()
         self._download_missing(choice.files, listing)
         first = self._download(choice.files[0], listing.commit)
         self._remember_branch(choice.files[0], first)
         return choice.opened(first)
 
-    def fetch_headers(self, folder: Path) -> Path:
-        """The same of a model whose weights end after their headers, unless the cache holds them whole.
+    @contextlib.contextmanager
+    def headers(self) -> Iterator[Path]:
+        """The same of a model whose weights may end after their headers; while the block lasts.
 
-        Args:
-            folder: an empty one, for files that end early; the cache gets only whole ones.
+        What ends early lies in a folder of its own, the cache gets only whole files.
         """
         try:
             listing = self._list()
         except Exception as error:
-            return self._find_in_cache(error)
+            yield self._find_in_cache(error)
+            return
         choice = self._choose(listing)
-        if not self._missing(choice.files, listing):
-            return choice.opened(self._download(choice.files[0], listing.commit))
+        if self._missing(choice.weights, listing):
+            with self._headers_of(choice, listing) as path:
+                yield path
+        else:
+            yield choice.opened(self._download(choice.files[0], listing.commit))
+
+    @contextlib.contextmanager
+    def _headers_of(self, choice: Choice, listing: _Listing) -> Iterator[Path]:
+        repo_id = self._reference.repo_id
         self._download_missing(choice.described_by, listing)
-        for name in choice.described_by:
-            shutil.copyfile(self._download(name, listing.commit), folder / name)
-        for name in choice.weights:
-            url = hf_hub_url(self._reference.repo_id, name, revision=listing.commit, endpoint=self._api.endpoint)
-            try:
-                (folder / Path(name).name).write_bytes(fetch_header(url, name))
-            except Exception as error:
-                raise self._not_found(error) from error
-        return choice.opened(folder / Path(choice.files[0]).name)
+        with tempfile.TemporaryDirectory(prefix=f"{repo_id.replace('/', '--')}-") as name:
+            folder = Path(name)
+            for text in choice.described_by:
+                shutil.copyfile(self._download(text, listing.commit), folder / text)
+            for weights in choice.weights:
+                url = hf_hub_url(repo_id, weights, revision=listing.commit, endpoint=self._api.endpoint)
+                try:
+                    (folder / Path(weights).name).write_bytes(fetch_header(url, weights))
+                except Exception as error:
+                    raise self._not_found(error) from error
+            yield choice.opened(folder / Path(choice.files[0]).name)
 
     def _list(self) -> _Listing:
         info = self._api.model_info(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerscale_core.errors import ModelNotFoundError
+from layerscale_core.plugins import PluginRegistry
 from layerscale_server.hub.reference import ModelReference
 
 if TYPE_CHECKING:
@@ -30,7 +30,12 @@ class ResolvedModel:
 
 
 def resolve_model(
-    name: str, *, progress: bool = True, endpoint: str | None = None, cache_dir: Path | None = None
+    name: str,
+    registry: PluginRegistry | None = None,
+    *,
+    progress: bool = True,
+    endpoint: str | None = None,
+    cache_dir: Path | None = None,
 ) -> ResolvedModel:
     """Find a model: an existing path wins; else ``name`` is a repository id, and the hub or its cache has the files.
 
@@ -38,20 +43,21 @@ def resolve_model(
 
     Args:
         name: a path, or ``org/name[@revision][:QUANTIZATION | /file.gguf]``.
+        registry: refuses a model that it cannot open, before the weights are downloaded.
         progress: show a progress bar while downloading, if standard error is a terminal.
         endpoint: address of the hub; None = ``HF_ENDPOINT``, or the public one.
         cache_dir: where downloaded files live; None = the cache of ``huggingface_hub``.
 
     Raises:
         ModelNotFoundError: no such path, and no repository that can be reached, read and stored here.
-        ModelFileError: the repository says wrongly which files its model has.
+        ModelFileError, UnsupportedModelError: a model of the hub that could not be opened.
     """
     found = _find(name)
     if isinstance(found, Path):
         whole = found.resolve()
         return ResolvedModel(found, whole.name if whole.is_dir() else whole.stem)
     repository = _repository(found, progress=progress, endpoint=endpoint, cache_dir=cache_dir)
-    return ResolvedModel(repository.fetch(), found.repo_id)
+    return ResolvedModel(repository.fetch(registry), found.repo_id)
 
 
 @contextlib.contextmanager
@@ -65,8 +71,8 @@ def resolve_headers(name: str, *, endpoint: str | None = None, cache_dir: Path |
         yield found
         return
     repository = _repository(found, progress=True, endpoint=endpoint, cache_dir=cache_dir)
-    with tempfile.TemporaryDirectory(prefix=f"{found.repo_id.replace('/', '--')}-") as folder:
-        yield repository.fetch_headers(Path(folder))
+    with repository.headers() as path:
+        yield path
 
 
 def _find(name: str) -> Path | ModelReference:

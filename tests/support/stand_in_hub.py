@@ -119,8 +119,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._large_file("/".join(parts[1:3]), "/".join(parts[3:]))
         elif parts[:2] == ["api", "models"]:
             self._info("/".join(parts[2:4]), parts[5] if len(parts) > 5 else "main")
-        else:
+        elif len(parts) > 4 and parts[2] == "resolve":
             self._resolve("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
+        else:
+            self._fail(404)
 
     def _find(self, repo_id: str, revision: str) -> StandInRepository | None:
         repository = self.hub.repositories.get(repo_id)

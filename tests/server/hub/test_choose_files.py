@@ -6,25 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from layerscale_core.errors import ModelFileError, ModelNotFoundError
 from layerscale_server.hub.choose_files import Choice, choose_files
 from layerscale_server.hub.reference import ModelReference
+from tests.support.hub_folders import CLUTTER
 
 SEVERAL = ["README.md", "m-Q2_K.gguf", "m-Q4_K_M.gguf", "m-Q8_0.gguf", "mmproj-f16.gguf", "m-imatrix.gguf"]
 PARTS = [f"Q8_0/m-Q8_0-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 TEXTS = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
-CLUTTER = [
-    "README.md",
-    "consolidated.safetensors",
-    "pytorch_model.bin",
-    "modeling_custom.py",
-    "original/model.safetensors",
-    "onnx/model.onnx",
-    "picture.png",
-    "vocab.json",
-]
 INDEX = "model.safetensors.index.json"
 
 
@@ -45,6 +38,22 @@ def index(tmp_path: Path) -> Path:
     path = tmp_path / INDEX
     path.write_text(json.dumps({"weight_map": {"a": SHARDS[1], "b": SHARDS[0], "c": SHARDS[0]}}))
     return path
+
+
+_WEIGHTS = [*SEVERAL, *PARTS, *SHARDS, "model.safetensors", "a.gguf/b.py"]
+_NAMES = st.lists(st.sampled_from([*_WEIGHTS, *TEXTS, *CLUTTER, INDEX]), unique=True)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(names=_NAMES, text=st.sampled_from(["org/name", "org/name:Q8_0", "org/name/m-Q2_K.gguf"]))
+def test_whatever_there_is_only_files_of_one_model_are_chosen(index: Path, names: list[str], text: str) -> None:
+    try:
+        choice = choose(names, text, index)
+    except ModelNotFoundError:
+        return
+    assert choice.weights
+    assert set(choice.files) <= set(names) - set(CLUTTER)
+    assert {name.rpartition(".")[2] for name in choice.weights} == {"safetensors" if choice.texts else "gguf"}
 
 
 class TestGguf:
@@ -111,7 +120,8 @@ class TestFolder:
         assert choice.weights == tuple(SHARDS)
 
     def test_without_an_index_none_is_asked_for(self) -> None:
-        assert choose(["config.json", "model.safetensors"]).files == ("config.json", "model.safetensors")
+        names = ("config.json", "tokenizer.json", "model.safetensors")
+        assert choose(list(names)).files == names
 
     def test_what_a_plan_needs_beside_headers_is_small(self) -> None:
         described_by = choose([*TEXTS, "model.safetensors"]).described_by
@@ -121,12 +131,16 @@ class TestFolder:
     def test_comes_before_gguf_files_unless_one_is_named(self, text: str, weights: str) -> None:
         assert choose([*SEVERAL, *TEXTS, "model.safetensors"], text).weights == (weights,)
 
+    def test_without_a_tokenizer_nothing_is_fetched(self) -> None:
+        with pytest.raises(ModelNotFoundError, match=r"org/name has no tokenizer\.json; choose"):
+            choose(["config.json", "model.safetensors", "tokenizer.model"])
+
     def test_a_file_that_the_index_names_and_nobody_has_is_named(self, index: Path) -> None:
         with pytest.raises(ModelNotFoundError, match=f"org/name lacks {SHARDS[1]}, one of 2 files"):
-            choose(["config.json", INDEX, SHARDS[0]], index=index)
+            choose([*TEXTS, INDEX, SHARDS[0]], index=index)
 
     @pytest.mark.parametrize("name", ["../model.safetensors", "weights/a.safetensors", "model.bin", "setup.py"])
     def test_an_index_names_no_other_kind_of_file(self, index: Path, name: str) -> None:
         index.write_text(json.dumps({"weight_map": {"a": name}}))
         with pytest.raises(ModelFileError, match=r"not that of a \.safetensors file"):
-            choose(["config.json", INDEX, name], index=index)
+            choose([*TEXTS, INDEX, name], index=index)

@@ -18,6 +18,7 @@ from layerscale_server.commands import plan as plan_command
 from layerscale_server.hub import resolve_headers, resolve_model
 from layerscale_server.hub.headers import take_header
 from tests.support.hub_folders import tiny_repository
+from tests.support.split_gguf import write_parts
 from tests.support.stand_in_hub import NOBODY, StandInHub, StandInRepository
 
 CHUNK_BYTES = 1 << 14
@@ -56,12 +57,18 @@ def sharded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return tiny_repository(tmp_path_factory.mktemp("sharded"), num_shards=2)
 
 
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory, tiny_model_path: Path) -> dict[str, bytes]:
+    folder = write_parts(tmp_path_factory.mktemp("split") / "parts", tiny_model_path)
+    return {f"parts/{path.name}": path.read_bytes() for path in folder.iterdir()}
+
+
 @pytest.fixture(autouse=True)
-def repositories(hub: StandInHub, sharded: dict[str, bytes], tiny_model_path: Path) -> None:
-    gguf = {"Q8_0/m-Q8_0.gguf": tiny_model_path.read_bytes()}
+def repositories(hub: StandInHub, sharded: dict[str, bytes], parts: dict[str, bytes], tiny_model_path: Path) -> None:
+    gguf = {"m-Q8_0.gguf": tiny_model_path.read_bytes()}
     hub.repositories |= {
         "org/sharded": StandInRepository(sharded),
-        "org/gguf": StandInRepository(gguf),
+        "org/gguf": StandInRepository({**gguf, **parts}),
         "org/gated": StandInRepository(gguf, gated_token="hf_right"),
     }
 
@@ -76,7 +83,7 @@ class TestResolveHeaders:
         assert {path.suffix for path in cache.rglob("snapshots/*/*")} == {".json"}
         assert all(asked == f"bytes=0-{MAX_HEADER_BYTES - 1}" for asked in hub.ranges)
 
-    @pytest.mark.parametrize("name", ["org/sharded", "org/gguf"])
+    @pytest.mark.parametrize("name", ["org/sharded", "org/gguf:m-Q8_0.gguf"])
     def test_of_a_fetched_model_nothing_is_asked_again(self, hub: StandInHub, cache: Path, name: str) -> None:
         fetched = resolve_model(name, endpoint=hub.url, cache_dir=cache).path
         hub.requests.clear()
@@ -115,7 +122,7 @@ class TestPlan:
         assert result.exit_code == 0
         return result.stdout
 
-    @pytest.mark.parametrize("name", ["org/sharded", "org/gguf", "org/gguf:Q8_0"])
+    @pytest.mark.parametrize("name", ["org/sharded", "org/gguf:m-Q8_0.gguf", "org/gguf:parts"])
     def test_is_that_of_the_whole_model_and_fetches_no_weights(
         self, hub: StandInHub, cache: Path, tmp_path: Path, name: str
     ) -> None:

@@ -14,7 +14,7 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.constants import DOWNLOAD_CHUNK_SIZE
 
-from layerscale_core.errors import ModelFileError, ModelNotFoundError
+from layerscale_core.errors import ModelFileError, ModelNotFoundError, UnsupportedModelError
 from layerscale_core.plugins import PluginRegistry
 from layerscale_server.hub import resolve_model
 from tests.support.hub_folders import CLUTTER, tiny_repository
@@ -159,6 +159,24 @@ def test_a_hostile_index_is_refused_before_weights_are_fetched(hub: StandInHub, 
     with pytest.raises(ModelFileError, match="not that of a"):
         resolve("org/sharded", hub, cache)
     assert hub.downloads() == [INDEX]
+
+
+class TestCheckedBeforeTheDownload:
+    def test_a_model_that_cannot_be_served_is_refused_before_its_weights_are_fetched(
+        self, hub: StandInHub, cache: Path
+    ) -> None:
+        hub.repositories["org/sharded"].files["config.json"] = b'{"model_type": "mamba"}'
+        with pytest.raises(UnsupportedModelError, match="mamba"):
+            resolve_model("org/sharded", PluginRegistry.discover(), endpoint=hub.url, cache_dir=cache)
+        assert not [path for path in cache.rglob("*") if path.suffix == ".safetensors"]
+
+    def test_one_that_can_be_served_is_fetched_and_not_checked_again(self, hub: StandInHub, cache: Path) -> None:
+        registry = PluginRegistry.discover()
+        folder = resolve_model("org/sharded", registry, endpoint=hub.url, cache_dir=cache).path
+        assert num_parameters(folder) > 0
+        hub.requests.clear()
+        assert resolve_model("org/sharded", registry, endpoint=hub.url, cache_dir=cache).path == folder
+        assert hub.requests == [("GET", "/api/models/org/sharded")]
 
 
 class TestWithoutTheHub:

@@ -303,18 +303,22 @@ class TestPull:
             check=False,
         )
 
-    def test_prints_the_path_and_nothing_else(self, hub: StandInHub, tmp_path: Path) -> None:
-        result = self.run("org/single", hub, tmp_path)
+    @pytest.fixture(autouse=True)
+    def model(self, hub: StandInHub, tiny_model_path: Path) -> None:
+        hub.repositories["org/tiny"] = StandInRepository({"tiny.gguf": tiny_model_path.read_bytes()})
+
+    def test_prints_the_path_and_nothing_else(self, hub: StandInHub, tmp_path: Path, tiny_model_path: Path) -> None:
+        result = self.run("org/tiny", hub, tmp_path)
         assert result.returncode == 0, result.stderr
         path = Path(result.stdout.removesuffix("\n"))
         assert path.is_relative_to(tmp_path)
-        assert path.read_bytes() == SMALL
+        assert path.read_bytes() == tiny_model_path.read_bytes()
         assert result.stderr == ""
 
     def test_offline_it_finds_what_was_pulled_and_asks_nobody(self, hub: StandInHub, tmp_path: Path) -> None:
-        online = self.run("org/single", hub, tmp_path)
+        online = self.run("org/tiny", hub, tmp_path)
         hub.requests.clear()
-        offline = self.run("org/single", hub, tmp_path, HF_HUB_OFFLINE="1")
+        offline = self.run("org/tiny", hub, tmp_path, HF_HUB_OFFLINE="1")
         assert (offline.stdout, offline.stderr) == (online.stdout, "")
         assert hub.requests == []
 
