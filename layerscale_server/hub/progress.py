@@ -26,9 +26,9 @@ def show_progress(
     Args:
         stored_bytes: what is on disk now.
         num_bytes: how many will have been added.
-        wants_bars: let huggingface_hub show bars, if standard error is a terminal.
+        wants_bars: let huggingface_hub show bars, if standard error is a terminal and its user has not forbidden them.
     """
-    if wants_bars and sys.stderr.isatty():
+    if wants_bars and sys.stderr.isatty() and not are_progress_bars_disabled():
         yield
         return
     before, done = stored_bytes(), threading.Event()

@@ -75,7 +75,7 @@ class Repository:
         if registry is not None and self._missing(choice.weights, listing):
             with self._headers_of(choice, listing) as headers:
                 registry.open_model(headers, metadata_only=True).close()
-        self._download_missing(choice.files, listing)
+        self._download_missing(choice.files, listing, is_shown=True)
         first = self._download(choice.files[0], listing.commit)
         self._remember_branch(choice.files[0], first)
         return choice.opened(first)
@@ -159,8 +159,12 @@ class Repository:
         cached = try_to_load_from_cache(self._reference.repo_id, name, cache_dir=self._cache_dir, revision=revision)
         return Path(cached) if isinstance(cached, str) else None
 
-    def _download_missing(self, names: Iterable[str], listing: _Listing) -> None:
-        """Fetch what the cache lacks, one file after the other, each checked as soon as it is there."""
+    def _download_missing(self, names: Iterable[str], listing: _Listing, *, is_shown: bool = False) -> None:
+        """Fetch what the cache lacks, one file after the other, each checked as soon as it is there.
+
+        Args:
+            is_shown: these are the large ones.
+        """
         missing = self._missing(names, listing)
         if not missing:
             return
@@ -168,10 +172,10 @@ class Repository:
         new = [file for file in missing if not self._blobs.has(file)]
         num_bytes = sum(file.size or 0 for file in new)
         self._blobs.check_room(num_bytes, str(self._reference))
-        if new:
+        if new and is_shown:
             what = new[0].rfilename if len(new) == 1 else f"{len(new)} files"
             log.info("downloading %s of %s (%s)", what, self._reference.repo_id, file_size(num_bytes))
-        with show_progress(self._blobs.stored_bytes, num_bytes, wants_bars=self._progress):
+        with show_progress(self._blobs.stored_bytes, num_bytes, wants_bars=self._progress and is_shown):
             for file in missing:
                 path = self._download(file.rfilename, listing.commit)
                 if file in new:

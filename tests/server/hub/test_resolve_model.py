@@ -1,12 +1,10 @@
-"""A model's name to a path: local files, and a stand-in for the hub."""
+"""A name on the hub to a GGUF file here, through a stand-in for the hub."""
 
 from __future__ import annotations
 
 import logging
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,54 +39,6 @@ def resolve(name: str, hub: StandInHub | str, cache: Path) -> ResolvedModel:
 
 def stored_bytes(cache: Path) -> int:
     return sum(path.stat().st_size for path in cache.rglob("blobs/*"))
-
-
-class TestLocalPath:
-    def test_a_file_wins_and_is_named_by_its_stem(self, tmp_path: Path) -> None:
-        path = tmp_path / "My-Model.Q4_1.gguf"
-        path.write_bytes(SMALL)
-        assert resolve_model(str(path)) == ResolvedModel(path, "My-Model.Q4_1")
-
-    def test_a_directory_wins_over_a_repository_of_that_name(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        (tmp_path / "org" / "single").mkdir(parents=True)
-        monkeypatch.chdir(tmp_path)
-        assert resolve_model("org/single", endpoint=NOBODY) == ResolvedModel(Path("org/single"), "single")
-
-    def test_a_directory_is_named_by_its_whole_name(self, tmp_path: Path) -> None:
-        (tmp_path / "Qwen2.5-0.5B").mkdir()
-        assert resolve_model(str(tmp_path / "Qwen2.5-0.5B")).model_id == "Qwen2.5-0.5B"
-
-    def test_the_home_directory_is_expanded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("HOME", str(tmp_path))
-        (tmp_path / "m.gguf").write_bytes(SMALL)
-        assert resolve_model("~/m.gguf").path == tmp_path / "m.gguf"
-
-    @pytest.mark.parametrize("name", ["", "absent.gguf", "/absent/m.gguf", "models/absent.gguf", "a b", "a/b/c/d"])
-    def test_neither_a_path_nor_a_repository_id_is_named_in_one_line(self, name: str) -> None:
-        with pytest.raises(ModelNotFoundError, match="no file or directory") as caught:
-            resolve_model(name, endpoint=NOBODY)
-        assert repr(name) in str(caught.value)
-        assert "\n" not in str(caught.value)
-
-    def test_a_name_no_file_can_have_is_an_error_of_one_line(self) -> None:
-        with pytest.raises(ModelNotFoundError, match="File name too long"):
-            resolve_model("m" * 5_000)
-
-    def test_control_characters_of_a_name_do_not_reach_the_terminal(self) -> None:
-        with pytest.raises(ModelNotFoundError) as caught:
-            resolve_model("\x1b[2J\nmodel")
-        assert str(caught.value).isprintable()
-
-    def test_a_local_path_does_not_load_the_hub_library(self, tmp_path: Path) -> None:
-        path = tmp_path / "m.gguf"
-        path.write_bytes(SMALL)
-        code = (
-            "import sys; from layerscale_server.hub import resolve_model; "
-            f"resolve_model({str(path)!r}); assert 'huggingface_hub' not in sys.modules"
-        )
-        subprocess.run([sys.executable, "-c", code], check=True)
 
 
 class TestDownload:
@@ -289,44 +239,3 @@ class TestWithoutTheHub:
         fetched = resolve("org/single", hub, cache)
         del hub.repositories["org/single"]
         assert resolve("org/single", hub, cache) == fetched
-
-
-class TestPull:
-    """The command, in a process of its own, configured by the environment as users configure it."""
-
-    def run(self, name: str, hub: StandInHub, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "layerscale_server", "pull", name],
-            env={**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    @pytest.fixture(autouse=True)
-    def model(self, hub: StandInHub, tiny_model_path: Path) -> None:
-        hub.repositories["org/tiny"] = StandInRepository({"tiny.gguf": tiny_model_path.read_bytes()})
-
-    def test_prints_the_path_and_nothing_else(self, hub: StandInHub, tmp_path: Path, tiny_model_path: Path) -> None:
-        result = self.run("org/tiny", hub, tmp_path)
-        assert result.returncode == 0, result.stderr
-        path = Path(result.stdout.removesuffix("\n"))
-        assert path.is_relative_to(tmp_path)
-        assert path.read_bytes() == tiny_model_path.read_bytes()
-        assert result.stderr == ""
-
-    def test_offline_it_finds_what_was_pulled_and_asks_nobody(self, hub: StandInHub, tmp_path: Path) -> None:
-        online = self.run("org/tiny", hub, tmp_path)
-        hub.requests.clear()
-        offline = self.run("org/tiny", hub, tmp_path, HF_HUB_OFFLINE="1")
-        assert (offline.stdout, offline.stderr) == (online.stdout, "")
-        assert hub.requests == []
-
-    def test_offline_what_was_never_pulled_is_one_line_and_exit_1(self, hub: StandInHub, tmp_path: Path) -> None:
-        result = self.run("org/single", hub, tmp_path, HF_HUB_OFFLINE="1")
-        assert result.returncode == 1
-        assert result.stdout == ""
-        assert result.stderr.splitlines() == [
-            f"layerscale: org/single is not in the cache, and HF_HUB_OFFLINE forbids asking {hub.url}"
-        ]
-        assert hub.requests == []
