@@ -43,7 +43,7 @@ class Blobs:
     def remove_leftovers(self) -> None:
         """Remove what downloads of this repository left when their process was killed; a live one still grows."""
         for leftover in self._folder.glob("*.incomplete"):
-            with contextlib.suppress(FileNotFoundError):  # another process may clean up too, or finish
+            with contextlib.suppress(OSError):  # another process may clean up too, or finish; or the cache is read-only
                 if time.time() - leftover.stat().st_mtime > _LEFTOVER_AGE_S:
                     leftover.unlink()
 

@@ -102,16 +102,17 @@ class Repository:
     def _headers_of(self, choice: Choice, listing: _Listing) -> Iterator[Path]:
         repo_id = self._reference.repo_id
         self._download_missing(choice.described_by, listing)
+        texts = [self._download(name, listing.commit) for name in choice.described_by]
         with tempfile.TemporaryDirectory(prefix=f"{repo_id.replace('/', '--')}-") as name:
             folder = Path(name)
-            for text in choice.described_by:
-                shutil.copyfile(self._download(text, listing.commit), folder / text)
-            for weights in choice.weights:
-                url = hf_hub_url(repo_id, weights, revision=listing.commit, endpoint=self._api.endpoint)
-                try:
+            try:
+                for text in texts:
+                    shutil.copyfile(text, folder / text.name)
+                for weights in choice.weights:
+                    url = hf_hub_url(repo_id, weights, revision=listing.commit, endpoint=self._api.endpoint)
                     (folder / Path(weights).name).write_bytes(fetch_header(url, weights))
-                except Exception as error:
-                    raise self._not_found(error) from error
+            except Exception as error:
+                raise self._not_found(error) from error
             yield choice.opened(folder / Path(choice.files[0]).name)
 
     def _list(self) -> _Listing:
