@@ -10,6 +10,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from layerscale_server.hub.reference import ModelReference
 log = logging.getLogger(__name__)
 
 _LIST_TIMEOUT_S = 10.0
+_MAX_REQUESTS = 8
+"""At a time, for headers: a model may have hundreds of files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,20 +103,24 @@ class Repository:
 
     @contextlib.contextmanager
     def _headers_of(self, choice: Choice, listing: _Listing) -> Iterator[Path]:
-        repo_id = self._reference.repo_id
         self._download_missing(choice.described_by, listing)
         texts = [self._download(name, listing.commit) for name in choice.described_by]
-        with tempfile.TemporaryDirectory(prefix=f"{repo_id.replace('/', '--')}-") as name:
+        with tempfile.TemporaryDirectory(prefix=f"{self._reference.repo_id.replace('/', '--')}-") as name:
             folder = Path(name)
             try:
                 for text in texts:
                     shutil.copyfile(text, folder / text.name)
-                for weights in choice.weights:
-                    url = hf_hub_url(repo_id, weights, revision=listing.commit, endpoint=self._api.endpoint)
-                    (folder / Path(weights).name).write_bytes(fetch_header(url, weights))
+                with ThreadPoolExecutor(_MAX_REQUESTS) as pool:
+                    headers = pool.map(lambda weights: self._fetch_header(weights, listing), choice.weights)
+                    for weights, header in zip(choice.weights, headers, strict=True):
+                        (folder / Path(weights).name).write_bytes(header)
             except Exception as error:
                 raise self._not_found(error) from error
             yield choice.opened(folder / Path(choice.files[0]).name)
+
+    def _fetch_header(self, weights: str, listing: _Listing) -> bytes:
+        url = hf_hub_url(self._reference.repo_id, weights, revision=listing.commit, endpoint=self._api.endpoint)
+        return fetch_header(url, weights)
 
     def _list(self) -> _Listing:
         info = self._api.model_info(
