@@ -308,7 +308,7 @@ int main() {
             check_attention(type, 64, 3, 3, 1200, num_new, 3);  // several partitions
             for (const int window : {1, 15, 16, 17, 500, 520, 1199, 1200})
                 check_attention(type, 32, 3, 3, 1200, num_new, 3, window, 0.5f);
-            for (const int chunk : {1, 16, 17, 500, 1200})
+            for (const int chunk : {17, 500})
                 check_attention(type, 32, 3, 3, 1200, num_new, 3, 1100, 0.0f, chunk);
         }
     }
