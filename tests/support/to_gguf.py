@@ -1,4 +1,4 @@
-"""A model of ``transformers`` as a GGUF file in F32, as converters write it, by the ``gguf`` package's table of names."""
+"""A model of ``transformers`` as a GGUF file in F32, as converters write it, by the ``gguf`` package's names."""
 
 from __future__ import annotations
 
