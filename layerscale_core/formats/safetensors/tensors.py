@@ -88,6 +88,7 @@ class FolderTensors:
             return DenseMatrix(np.empty((0, num_cols), info.element))
         if _is_turned(name, info.shape):
             entry, row = divmod(start, info.shape[2])
+            assert row + stop - start <= info.shape[2], "rows of one entry are read at once"
             offset = info.offset + entry * num_cols * info.shape[2] * info.element.itemsize
             matrix = np.frombuffer(file.data, info.element, num_cols * info.shape[2], offset).reshape(num_cols, -1)
             return DenseMatrix(np.ascontiguousarray(matrix[:, row : row + stop - start].T))
