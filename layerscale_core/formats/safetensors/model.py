@@ -11,7 +11,7 @@ from layerscale_core.formats.safetensors.text import read_chat_template, read_to
 from layerscale_core.formats.safetensors.weights import find_prefix, other_tensors, stored_tensors
 from layerscale_core.formats.weights import StoredWeights
 from layerscale_core.models import ModelSpec
-from layerscale_core.models.families import describe
+from layerscale_core.models.describe import describe, unit_weights
 from layerscale_core.specs.model_format import ModelFile, WeightSource
 from layerscale_core.specs.tokenizer import Tokenizer
 
@@ -53,15 +53,16 @@ class SafetensorsModelFile:
     def __init__(self, folder: Path, *, metadata_only: bool = False) -> None:
         self._folder = folder
         self._config, family = read_config(folder)
-        self._spec = describe(family, read_numbers(self._config, family))
+        numbers = read_numbers(self._config, family)
+        self._spec = describe(family, numbers)
         self._chat_template = read_chat_template(folder)
         self._tensors = FolderTensors(folder, metadata_only=metadata_only)
         try:
             found = self._tensors.shapes()
             prefix = find_prefix(found)
-            stored = stored_tensors(self._spec, family, prefix)
-            other = other_tensors(found, self._spec, prefix)
-            self._weights = StoredWeights(self._tensors, self._spec, stored, other, str(folder))
+            stored = stored_tensors(self._spec, family, prefix, numbers.logit_scale)
+            other, ones = other_tensors(found, self._spec, prefix), unit_weights(family, self._spec)
+            self._weights = StoredWeights(self._tensors, self._spec, stored, other, str(folder), ones=ones)
         except BaseException:
             self.close()
             raise

@@ -18,6 +18,9 @@ from layerscale_core.models import DenseMatrix, Matrix
 
 WHOLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+STACKED = (".experts.gate_up_proj", ".experts.down_proj")
+"""Ends of the names of tensors [num_experts, cols, rows], whose matrices are read as [rows, cols], as all others."""
+
 MAX_INDEX_BYTES = 32_000_000
 MAX_FILES = 1_000
 
@@ -63,7 +66,7 @@ class FolderTensors:
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """See ``Tensors``."""
-        return {name: file.tensors[name].shape for name, file in self._file_of.items()}
+        return {name: _read_shape(name, file.tensors[name].shape) for name, file in self._file_of.items()}
 
     def num_bytes(self, name: str) -> int:
         """See ``Tensors``."""
@@ -80,9 +83,15 @@ class FolderTensors:
         """See ``Tensors``."""
         file = self._file_of[name]
         info = file.tensors[name]
-        num_cols = info.shape[-1] if info.shape else 1
+        num_cols = _read_shape(name, info.shape)[-1] if info.shape else 1
         if start == stop:
             return DenseMatrix(np.empty((0, num_cols), info.element))
+        if _is_turned(name, info.shape):
+            entry, row = divmod(start, info.shape[2])
+            assert row + stop - start <= info.shape[2], "rows of one entry are read at once"
+            offset = info.offset + entry * num_cols * info.shape[2] * info.element.itemsize
+            matrix = np.frombuffer(file.data, info.element, num_cols * info.shape[2], offset).reshape(num_cols, -1)
+            return DenseMatrix(np.ascontiguousarray(matrix[:, row : row + stop - start].T))
         offset = info.offset + start * num_cols * info.element.itemsize
         values = np.frombuffer(file.data, info.element, (stop - start) * num_cols, offset)
         return DenseMatrix(values.reshape(stop - start, num_cols).copy())
@@ -114,6 +123,15 @@ class FolderTensors:
             if name in self._file_of:
                 raise ModelFileError(str(path), f"{self._file_of[name].path.name} holds it too", field=name[:80])
             self._file_of[name] = file
+
+
+def _is_turned(name: str, shape: tuple[int, ...]) -> bool:
+    return name.endswith(STACKED) and len(shape) == 3
+
+
+def _read_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The dimensions that a tensor is read with."""
+    return (shape[0], shape[2], shape[1]) if _is_turned(name, shape) else shape
 
 
 def read_index(folder: Path) -> dict[str, str]:
