@@ -1,17 +1,21 @@
-"""How far executors are from one another on the texts of the oracle tests: what every measure of a precision shares."""
+"""How far ways to compute a model are from one another, on the texts of the oracle tests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from layerscale_backend_cpu.backend import CpuBackend
 from layerscale_core.conformance import PageBook, Span
-from layerscale_core.models import ModelSpec
-from layerscale_core.specs import Executor, KVLayout, KVType, Tokenizer
+from layerscale_core.formats.gguf import GgufModelFile
+from layerscale_core.forward import make_executor
+from layerscale_core.specs import BackendOptions, KVLayout, KVType, WeightSource
 
 CORPUS = Path(__file__).parents[1] / "tests" / "oracle" / "corpus"
 CHUNK_LEN = 128
@@ -39,43 +43,63 @@ class Cost:
     perplexity_change: float
 
 
-def read_texts(tokenizer: Tokenizer) -> list[list[int]]:
-    """The corpus in tokens."""
-    paths = sorted(CORPUS.glob("*.txt"))
-    return [tokenizer.encode(path.read_text(encoding="utf-8"), parse_special=True) for path in paths]
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """One way to compute a model: a precision of the KV cache, and what becomes of the file's weights."""
 
-
-def layout_for(spec: ModelSpec, texts: Sequence[Sequence[int]], kv_type: KVType = KVType.FP16) -> KVLayout:
-    """A cache for the longest of the texts."""
-    attention = spec.layers[0].attention
-    num_pages = -(-max(map(len, texts)) // PAGE_SIZE)
-    return KVLayout(num_pages, PAGE_SIZE, len(spec.layers), attention.num_kv_heads, attention.head_dim, kv_type=kv_type)
+    kv_type: KVType = KVType.FP16
+    weights: Callable[[GgufModelFile], WeightSource] = attrgetter("weights")
 
 
 def costs_against(
-    reference: tuple[Executor, KVLayout],
-    others: Mapping[str, tuple[Executor, KVLayout]],
-    texts: Sequence[Sequence[int]],
+    reference: Setup, others: Mapping[str, Setup], model_path: Path, max_text_len: int | None = None
 ) -> dict[str, Cost]:
-    """Compare each with the reference, text by text."""
+    """Compare each with the reference on one model, text by text."""
+    file = GgufModelFile(model_path)
+    tokenizer = file.make_tokenizer()
+    texts = [tokenizer.encode(text.read_text("utf-8"), parse_special=True) for text in sorted(CORPUS.glob("*.txt"))]
+    texts = [token_ids[:max_text_len] for token_ids in texts]
+    truth = _Opened(file, reference, max(map(len, texts)))
+    opened = {name: _Opened(file, setup, max(map(len, texts))) for name, setup in others.items()}
     parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in others}
     for token_ids in texts:
-        truths = list(logprobs(*reference, token_ids))
-        for name, other in others.items():
-            rows = zip(truths, logprobs(*other, token_ids), range(0, len(token_ids), CHUNK_LEN), strict=True)
+        truths = list(truth.logprobs(token_ids))
+        for name, other in opened.items():
+            rows = zip(truths, other.logprobs(token_ids), range(0, len(token_ids), CHUNK_LEN), strict=True)
             parts[name].extend(_compare(truth, row, token_ids[start + 1 :]) for truth, row, start in rows)
+    for each in (truth, *opened.values()):
+        each.executor.close()
+    file.close()
     return {name: _cost(np.concatenate(part, axis=1)) for name, part in parts.items()}
 
 
-def logprobs(executor: Executor, layout: KVLayout, token_ids: Sequence[int]) -> Iterator[Logprobs]:
-    """The log-probabilities of every position's next token [chunk_len, vocab_size], chunk by chunk."""
-    book = PageBook(layout)
-    sequence = book.sequence()
-    for start in range(0, len(token_ids), CHUNK_LEN):
-        chunk = token_ids[start : start + CHUNK_LEN]
-        logits = executor.step(book.batch([Span(sequence, chunk, all_logits=True)])).astype(np.float64)
-        logits -= logits.max(axis=-1, keepdims=True)
-        yield logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+class _Opened:
+    """A setup with its weights loaded, and a cache for one text."""
+
+    def __init__(self, file: GgufModelFile, setup: Setup, text_len: int) -> None:
+        spec, attention = file.spec, file.spec.layers[0].attention
+        shape = (-(-text_len // PAGE_SIZE), PAGE_SIZE, len(spec.layers), attention.num_kv_heads, attention.head_dim)
+        self._layout = KVLayout(*shape, kv_type=setup.kv_type)
+        device = CpuBackend().load(BackendOptions())
+        self.executor = make_executor(device, spec, setup.weights(file), self._layout)
+
+    def logprobs(self, token_ids: Sequence[int]) -> Iterator[Logprobs]:
+        """The log-probabilities of every position's next token [chunk_len, vocab_size], chunk by chunk."""
+        book = PageBook(self._layout)
+        sequence = book.sequence()
+        for start in range(0, len(token_ids), CHUNK_LEN):
+            chunk = token_ids[start : start + CHUNK_LEN]
+            logits = self.executor.step(book.batch([Span(sequence, chunk, all_logits=True)])).astype(np.float64)
+            logits -= logits.max(axis=-1, keepdims=True)
+            yield logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
+def model_argument(doc: str | None) -> Path:
+    """The model's path of a command that takes nothing else."""
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    parser.add_argument("--model", type=Path, required=True, help="a GGUF file")
+    path: Path = parser.parse_args().model
+    return path
 
 
 def print_costs(costs: Mapping[str, Cost]) -> None:

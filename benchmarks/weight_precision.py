@@ -9,7 +9,6 @@ from weights whose groups are others.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,44 +16,29 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.precision import Cost, costs_against, layout_for, print_costs, read_texts
-from layerscale_backend_cpu.backend import CpuBackend
-from layerscale_core.formats.gguf import GgufModelFile
-from layerscale_core.forward import make_executor
-from layerscale_core.models import DenseMatrix, MlpSpec, ModelSpec
+from benchmarks.precision import Cost, Setup, costs_against, model_argument, print_costs
+from layerscale_core.models import DenseMatrix, Matrix, MlpSpec, ModelSpec
 from layerscale_core.models import spec as names
 from layerscale_core.models.quantize import Quantization
-from layerscale_core.quantized_model import QuantizedWeights
-from layerscale_core.specs import BackendOptions, Executor, KVLayout, WeightSource
+from layerscale_core.quantized_model import QuantizedWeights, WeightsOver
+from layerscale_core.specs import ModelFile, WeightSource
 
 _INNER_ROWS = {names.VALUE, names.GATE, names.UP}
 _INNER_COLUMNS = {names.ATTENTION_OUTPUT, names.DOWN}
 
 
-class ShuffledWeights:
-    """A ``WeightSource`` over a llama's: float32, every matrix with its columns in another order.
+class _ShuffledWeights(WeightsOver):
+    """A llama's weights: float32, every matrix with its columns in another order.
 
     In another order are the dimensions of the residual stream, of each MLP, and of the values of each head.
     """
 
     def __init__(self, spec: ModelSpec, weights: WeightSource) -> None:
+        super().__init__(weights)
         self._spec = spec
-        self._weights = weights
         self._hidden = np.random.default_rng(0).permutation(spec.hidden_size)
 
-    def names(self) -> Sequence[str]:
-        """See ``WeightSource``."""
-        return self._weights.names()
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """See ``WeightSource``."""
-        return self._weights.shape(name)
-
-    def stored_bytes(self, name: str) -> int:
-        """See ``WeightSource``."""
-        return self._weights.stored_bytes(name)
-
-    def matrix(self, name: str, start: int = 0, stop: int | None = None) -> DenseMatrix:
+    def matrix(self, name: str, start: int = 0, stop: int | None = None) -> Matrix:
         """See ``WeightSource``."""
         if start == stop:
             return DenseMatrix(np.empty((0, self.shape(name)[1]), np.float32))
@@ -71,10 +55,6 @@ class ShuffledWeights:
         """See ``WeightSource``."""
         return self._weights.vector(name)[self._hidden]
 
-    def drop_cache(self) -> None:
-        """See ``WeightSource``."""
-        self._weights.drop_cache()
-
     def _inner_order(self, name: str) -> NDArray[np.int64]:
         """The order of what a layer's attention or MLP hands from one matrix to the next: the same for both."""
         _, index, short = name.split(".")
@@ -88,34 +68,26 @@ class ShuffledWeights:
         return (np.arange(num_heads)[:, None] * head_dim + rng.permutation(head_dim)).reshape(-1)
 
 
+def shuffled(file: ModelFile) -> WeightSource:
+    """The weights of a llama for shuffled dimensions."""
+    return _ShuffledWeights(file.spec, file.weights)
+
+
 def measure(
     model_path: Path, quantizations: Sequence[Quantization], max_text_len: int | None = None
 ) -> dict[str, Cost]:
     """Compare each type with floats, and so the weights that were not shuffled: what they cost is rounding."""
-    file = GgufModelFile(model_path)
-    texts = [token_ids[:max_text_len] for token_ids in read_texts(file.make_tokenizer())]
-    layout = layout_for(file.spec, texts)
-    floats = ShuffledWeights(file.spec, file.weights)
-    device = CpuBackend().load(BackendOptions())
 
-    def open_executor(weights: WeightSource) -> tuple[Executor, KVLayout]:
-        return make_executor(device, file.spec, weights, layout), layout
+    def quantized(quantization: Quantization) -> Setup:
+        return Setup(weights=lambda file: QuantizedWeights(shuffled(file), quantization))
 
-    reference = open_executor(floats)
-    others = {"as it is": open_executor(file.weights)}
-    others |= {str(each): open_executor(QuantizedWeights(floats, each)) for each in quantizations}
-    costs = costs_against(reference, others, texts)
-    for executor, _ in (reference, *others.values()):
-        executor.close()
-    file.close()
-    return costs
+    others = {"as it is": Setup()} | {str(each): quantized(each) for each in quantizations}
+    return costs_against(Setup(weights=shuffled), others, model_path, max_text_len)
 
 
 def main() -> int:
     """Print one line a type."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--model", type=Path, required=True, help="a GGUF file of a llama")
-    print_costs(measure(parser.parse_args().model, [Quantization.INT8, Quantization.INT4]))
+    print_costs(measure(model_argument(__doc__), [Quantization.INT8, Quantization.INT4]))
     return 0
 
 

@@ -39,20 +39,11 @@ def quantized(file: ModelFile, quantization: Quantization) -> ModelFile:
     return _QuantizedModelFile(file, weights)
 
 
-class QuantizedWeights:
-    """A ``WeightSource`` over another, whose matrices in floats it quantises, some rows at a time.
+class WeightsOver:
+    """A ``WeightSource`` that is another, for those that change something of it."""
 
-    Left as they are: codes, which would only lose; a router, which is small and decides alone; rows that do not divide
-    into groups.
-    """
-
-    def __init__(self, weights: WeightSource, quantization: Quantization) -> None:
+    def __init__(self, weights: WeightSource) -> None:
         self._weights = weights
-        self.quantization = quantization
-
-    def changes_any(self) -> bool:
-        """Whether any matrix is quantised."""
-        return any(self._changes(name) for name in self.names())
 
     def names(self) -> Sequence[str]:
         """See ``WeightSource``."""
@@ -68,13 +59,7 @@ class QuantizedWeights:
 
     def matrix(self, name: str, start: int = 0, stop: int | None = None) -> Matrix:
         """See ``WeightSource``."""
-        if not self._changes(name):
-            return self._weights.matrix(name, start, stop)
-        rows, cols = self.shape(name)
-        start, stop, _ = slice(start, stop).indices(rows)
-        step = max(1, _ELEMENTS_AT_ONCE // cols)
-        bounds = [(first, min(first + step, stop)) for first in range(start, stop, step)]
-        return _joined([self._quantize(name, *rows) for rows in bounds or [(start, start)]])
+        return self._weights.matrix(name, start, stop)
 
     def vector(self, name: str) -> NDArray[np.float32]:
         """See ``WeightSource``."""
@@ -83,6 +68,32 @@ class QuantizedWeights:
     def drop_cache(self) -> None:
         """See ``WeightSource``."""
         self._weights.drop_cache()
+
+
+class QuantizedWeights(WeightsOver):
+    """Another's weights, whose matrices in floats it quantises, some rows at a time.
+
+    Left as they are: codes, which would only lose; a router, which is small and decides alone; rows that do not divide
+    into groups.
+    """
+
+    def __init__(self, weights: WeightSource, quantization: Quantization) -> None:
+        super().__init__(weights)
+        self.quantization = quantization
+
+    def changes_any(self) -> bool:
+        """Whether any matrix is quantised."""
+        return any(self._changes(name) for name in self.names())
+
+    def matrix(self, name: str, start: int = 0, stop: int | None = None) -> Matrix:
+        """See ``WeightSource``."""
+        if not self._changes(name):
+            return super().matrix(name, start, stop)
+        rows, cols = self.shape(name)
+        start, stop, _ = slice(start, stop).indices(rows)
+        step = max(1, _ELEMENTS_AT_ONCE // cols)
+        bounds = [(first, min(first + step, stop)) for first in range(start, stop, step)]
+        return _joined([self._quantize(name, *rows) for rows in bounds or [(start, start)]])
 
     def _changes(self, name: str) -> bool:
         shape = self.shape(name)

@@ -18,7 +18,7 @@ from layerscale_core.forward import make_executor
 from layerscale_core.models import DenseMatrix, QuantizedMatrix
 from layerscale_core.models.quantize import Quantization
 from layerscale_core.plugins import PluginRegistry
-from layerscale_core.quantized_model import QuantizedWeights
+from layerscale_core.quantized_model import QuantizedWeights, WeightsOver
 from layerscale_core.specs import BackendOptions, ModelFile, StepLimits
 from tests.support.tiny_folder import write_tiny_folder
 from tests.support.tiny_gguf import write_tiny_llama
@@ -140,7 +140,7 @@ def test_the_executor_computes_what_the_dequantised_weights_say(file: ModelFile,
     kv = kv_layout(file.spec, page_size=16)
     prompt = random_tokens(file.spec, 40)
     logits = []
-    for weights in (file.weights, Dequantized(file)):
+    for weights in (file.weights, Dequantized(file.weights)):
         executor = make_executor(CpuBackend().load(BackendOptions(num_threads=1)), file.spec, weights, kv)
         logits.append(logits_in_chunks(executor, kv, [prompt]).copy())
         executor.close()
@@ -160,17 +160,11 @@ def test_the_floats_of_a_large_matrix_are_never_all_in_memory() -> None:
     assert peak < 2 * kept + 40 * 2**20 < matrix.codes.size * 8
 
 
-class Dequantized:
-    """The weights of a file as float32."""
-
-    def __init__(self, file: ModelFile) -> None:
-        weights = file.weights
-        self.names, self.shape, self.stored_bytes = weights.names, weights.shape, weights.stored_bytes
-        self.vector, self.drop_cache = weights.vector, weights.drop_cache
-        self._weights = weights
+class Dequantized(WeightsOver):
+    """The weights as float32."""
 
     def matrix(self, name: str, start: int = 0, stop: int | None = None) -> DenseMatrix:
-        return DenseMatrix(self._weights.matrix(name, start, stop).dequantize())
+        return DenseMatrix(super().matrix(name, start, stop).dequantize())
 
 
 class _Large(RandomWeights):
