@@ -33,7 +33,7 @@ async def chat(
     request_id = request.state.request_id
     prompt = await off_loop(chat_ids, model, body.messages)
     sampling = body.sampling_params(body.answer_tokens, stop=tuple(body.stop), logprobs=body.num_logprobs)
-    generation = begin_turn(model, session, request_id, prompt, sampling)
+    generation = begin_turn(model, session, request_id, prompt, sampling, is_warm_up=body.warm_up)
     shape = _Shape(ResponseHead(f"chatcmpl-{request_id.removeprefix('req_')}", model.model_id), model.tokenizer, body)
     if body.stream:
         heartbeat_s = server.settings.limits.heartbeat_s

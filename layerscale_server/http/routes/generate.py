@@ -49,7 +49,10 @@ async def generate(
         sampling = replace(sampling, early_gap=_CLEAR_GAP)
     prompt = await off_loop(_prompt, model, body)
     request_id = request.state.request_id
-    generation = model.engine.ask(session, request_id, prompt, sampling, clears_after=body.clear_after > 0)
+    if isinstance(prompt, ChatPrompt) and body.warm_up:
+        generation = model.engine.warm_up(session, request_id, prompt)
+    else:
+        generation = model.engine.ask(session, request_id, prompt, sampling, clears_after=body.clear_after > 0)
     if body.stream:
         heartbeat_s = server.settings.limits.heartbeat_s
         frames = frames_of(generation, _Chunks(), heartbeat_s=heartbeat_s, request_id=request_id, dialect=SESSION)

@@ -32,7 +32,7 @@ async def messages(
     request_id = request.state.request_id
     prompt = await off_loop(conversation_ids, model, body)
     sampling = body.sampling_params(body.max_tokens, stop=tuple(body.stop_sequences))
-    generation = begin_turn(model, session, request_id, prompt, sampling)
+    generation = begin_turn(model, session, request_id, prompt, sampling, is_warm_up=body.warm_up)
     message = _Message(f"msg_{request_id.removeprefix('req_')}", model.model_id, len(prompt))
     if body.stream:
         heartbeat_s = server.settings.limits.heartbeat_s

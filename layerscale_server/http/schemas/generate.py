@@ -22,4 +22,6 @@ class GenerateRequest(TurnFields):
     def _check_choice(self) -> GenerateRequest:
         if self.prompt is not None and self.messages is not None:
             raise InvalidRequestError("at most one of prompt and messages may be given", param="prompt")
+        if self.warm_up and self.messages is None:
+            raise InvalidRequestError("warm_up needs messages: only a conversation can be warmed up", param="warm_up")
         return self

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Discriminator, FailFast, Field, Tag, field
 from layerscale_server.http.schemas.base import RequestModel, at_most
 from layerscale_server.http.schemas.content import TextContent, TextPart, as_parts
 from layerscale_server.http.schemas.sampling import SamplingFields
-from layerscale_server.http.schemas.turn import TOOLS_NOT_YET, NoTools, StopTexts
+from layerscale_server.http.schemas.turn import TOOLS_NOT_YET, NoTools, StopTexts, WarmUpField
 
 
 class ToolUseBlock(RequestModel):
@@ -125,7 +125,7 @@ class CountTokensRequest(RequestModel):
         return value
 
 
-class MessagesRequest(SamplingFields, CountTokensRequest):
+class MessagesRequest(SamplingFields, WarmUpField, CountTokensRequest):
     """Anthropic's request for a message, with the sampling parameters that all routes have."""
 
     max_tokens: int = Field(ge=1, le=2**31 - 1)

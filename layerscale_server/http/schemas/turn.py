@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
-from layerscale_server.http.schemas.base import at_most, limits_of
+from layerscale_server.http.schemas.base import RequestModel, at_most, limits_of
 from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS, SamplingFields
 
 TOOLS_NOT_YET = "tool calls are not supported by this version"
@@ -36,7 +36,13 @@ NoTools = Annotated[list[Any], AfterValidator(_refuse_tools)]
 """Tools that the model may call, which are not there yet."""
 
 
-class TurnFields(SamplingFields):
+class WarmUpField(RequestModel):
+    """Whether a conversation is expected rather than asked."""
+
+    warm_up: bool = Field(False, description="compute the prompt ahead, in the background, and answer nothing")
+
+
+class TurnFields(SamplingFields, WarmUpField):
     """How long the answer may be, what ends it, and the tools that are not there yet."""
 
     max_tokens: int = Field(DEFAULT_MAX_TOKENS, ge=1, le=2**31 - 1)
