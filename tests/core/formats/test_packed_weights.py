@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from layerscale_backend_cpu.backend import CpuBackend
+from layerscale_backend_cpu.native_executor import native_isa
 from layerscale_core.conformance.executors import kv_layout, logits_in_chunks, random_tokens, reference_kernels
 from layerscale_core.formats import SafetensorsFormat
 from layerscale_core.formats.safetensors.float8 import E4M3_VALUES
@@ -18,7 +19,7 @@ from layerscale_core.forward import KernelExecutor, make_executor
 from layerscale_core.models import DenseMatrix, QuantizedMatrix
 from layerscale_core.models.quantize import Quantization
 from layerscale_core.quantized_model import quantized
-from layerscale_core.specs import BackendOptions, ModelFile
+from layerscale_core.specs import BackendOptions, KVLayout, ModelFile, StepLimits
 from tests.support.packed_folder import (
     Pack,
     Twins,
@@ -150,15 +151,30 @@ def test_codes_compute_what_they_say(name: str, tmp_path: Path) -> None:
     assert isinstance(layout, QuantizedMatrix)
     assert layout.codes.flags.writeable, "fresh, and not the file's own memory"
     assert (layout.bits, layout.mins is not None, layout.group_size) == (bits, has_mins, 32)
-    native = make_executor(CpuBackend().load(BackendOptions(num_threads=1)), file.spec, file.weights, kv_of(file))
+    device = CpuBackend().load(BackendOptions(num_threads=1))
+    native = make_executor(device, file.spec, file.weights, kv_of(file))
     logits = logits_in_chunks(native, kv_of(file), [random_tokens(file.spec, 30)])
     np.testing.assert_allclose(logits, reference_logits(file), rtol=0, atol=NATIVE_TOLERANCE)
     native.close()
     file.close()
 
 
-def kv_of(file: ModelFile) -> Any:
+def kv_of(file: ModelFile) -> KVLayout:
     return kv_layout(file.spec, page_size=16)
+
+
+@pytest.mark.skipif(native_isa() is None, reason="numpy holds every weight in float32")
+@pytest.mark.parametrize("name", ["AWQ", "GPTQ with 8 bits"])
+def test_the_plan_counts_the_bytes_of_the_codes(name: str, tmp_path: Path) -> None:
+    config, pack, *_ = SCHEMES[name]
+    file = open_folder(write_twins(tmp_path, pack, config, is_packed=lambda weight: weight != NO_HEAD).packed)
+    device = CpuBackend().load(BackendOptions(num_threads=1))
+    sizes = device.memory_needs(file.spec, file.weights, StepLimits(16, 16, 64)).weights
+    executor = make_executor(device, file.spec, file.weights, kv_of(file))
+    matrices = sum(size for weight, size in sizes.items() if len(file.weights.shape(weight)) == 2)
+    assert device.allocator.stats().used_bytes == matrices + kv_of(file).total_bytes
+    executor.close()
+    file.close()
 
 
 @pytest.mark.parametrize("name", FLOAT8_SCHEMES)
