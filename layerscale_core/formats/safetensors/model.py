@@ -65,7 +65,7 @@ class SafetensorsModelFile:
             prefix = find_prefix(found)
             stored = list(stored_tensors(self._spec, family, prefix))
             tensors.check_types(tensor.name for tensor in stored)
-            other = other_tensors(found, self._spec, prefix)
+            other = other_tensors(found, self._spec, prefix) | tensors.zero_biases()
             self._weights = StoredWeights(tensors, self._spec, stored, other, str(folder))
         except BaseException:
             self.close()

@@ -81,6 +81,15 @@ class PackedTensors:
                 reason = f"of type {info.type!r}, and quantization_config does not say what it means"
                 raise UnsupportedModelError(f"{self._tensors.path}: tensor {name!r} is {reason}")
 
+    def zero_biases(self) -> frozenset[str]:
+        """Biases of packed weights that add nothing: AutoGPTQ writes one for every module, whatever the model has.
+
+        Where only headers were read, all of them.
+        """
+        names = {name.removesuffix("weight") + "bias" for name in self._weights}
+        there = {name for name in names if self._tensors.info(name) is not None}
+        return frozenset(name for name in there if self._tensors.metadata_only or not self._tensors.array(name).any())
+
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """See ``Tensors``."""
         plain = {name: shape for name, shape in self._tensors.shapes().items() if name not in self._hidden}

@@ -43,6 +43,7 @@ class FolderTensors:
 
     def __init__(self, folder: Path, *, metadata_only: bool = False) -> None:
         self._folder = folder
+        self.metadata_only = metadata_only
         self._files: list[_File] = []
         self._file_of: dict[str, _File] = {}
         weight_map = read_index(folder)

@@ -238,6 +238,22 @@ def changed(folder: Path, target: Path, change: Change) -> Path:
     return copy
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_bias_without_a_place_may_be_there_if_it_adds_nothing(
+    checkpoints: dict[str, Path], tmp_path: Path, value: float
+) -> None:
+    folder = changed(
+        checkpoints["gptq"],
+        tmp_path / "copy",
+        lambda tensors: tensors.update({f"{GATE}bias": np.full(96, value, np.float16)}),
+    )
+    SafetensorsFormat().open(folder, metadata_only=True).close()
+    if value == 0:
+        open_and_read(folder)
+    else:
+        assert "with a tensor 'model.layers.0.mlp.gate_proj.bias'" in line_of(folder, UnsupportedModelError)
+
+
 def test_rows_that_groups_do_not_divide_are_refused(tmp_path: Path) -> None:
     folder = write_tiny_folder(tmp_path / "tiny", config={"quantization_config": AWQ, "intermediate_size": 80})
     tensors = load(folder / "model.safetensors")
