@@ -23,7 +23,7 @@ from layerscale_core.models.families import BY_HUGGINGFACE, Family
 
 CONFIG_FILE = "config.json"
 MAX_CONFIG_BYTES = 4_000_000
-MAX_DEPTH = 4
+MAX_DEPTH = 5
 
 _TEXT_CONFIG = "text_config"
 """Where the language model is described in a model that has other parts too."""
@@ -69,7 +69,7 @@ def read_config(folder: Path) -> tuple[Metadata, Family]:
 
     Raises:
         ModelFileError: missing, or no JSON object.
-        UnsupportedModelError: a family that this build does not know, or weights that are quantised.
+        UnsupportedModelError: a family that this build does not know.
     """
     path = folder / CONFIG_FILE
     config = read_json_object(path, MAX_CONFIG_BYTES)
@@ -83,8 +83,6 @@ def read_config(folder: Path) -> tuple[Metadata, Family]:
     family = BY_HUGGINGFACE[name]
     if isinstance(inner, dict):
         config = {**config, **inner}
-    if config.get("quantization_config") is not None:
-        raise UnsupportedModelError(f"{path}: its weights are quantised, which cannot be read yet; F32, F16, BF16 can")
     defaults = _DEFAULTS.get(family.name, {})
     return Metadata({**defaults, **_flat(config)}, {}, str(path)), family
 

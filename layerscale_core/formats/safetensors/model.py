@@ -6,6 +6,8 @@ from pathlib import Path
 
 from layerscale_core.errors import ModelFileError
 from layerscale_core.formats.safetensors.config import CONFIG_FILE, read_config, read_numbers
+from layerscale_core.formats.safetensors.packed import PackedTensors
+from layerscale_core.formats.safetensors.quantization import read_scheme
 from layerscale_core.formats.safetensors.tensors import INDEX_FILE, WHOLE_FILE, FolderTensors
 from layerscale_core.formats.safetensors.text import read_chat_template, read_tokenizer
 from layerscale_core.formats.safetensors.weights import find_prefix, other_tensors, stored_tensors
@@ -55,14 +57,20 @@ class SafetensorsModelFile:
         self._config, family = read_config(folder)
         numbers = read_numbers(self._config, family)
         self._spec = describe(family, numbers)
+        scheme = read_scheme(self._config)
         self._chat_template = read_chat_template(folder)
         self._tensors = FolderTensors(folder, metadata_only=metadata_only)
         try:
-            found = self._tensors.shapes()
+            tensors = PackedTensors(self._tensors, scheme)
+            found = tensors.shapes()
             prefix = find_prefix(found)
-            stored = stored_tensors(self._spec, family, prefix, numbers.logit_scale)
-            other, ones = other_tensors(found, self._spec, prefix), unit_weights(family, self._spec)
-            self._weights = StoredWeights(self._tensors, self._spec, stored, other, str(folder), ones=ones)
+            stored = list(stored_tensors(self._spec, family, prefix, numbers.logit_scale))
+            tensors.check_types(tensor.name for tensor in stored)
+            other, ones = (
+                other_tensors(found, self._spec, prefix) | tensors.zero_biases(),
+                unit_weights(family, self._spec),
+            )
+            self._weights = StoredWeights(tensors, self._spec, stored, other, str(folder), ones=ones)
         except BaseException:
             self.close()
             raise

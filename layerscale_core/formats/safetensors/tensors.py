@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from layerscale_core.errors import ModelFileError
 from layerscale_core.formats.files import map_file
@@ -42,6 +46,7 @@ class FolderTensors:
 
     def __init__(self, folder: Path, *, metadata_only: bool = False) -> None:
         self._folder = folder
+        self.metadata_only = metadata_only
         self._files: list[_File] = []
         self._file_of: dict[str, _File] = {}
         weight_map = read_index(folder)
@@ -59,6 +64,11 @@ class FolderTensors:
             raise
 
     @property
+    def path(self) -> str:
+        """The folder."""
+        return str(self._folder)
+
+    @property
     def total_bytes(self) -> int:
         """Bytes of all files, as long as their headers say."""
         ends = [max((i.offset + i.num_bytes for i in file.tensors.values()), default=0) for file in self._files]
@@ -71,6 +81,11 @@ class FolderTensors:
     def num_bytes(self, name: str) -> int:
         """See ``Tensors``."""
         return self._file_of[name].tensors[name].num_bytes
+
+    def info(self, name: str) -> TensorInfo | None:
+        """What a header says of a tensor; None where there is no such."""
+        file = self._file_of.get(name)
+        return file.tensors[name] if file else None
 
     def error(self, name: str, reason: str) -> ModelFileError:
         """See ``Tensors``."""
@@ -96,6 +111,12 @@ class FolderTensors:
         values = np.frombuffer(file.data, info.element, (stop - start) * num_cols, offset)
         return DenseMatrix(values.reshape(stop - start, num_cols).copy())
 
+    def array(self, name: str) -> NDArray[Any]:
+        """A whole tensor in its shape, in the file's own memory: to be let go before the file is closed."""
+        file = self._file_of[name]
+        info = file.tensors[name]
+        return np.frombuffer(file.data, info.element, math.prod(info.shape), info.offset).reshape(info.shape)
+
     def fingerprint(self, description: bytes) -> str:
         """What identifies the files, and the description that stands beside them."""
         return fingerprint("safetensors", ((f.data, f.tensors.values()) for f in self._files), description)
@@ -109,7 +130,8 @@ class FolderTensors:
     def close(self) -> None:
         """Unmap the files. Idempotent."""
         for file in self._files:
-            file.data.close()
+            with contextlib.suppress(BufferError):  # an error on its way out holds what was read; its end unmaps it
+                file.data.close()
 
     def _open(self, path: Path, *, metadata_only: bool) -> None:
         data = map_file(path)
