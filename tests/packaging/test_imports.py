@@ -15,6 +15,8 @@ FORBIDDEN = {
     "layerscale_core": {
         "layerscale_server",
         "layerscale_backend_cpu",
+        "layerscale_backend_cuda",
+        "layerscale_backend_rocm",
         "torch",
         "triton",
         "fastapi",
@@ -22,7 +24,9 @@ FORBIDDEN = {
         "uvicorn",
     },
     "layerscale_backend_cpu": {"layerscale_server", "torch", "fastapi", "starlette", "uvicorn"},
-    "layerscale_server": {"layerscale_backend_cpu", "torch"},
+    "layerscale_backend_cuda": {"layerscale_server", "layerscale_backend_cpu", "layerscale_backend_rocm", "torch"},
+    "layerscale_backend_rocm": {"layerscale_server", "layerscale_backend_cpu", "layerscale_backend_cuda", "torch"},
+    "layerscale_server": {"layerscale_backend_cpu", "layerscale_backend_cuda", "layerscale_backend_rocm", "torch"},
 }
 """What no module of a package names in an import, wherever the import stands."""
 
