@@ -30,8 +30,8 @@ FORBIDDEN = {
 }
 """What no module of a package names in an import, wherever the import stands."""
 
-FOR_GPU_BACKENDS = "layerscale_core/gpu"
-"""The part of core that only they import, and that may name torch and Triton."""
+FOR_GPU_BACKENDS = ROOT / "layerscale_core" / "gpu"
+"""The part of core that may import torch and Triton, and that no other part imports."""
 
 
 def imported_packages(module: Path) -> set[str]:
@@ -45,18 +45,13 @@ def imported_packages(module: Path) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-def forbidden(module: Path, package: str) -> set[str]:
-    """What a module of a package must not name."""
-    needs_torch = module.is_relative_to(ROOT / FOR_GPU_BACKENDS)
-    return FORBIDDEN[package] - {"torch", "triton"} if needs_torch else FORBIDDEN[package]
-
-
 @pytest.mark.parametrize("package", FORBIDDEN)
 def test_no_module_imports_what_its_package_must_not_know(package: str) -> None:
     wrong = {
         str(module.relative_to(ROOT)): names
         for module in (ROOT / package).rglob("*.py")
-        if (names := imported_packages(module) & forbidden(module, package))
+        if not module.is_relative_to(FOR_GPU_BACKENDS)
+        if (names := imported_packages(module) & FORBIDDEN[package])
     }
     assert wrong == {}
 
@@ -73,3 +68,12 @@ print(*sorted(loaded & {FORBIDDEN["layerscale_core"]!r}))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""
+
+
+def test_nothing_else_in_core_imports_what_gpu_backends_share() -> None:
+    importers = [
+        str(module.relative_to(ROOT))
+        for module in (ROOT / "layerscale_core").rglob("*.py")
+        if not module.is_relative_to(FOR_GPU_BACKENDS) and "layerscale_core.gpu" in module.read_text()
+    ]
+    assert importers == []
