@@ -23,7 +23,9 @@ def find_driver(root: Path = Path("/"), environ: Mapping[str, str] = os.environ)
     """
     device = root / "dev/kfd"
     if not device.exists():
-        raise BackendError("no AMD GPU driver: there is no /dev/kfd; a container needs --device /dev/kfd --device /dev/dri")
+        raise BackendError(
+            "no AMD GPU driver: there is no /dev/kfd; a container needs --device /dev/kfd --device /dev/dri"
+        )
     if not os.access(device, os.R_OK | os.W_OK):
         raise BackendError("/dev/kfd may not be opened: add this user to the groups render and video")
     num_gpus = sum(_is_gpu(node) for node in root.glob(f"{NODES}/*/properties"))

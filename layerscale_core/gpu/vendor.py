@@ -24,8 +24,6 @@ class Vendor:
         find_driver: looks for a driver and devices without touching them; returns what was found, in words.
         tunings: by architecture, as the compiler names it (``sm_90``, ``gfx942``); there are no others it runs on.
         graph_buckets: see ``GRAPH_BUCKETS``; empty: no step is recorded.
-        library_tokens: tokens of a step from which 16-bit matrices are multiplied by the vendor's library, through torch;
-            None: never, for a library sums in an order of its own, so that a token's result would depend on its batch.
     """
 
     name: str
@@ -34,7 +32,6 @@ class Vendor:
     find_driver: Callable[[], str]
     tunings: Mapping[str, Tuning]
     graph_buckets: tuple[int, ...] = GRAPH_BUCKETS
-    library_tokens: int | None = None
 
     def check(self) -> str:
         """Look for all that serving takes, without importing torch; returns what was found, in words.
