@@ -8,6 +8,7 @@ tokens does not change which matrix instruction the rows go through.
 
 import triton
 import triton.language as tl
+from triton.language.target_info import is_hip
 
 from layerscale_core.gpu.kernels.weights import weight_tile
 
@@ -144,7 +145,13 @@ def arrives_last(counter_ptr, num_programs):
 
     The counter is 0 before and after, so that a recorded launch can be replayed.
     """
-    # Every thread's stores come before the one thread's atomic addition.
+    # Every thread's stores come before the one thread's atomic addition. AMD's barrier does not wait for the stores of
+    # other waves, and the release of one wave waits for its own alone.
+    if is_hip():
+        lanes = tl.arange(0, 64)
+        tl.inline_asm_elementwise(
+            "s_waitcnt vmcnt(0)\nv_mov_b32 $0, $1", "=v,v,~{memory}", [lanes], dtype=tl.int32, is_pure=False, pack=1
+        )
     tl.debug_barrier()
     is_last = tl.atomic_add(counter_ptr, 1, sem="acq_rel", scope="gpu") == num_programs - 1
     tl.store(counter_ptr, 0, mask=is_last)
