@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscale_core.conformance import LAYOUTS, tiny_spec
+from layerscale_core.conformance import LAYOUTS, RandomWeights, tiny_spec
 from layerscale_core.models import DenseMatrix, Matrix, ModelSpec, QuantizedMatrix
-from layerscale_core.models.spec import weight_shapes
 
 WEIGHTS = {"bf16": "bf16", "int8": "8-bit, groups of 32", "int4": "4-bit, groups of 32"}
 """Precisions by the layout that has them."""
@@ -33,42 +29,22 @@ TINY = tiny_spec(tied_output=False)
 _BLOCK_ROWS = 64
 
 
-class ShapedWeights:
-    """``layerscale_core.specs.WeightSource``: a few random rows, again and again. Speed does not depend on values.
+class ShapedWeights(RandomWeights):
+    """A few random rows, again and again: speed does not depend on values.
 
     Args:
         precision: a key of ``WEIGHTS``.
     """
 
     def __init__(self, spec: ModelSpec, precision: str) -> None:
-        self._shapes = weight_shapes(spec)
-        self._layout = LAYOUTS[WEIGHTS[precision]]
-        self._generator = np.random.default_rng(0)
-
-    def names(self) -> Sequence[str]:
-        """Every weight of the model."""
-        return tuple(self._shapes)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """[rows, cols] of a matrix, [n] of a vector."""
-        return self._shapes[name]
-
-    def stored_bytes(self, name: str) -> int:
-        """Nothing is stored; what float32 would take."""
-        return 4 * math.prod(self._shapes[name])
+        super().__init__(spec, WEIGHTS[precision])
+        self._block_layout = LAYOUTS[WEIGHTS[precision]]
 
     def matrix(self, name: str, start: int = 0, stop: int | None = None) -> Matrix:
         """Rows of a matrix: those of one block, repeated."""
-        rows, cols = self._shapes[name]
-        block = self._layout.random(self._generator, (_BLOCK_ROWS, cols), cols**-0.5)
+        rows, cols = self.shape(name)
+        block = self._block_layout.random(np.random.default_rng(0), (_BLOCK_ROWS, cols), cols**-0.5)
         return _repeated(block, len(range(rows)[start:stop]))
-
-    def vector(self, name: str) -> NDArray[np.float32]:
-        """Ones."""
-        return np.ones(self._shapes[name], np.float32)
-
-    def drop_cache(self) -> None:
-        """Nothing is cached."""
 
 
 def _repeated(block: Matrix, rows: int) -> Matrix:

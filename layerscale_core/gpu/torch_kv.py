@@ -16,11 +16,6 @@ from layerscale_core.specs.executor import KVLayout, KVType
 class Codec(Protocol):
     """One way to store vectors of one width; ``layerscale_core.reference.kv_codecs`` says what the bytes mean."""
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of one vector."""
-        ...
-
     def encode(self, vectors: Tensor) -> Tensor:
         """Float32 [.., head_dim] to uint8 [.., num_bytes]."""
         ...
@@ -33,13 +28,6 @@ class Codec(Protocol):
 @dataclass(frozen=True, slots=True)
 class FloatCodec:
     """Float16."""
-
-    head_dim: int
-
-    @property
-    def num_bytes(self) -> int:
-        """An element after the other."""
-        return 2 * self.head_dim
 
     def encode(self, vectors: Tensor) -> Tensor:
         """Round."""
@@ -55,11 +43,6 @@ class Int8Codec:
     """``scale * code``; the codes, then the scale."""
 
     head_dim: int
-
-    @property
-    def num_bytes(self) -> int:
-        """Codes in whole words, and a float16."""
-        return _in_words(self.head_dim) + 2
 
     def encode(self, vectors: Tensor) -> Tensor:
         """Rotate and round."""
@@ -81,15 +64,6 @@ class Int4Codec:
     head_dim: int
     num_groups: int
 
-    @property
-    def num_bytes(self) -> int:
-        """Codes in whole words, and two float16 a group."""
-        return self._code_bytes + 4 * self.num_groups
-
-    @property
-    def _code_bytes(self) -> int:
-        return _in_words(-(-self.head_dim // 2))
-
     def encode(self, vectors: Tensor) -> Tensor:
         """Rotate and round."""
         groups = rotate(vectors).unflatten(-1, (self.num_groups, -1))
@@ -102,9 +76,10 @@ class Int4Codec:
 
     def decode(self, content: Tensor) -> Tensor:
         """Scale, shift and rotate back."""
-        packed = content[..., : self._code_bytes]
+        num_code_bytes = content.shape[-1] - 4 * self.num_groups
+        packed = content[..., :num_code_bytes]
         codes = torch.stack([packed & 15, packed >> 4], -1).flatten(-2)[..., : self.head_dim].float()
-        halves = content[..., self._code_bytes :].contiguous().view(torch.float16).float()[..., None]
+        halves = content[..., num_code_bytes:].contiguous().view(torch.float16).float()[..., None]
         scales, minima = halves[..., : self.num_groups, :], halves[..., self.num_groups :, :]
         return rotate_back((minima + scales * codes.unflatten(-1, (self.num_groups, -1))).flatten(-2))
 
@@ -126,8 +101,11 @@ class PagedKV:
         key_codec = codec(kv_type, head_dim, kv_type.num_key_groups(head_dim))
         value_codec = codec(kv_type, head_dim, kv_type.num_value_groups(head_dim))
         shape = (layout.num_layers, layout.num_pages * layout.page_size, layout.num_kv_heads)
-        keys = torch.zeros((*shape, key_codec.num_bytes), dtype=torch.uint8, device=device)
-        values = torch.zeros((*shape, value_codec.num_bytes), dtype=torch.uint8, device=device)
+        num_key_bytes, num_value_bytes = (
+            each.encode(torch.zeros(head_dim)).numel() for each in (key_codec, value_codec)
+        )
+        keys = torch.zeros((*shape, num_key_bytes), dtype=torch.uint8, device=device)
+        values = torch.zeros((*shape, num_value_bytes), dtype=torch.uint8, device=device)
         return cls(keys, values, key_codec, value_codec, layout.page_size)
 
     def pages(self) -> tuple[Tensor, Tensor]:
@@ -139,7 +117,7 @@ def codec(kv_type: KVType, head_dim: int, num_groups: int) -> Codec:
     """How vectors are stored."""
     match kv_type:
         case KVType.FP16:
-            return FloatCodec(head_dim)
+            return FloatCodec()
         case KVType.INT8:
             return Int8Codec(head_dim)
         case KVType.INT4:
@@ -176,10 +154,6 @@ def _codes(x: Tensor, minima: Tensor, scales: Tensor, lowest: int, highest: int)
     """The nearest codes by scales as they are stored; 0 where values are not finite, whose scale then is not either."""
     usable = scales.float().where(scales > 0, math.inf)
     return ((x - minima.float()) / usable).round().nan_to_num(0, 0, 0).clamp(lowest, highest)
-
-
-def _in_words(num_bytes: int) -> int:
-    return -(-num_bytes // 4) * 4
 
 
 def _padded(codes: Tensor, multiple: int) -> Tensor:
