@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ class TritonKernels(TritonElementaryKernels):
     ) -> None:
         super().__init__(device, allocator, tuning, dtype)
         self._graphs = graphs
-        self._biases: dict[int, Tensor] = {}
+        self._biases: dict[int, tuple[Sequence[Tensor], Tensor]] = {}
 
     def run_step(self, step: EagerStep, compute: Callable[[Any], Tensor]) -> Tensor:
         """Replay a decode step; compute any other."""
@@ -88,6 +88,7 @@ class TritonKernels(TritonElementaryKernels):
         """Forget what was recorded, too."""
         super().release()
         self._workspace = None
+        self._biases.clear()
         if self._graphs is not None:
             self._graphs.clear()
 
@@ -104,8 +105,8 @@ class TritonKernels(TritonElementaryKernels):
     def _bias(self, biases: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """One after the other, joined once."""
         if id(biases) not in self._biases:
-            self._biases[id(biases)] = torch.cat(biases)
-        return self._biases[id(biases)]
+            self._biases[id(biases)] = (biases, torch.cat(biases))  # kept, so that no other tuple gets its id
+        return self._biases[id(biases)][1]
 
     def _products(self, *shape: int) -> Tensor:
         """What the next product takes, in its type."""

@@ -209,7 +209,7 @@ class Kernels(Protocol):
         ...
 
     def to_host(self, x: Array) -> NDArray[np.float32]:
-        """Bring a result to the host as float32."""
+        """Bring a result to the host as float32; it holds until the next call."""
         ...
 
     def from_host(self, x: NDArray[np.float32]) -> Array:
