@@ -14,11 +14,15 @@ _FEW = Launch(options=_ONE_INSTRUCTION)
 _MANY = Launch(num_warps=8, options=_ONE_INSTRUCTION)
 
 
-def _tuning(num_units: int) -> Tuning:
-    """For so many compute units. Two tiles are in flight: there are 64 KiB of local memory."""
+def _tuning(num_units: int, prefill: Launch = _FEW) -> Tuning:
+    """For so many compute units. Two tiles are in flight: there are 64 KiB of local memory.
+
+    Args:
+        prefill: attention's launch for sequences of more than one new token.
+    """
     return Tuning(
         products=(ProductTile(16, 16, _FEW), ProductTile(_EVERYTHING, 64, _MANY)),
-        attention=(AttentionTile(1, 16, _FEW), AttentionTile(_EVERYTHING, 32, _FEW)),
+        attention=(AttentionTile(1, 16, _FEW), AttentionTile(_EVERYTHING, 32, prefill)),
         target_programs=2 * num_units,
     )
 
@@ -32,7 +36,7 @@ AMD = Vendor(
         "gfx90a": _tuning(104),  # one of an MI250's two dies
         "gfx942": _tuning(304),  # MI300X
         "gfx950": _tuning(256),  # MI350X
-        "gfx1100": _tuning(96),  # RX 7900 XTX
+        "gfx1100": _tuning(96, _MANY),  # RX 7900 XTX; with four waves it would spill twice as many registers
     },
 )
 """What the ROCm backend is made of."""
