@@ -34,6 +34,7 @@ class Budget:
     def __init__(self) -> None:
         self._bytes_left = MAX_WORK_BYTES
         self._has_second_half = True
+        self._half_ends = self._next_look = 0.0
         self._begin_half()
 
     def tick(self) -> None:
