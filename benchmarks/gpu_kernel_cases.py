@@ -17,7 +17,7 @@ from layerscale_core.gpu.linear import Norm, gate_up, linear
 from layerscale_core.gpu.matrix import DeviceMatrix, pack
 from layerscale_core.gpu.rope import DeviceRope
 from layerscale_core.gpu.step import StepTensors, make_step
-from layerscale_core.gpu.tuning import PORTABLE
+from layerscale_core.gpu.tuning import Tuning
 from layerscale_core.gpu.workspace import Workspace, allocate_workspace
 from layerscale_core.models import Activation, AttentionSpec, RopeSpec
 from layerscale_core.specs import KVLayout, KVType
@@ -31,16 +31,18 @@ SPEC = AttentionSpec(4, 1, 128, 128**-0.5, RopeSpec((0.0,) * 64))
 ROPE = DeviceRope(torch.zeros(64, dtype=torch.float64), 1.0, False)
 
 
-def cases() -> dict[str, Callable[[], None]]:
+def cases(tuning: Tuning) -> dict[str, Callable[[], None]]:
     """Each by what it computes, for how many tokens, on which weights and cache."""
     named: dict[str, Callable[[], None]] = {}
     for tokens, step, all_bits in ((1, "decode", (16, 8, 4)), (PREFILL, "prefill", (16, 4))):
         for bits in all_bits:
-            named[f"linear, {step}, {bits}-bit weights"] = partial(_linear, tokens, bits)
-            named[f"gate_up, {step}, {bits}-bit weights"] = partial(_gate_up, tokens, bits)
-            named[f"project_heads, {step}, {bits}-bit weights and cache"] = partial(_project_heads, tokens, bits)
+            named[f"linear, {step}, {bits}-bit weights"] = partial(_linear, tuning, tokens, bits)
+            named[f"gate_up, {step}, {bits}-bit weights"] = partial(_gate_up, tuning, tokens, bits)
+            named[f"project_heads, {step}, {bits}-bit weights and cache"] = partial(
+                _project_heads, tuning, tokens, bits
+            )
         for bits in KV_TYPES:
-            named[f"attention, {step}, {bits}-bit cache"] = partial(_attention, tokens, bits)
+            named[f"attention, {step}, {bits}-bit cache"] = partial(_attention, tuning, tokens, bits)
     for bits in KV_TYPES:
         named[f"store, {bits}-bit cache"] = partial(_store, bits)
         named[f"shift_positions, {bits}-bit cache"] = partial(_shift_positions, bits)
@@ -67,41 +69,41 @@ def _workspace(tokens: int) -> Workspace:
     return allocate_workspace("cpu", 2**22, 2**10) if tokens == 1 else allocate_workspace("cpu", 0, 0)
 
 
-def _step(tokens: int) -> StepTensors:
+def _step(tuning: Tuning, tokens: int) -> StepTensors:
     """The last tokens of a context of several partitions."""
     book = PageBook(KVLayout(80, 16, 1, 1, 128))
     sequence = book.sequence()
     book.batch([Span(sequence, [0] * 1000)])
-    return make_step(book.batch([Span(sequence, [0] * tokens)]), "cpu", tokens_per_tile(SPEC, tokens, PORTABLE))
+    return make_step(book.batch([Span(sequence, [0] * tokens)]), "cpu", tokens_per_tile(SPEC, tokens, tuning))
 
 
 def _cache(bits: int) -> kv_cache.KVCache:
     return kv_cache.allocate_cache(KVLayout(80, 16, 1, 1, 128, kv_type=KV_TYPES[bits]), "cpu", DTYPE)
 
 
-def _linear(tokens: int, bits: int) -> None:
+def _linear(tuning: Tuning, tokens: int, bits: int) -> None:
     x, out = torch.empty(tokens, HIDDEN, dtype=DTYPE), torch.empty(tokens, 256)
-    linear(x, _matrix(bits, 256), out, _workspace(tokens), PORTABLE, residual=out)
+    linear(x, _matrix(bits, 256), out, _workspace(tokens), tuning, residual=out)
 
 
-def _gate_up(tokens: int, bits: int) -> None:
+def _gate_up(tuning: Tuning, tokens: int, bits: int) -> None:
     x, out, matrix = torch.empty(tokens, HIDDEN), torch.empty(tokens, 256, dtype=DTYPE), _matrix(bits, 256)
-    gate_up(x, matrix, matrix, Activation.SILU, out, tuning=PORTABLE, norm=_norm())
+    gate_up(x, matrix, matrix, Activation.SILU, out, tuning=tuning, norm=_norm())
 
 
-def _project_heads(tokens: int, bits: int) -> None:
+def _project_heads(tuning: Tuning, tokens: int, bits: int) -> None:
     project_heads(
-        torch.empty(tokens, HIDDEN), HeadProjection(_matrix(bits, 768)), _step(tokens), _cache(bits), 0, norm=_norm(),
-        rope=ROPE, spec=SPEC, query_out=torch.empty(tokens, 512, dtype=DTYPE), workspace=_workspace(tokens),
-        tuning=PORTABLE,
+        torch.empty(tokens, HIDDEN), HeadProjection(_matrix(bits, 768)), _step(tuning, tokens), _cache(bits), 0,
+        norm=_norm(), rope=ROPE, spec=SPEC, query_out=torch.empty(tokens, 512, dtype=DTYPE),
+        workspace=_workspace(tokens), tuning=tuning,
     )  # fmt: skip
 
 
-def _attention(tokens: int, bits: int) -> None:
+def _attention(tuning: Tuning, tokens: int, bits: int) -> None:
     query = torch.empty(tokens, 512, dtype=DTYPE)
     attention(
-        query, _cache(bits), 0, _step(tokens), SPEC, out=torch.empty_like(query), workspace=_workspace(tokens),
-        tuning=PORTABLE,
+        query, _cache(bits), 0, _step(tuning, tokens), SPEC, out=torch.empty_like(query), workspace=_workspace(tokens),
+        tuning=tuning,
     )  # fmt: skip
 
 

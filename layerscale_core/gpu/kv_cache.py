@@ -19,7 +19,7 @@ from layerscale_core.specs.executor import KVLayout, KVType
 _BITS = {KVType.FP16: 16, KVType.INT8: 8, KVType.INT4: 4}
 _TOKENS = 16
 """Tokens that a program of the kernels here takes at a time."""
-_LAUNCH = Launch(num_warps=4, num_stages=1)
+_LAUNCH = Launch(num_warps=8, num_stages=1)
 
 
 class Pages(NamedTuple):
