@@ -12,17 +12,15 @@ _ONE_INSTRUCTION = (("matrix_instr_nonkdim", 16),)
 
 _FEW = Launch(options=_ONE_INSTRUCTION)
 _MANY = Launch(num_warps=8, options=_ONE_INSTRUCTION)
+_SPREAD = Launch(num_warps=8, num_stages=1, options=_ONE_INSTRUCTION)
+"""A tile over more threads, for devices that hold less of it in each (``FEW_REGISTERS``)."""
 
 
-def _tuning(num_units: int, prefill: Launch = _FEW) -> Tuning:
-    """For so many compute units. Two tiles are in flight: there are 64 KiB of local memory.
-
-    Args:
-        prefill: attention's launch for sequences of more than one new token.
-    """
+def _tuning(num_units: int, attention: Launch = _FEW) -> Tuning:
+    """For so many compute units. Two tiles are in flight: there are 64 KiB of local memory."""
     return Tuning(
         products=(ProductTile(16, 16, _FEW), ProductTile(_EVERYTHING, 64, _MANY)),
-        attention=(AttentionTile(1, 16, _FEW), AttentionTile(_EVERYTHING, 32, prefill)),
+        attention=(AttentionTile(1, 16, attention), AttentionTile(_EVERYTHING, 32, attention)),
         target_programs=2 * num_units,
     )
 
@@ -36,7 +34,7 @@ AMD = Vendor(
         "gfx90a": _tuning(104),  # one of an MI250's two dies
         "gfx942": _tuning(304),  # MI300X
         "gfx950": _tuning(256),  # MI350X
-        "gfx1100": _tuning(96, _MANY),  # RX 7900 XTX; with four waves it would spill twice as many registers
+        "gfx1100": _tuning(96, _SPREAD),  # RX 7900 XTX; with four waves decode spills hundreds of bytes a thread
     },
 )
 """What the ROCm backend is made of."""
