@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import click
+from layerscale_core.errors import LayerScaleError
 
 
-class BenchmarkError(click.ClickException):
-    """A benchmark cannot go on; its message is one line for a person."""
+class BenchmarkError(LayerScaleError):
+    """A benchmark cannot go on."""

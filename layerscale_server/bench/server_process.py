@@ -80,7 +80,8 @@ class LayerScaleProcess:
     def _wait_until_ready(self, log_path: Path, deadline: float) -> None:
         while not self._is_ready(log_path):
             if self._process.poll() is not None or time.perf_counter() > deadline:
-                raise BenchmarkError(f"layerscale did not start: {log_path.read_text().strip()}")
+                last_line = log_path.read_text().strip().rpartition("\n")[2]
+                raise BenchmarkError(f"the server did not start: {last_line.removeprefix('layerscale: ')}")
             time.sleep(POLL_INTERVAL_S)
 
     def _is_ready(self, log_path: Path) -> bool:

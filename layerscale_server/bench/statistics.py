@@ -22,9 +22,6 @@ class Percentiles:
         """Summarise; at least one sample."""
         return cls(*np.percentile(samples, [50, 90, 99]).tolist())
 
-    def __mul__(self, factor: float) -> Percentiles:
-        return Percentiles(self.p50 * factor, self.p90 * factor, self.p99 * factor)
-
 
 @dataclass(frozen=True, slots=True)
 class Spread:
