@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -106,6 +106,8 @@ class ModelPart:
             query = self._norm(query, index, names.QUERY_NORM)
             key = self._norm(key, index, names.KEY_NORM)
         query = kernels.rope(query, step, spec.num_heads, spec.head_dim, spec.rope)
+        if spec.temperature is not None:
+            query = kernels.scale_by_position(query, step, spec.temperature)
         key = kernels.rope(key, step, spec.num_kv_heads, spec.head_dim, spec.rope)
         kernels.store_kv(key, value, self._kv, kv_layer, step)
         attended = kernels.attention(query, self._kv, kv_layer, step, spec)
@@ -119,14 +121,19 @@ class ModelPart:
         )
         return self._norm(output, index, names.MLP_POST_NORM) if layer.has_post_norms else output
 
-    def _gated(self, x: Array, index: int, spec: MlpSpec) -> Array:
-        gate, up = self._linear(x, index, names.GATE), self._linear(x, index, names.UP)
-        hidden = self.kernels.gated_activation(gate, up, spec.activation)
-        return self._linear(hidden, index, names.DOWN)
+    def _gated(self, x: Array, index: int, spec: MlpSpec, name_of: Callable[[str], str] = str) -> Array:
+        gate, up, down = map(name_of, (names.GATE, names.UP, names.DOWN))
+        hidden = self.kernels.gated_activation(
+            self._linear(x, index, gate), self._linear(x, index, up), spec.activation
+        )
+        return self._linear(hidden, index, down)
 
     def _experts(self, x: Array, index: int, spec: MoeSpec) -> Array:
         experts = [self._expert(index, expert) for expert in range(spec.num_experts)]
-        return self.kernels.mixture(x, self._weight(index, names.ROUTER), experts, spec)
+        output = self.kernels.mixture(x, self._weight(index, names.ROUTER), experts, spec)
+        if spec.shared is None:
+            return output
+        return self.kernels.add(output, self._gated(x, index, spec.shared, names.shared_weight))
 
     def _expert(self, index: int, expert: int) -> ExpertWeights:
         gate, up, down = (

@@ -10,6 +10,7 @@ from pathlib import Path
 from layerscale_core.chat_template import ChatTemplate
 from layerscale_core.engine import Engine, EngineLimits
 from layerscale_core.forward import make_executor
+from layerscale_core.models.quantize import Quantization
 from layerscale_core.plugins import PluginRegistry
 from layerscale_core.sessions import Fingerprint, SavedSessions, SessionLimits, Sessions, StateDirectory
 from layerscale_core.specs import BackendOptions, Executor, KVPool, ModelFile, Tier, Tokenizer
@@ -83,7 +84,7 @@ class Assembler:
                 undo.callback(directory.close)
             wants_bars = self.settings.log_format == "text"
             resolved = resolve_model(self.settings.model, self.registry, progress=wants_bars)
-            file = self.registry.open_model(resolved.path)
+            file = self.registry.open_model(resolved.path, quantization=Quantization(self.settings.quantization))
             undo.callback(file.close)
             tokenizer = file.make_tokenizer()
             chat_template = _chat_template(file, tokenizer)

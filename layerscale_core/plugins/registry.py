@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from layerscale_core.errors import LayerScaleError, PluginError, UnsupportedModelError
+from layerscale_core.models.quantize import Quantization
 from layerscale_core.plugins.backend_choice import ChosenBackend, choose_backend
 from layerscale_core.plugins.plugin import Contribution, Plugin, one_line
 from layerscale_core.plugins.validation import make_manager, validate
+from layerscale_core.quantized_model import quantized
 from layerscale_core.specs import (
     ENTRY_POINT_GROUP,
     Backend,
@@ -121,19 +123,22 @@ class PluginRegistry:
         """Every model format, in the order in which they are asked."""
         return [found.item for found in self._collect("layerscale_model_formats")]
 
-    def open_model(self, path: Path, *, metadata_only: bool = False) -> ModelFile:
+    def open_model(
+        self, path: Path, *, metadata_only: bool = False, quantization: Quantization = Quantization.NONE
+    ) -> ModelFile:
         """Open a model with the first format that recognises it.
 
         Args:
             metadata_only: see ``ModelFormat.open``.
+            quantization: what becomes of weights in floats.
 
         Raises:
-            UnsupportedModelError: none does.
+            UnsupportedModelError: none does, or there are no weights in floats to quantise.
             ModelFileError: the file is corrupt.
         """
         for model_format in self.model_formats():
             if model_format.matches(path):
-                return model_format.open(path, metadata_only=metadata_only)
+                return quantized(model_format.open(path, metadata_only=metadata_only), quantization)
         known = ", ".join(model_format.name for model_format in self.model_formats())
         raise UnsupportedModelError(f"{path} is in none of the known model formats ({known})")
 

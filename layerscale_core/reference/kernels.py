@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerscale_core.errors import OutOfMemoryError
-from layerscale_core.models import Activation, AttentionSpec, Matrix, ModelSpec, MoeSpec, RopeSpec
+from layerscale_core.models import Activation, AttentionSpec, Matrix, ModelSpec, MoeSpec, RopeSpec, TemperatureSpec
 from layerscale_core.reference.kv_codecs import FloatCodec, KVCodec, key_codec, value_codec
 from layerscale_core.reference.memory import reference_memory_needs
 from layerscale_core.specs.executor import KVLayout, KVType, StepBatch
@@ -160,7 +160,7 @@ class ReferenceKernels:
             values = _by_head(kv.value_codec.decode(kv.values[layer, slots]))
             for token in range(first, stop):
                 context_len = len(slots) - (stop - 1 - token)
-                seen = slice(max(0, context_len - (spec.window or context_len)), context_len)
+                seen = slice(_first_seen(context_len, spec), context_len)
                 output[token] = _attend(queries[token], keys[:, seen], values[:, seen], spec.softcap)
         return output.reshape(query.shape)
 
@@ -185,6 +185,13 @@ class ReferenceKernels:
         return x * np.float32(factor)
 
     @_quiet
+    def scale_by_position(self, x: Floats, step: Step, temperature: TemperatureSpec) -> Floats:
+        """``x * (1 + slope * log(1 + floor((position + offset) / interval)))``."""
+        intervals = (step.batch.positions + temperature.offset) // temperature.interval
+        factors = 1 + temperature.slope * np.log1p(intervals)
+        return x * factors.astype(np.float32)[:, None]
+
+    @_quiet
     def softcap(self, x: Floats, cap: float) -> Floats:
         """``cap * tanh(x / cap)``."""
         return _softcap(x, cap)
@@ -194,16 +201,17 @@ class ReferenceKernels:
         """Each expert computes the tokens that chose it; a token's sum runs over its experts in ascending order."""
         scores = self.linear(x, router)
         chosen = np.argsort(-scores, axis=-1, kind="stable")[:, : spec.num_active]
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        weights /= weights.sum(axis=-1, keepdims=True)
+        weights = _sigmoid(scores) if spec.is_sigmoid else _softmax(scores)
         if spec.is_normalized:
             weights /= np.take_along_axis(weights, chosen, axis=-1).sum(axis=-1, keepdims=True)
         output = np.zeros_like(x)
         for index in np.unique(chosen):
             expert, tokens = experts[index], np.flatnonzero((chosen == index).any(axis=-1))
-            gate, up = self.linear(x[tokens], expert.gate), self.linear(x[tokens], expert.up)
-            hidden = self.gated_activation(gate, up, spec.expert.activation)
-            output[tokens] += self.linear(hidden, expert.down) * weights[tokens, index, None]
+            weight = weights[tokens, index, None]
+            taken = x[tokens] * weight if spec.is_sigmoid else x[tokens]
+            gate, up = self.linear(taken, expert.gate), self.linear(taken, expert.up)
+            given = self.linear(self.gated_activation(gate, up, spec.expert.activation), expert.down)
+            output[tokens] += given if spec.is_sigmoid else given * weight
         return output
 
     def select(self, x: Floats, step: Step) -> Floats:
@@ -277,6 +285,18 @@ def _gelu_tanh(x: Floats) -> Floats:
     return y
 
 
+def _sigmoid(scores: Floats) -> Floats:
+    weights: Floats = np.exp(-scores)
+    weights += 1
+    return np.reciprocal(weights, out=weights)
+
+
+def _softmax(scores: Floats) -> Floats:
+    weights: Floats = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return weights
+
+
 def _softcap(x: Floats, cap: float) -> Floats:
     """In place."""
     x /= np.float32(cap)
@@ -311,6 +331,13 @@ def _context_slots(page_ranges: NDArray[np.int32], page_size: int) -> NDArray[np
     return np.concatenate(
         [np.arange(start, stop, dtype=np.int64) + int(page_id) * page_size for page_id, start, stop in page_ranges]
     )
+
+
+def _first_seen(context_len: int, spec: AttentionSpec) -> int:
+    """The first key that the last token of a context sees."""
+    first_in_window = max(0, context_len - (spec.window or context_len))
+    first_in_chunk = (context_len - 1) // spec.chunk * spec.chunk if spec.chunk else 0
+    return max(first_in_window, first_in_chunk)
 
 
 def _by_head(vectors: Floats) -> Floats:

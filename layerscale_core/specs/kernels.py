@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscale_core.models import Activation, AttentionSpec, Matrix, ModelSpec, MoeSpec, RopeSpec
+from layerscale_core.models import Activation, AttentionSpec, Matrix, ModelSpec, MoeSpec, RopeSpec, TemperatureSpec
 from layerscale_core.specs.executor import KVLayout, StepBatch
 from layerscale_core.specs.memory import MemoryNeeds, StepLimits
 from layerscale_core.specs.model_format import WeightSource
@@ -95,7 +95,8 @@ class Kernels(Protocol):
     def attention(self, query: Array, kv: Any, layer: int, step: Any, spec: AttentionSpec) -> Array:
         """Causal attention over each sequence's pages: [T, num_heads * head_dim] to the same shape.
 
-        A window counts keys, not positions: where a sequence's middle was dropped, a token sees as many as ever.
+        Windows and chunks count keys, not positions: where a sequence's middle was dropped, a window holds as many as
+        ever, and chunks begin elsewhere.
         """
         ...
 
@@ -111,12 +112,19 @@ class Kernels(Protocol):
         """``factor * x``; may reuse the memory of x."""
         ...
 
+    def scale_by_position(self, x: Array, step: Any, temperature: TemperatureSpec) -> Array:
+        """Each token's row of x by the factor of its position; see ``TemperatureSpec``."""
+        ...
+
     def softcap(self, x: Array, cap: float) -> Array:
         """``cap * tanh(x / cap)``; may reuse the memory of x."""
         ...
 
     def mixture(self, x: Array, router: Any, experts: Sequence[ExpertWeights], spec: MoeSpec) -> Array:
-        """A mixture of experts over x [T, hidden]; see ``MoeSpec``. Of two equal scores the first expert's wins."""
+        """A mixture of experts over x [T, hidden]; see ``MoeSpec``. Of two equal scores the first expert's wins.
+
+        The shared expert is not among them: core computes and adds it.
+        """
         ...
 
     def select(self, x: Array, step: Any) -> Array:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from layerscale_core.licensing.selection import license_for_key
+from layerscale_core.models.quantize import Quantization
 from layerscale_core.plugins import PluginRegistry
 from layerscale_core.specs import FREE_TIER, BackendOptions, Tier
 from layerscale_server.hub import resolve_headers
@@ -21,7 +22,7 @@ from layerscale_server.settings import LICENSE_KEY_VARIABLE, SETTING_ROWS, Setti
 from layerscale_server.sizes import parse_size
 from layerscale_server.text import printable
 
-_FLAGS = ("model", "context", "sessions", "cpu_offload_gb", "kv_cache_type", "backend", "threads")
+_FLAGS = ("model", "context", "sessions", "cpu_offload_gb", "quantization", "kv_cache_type", "backend", "threads")
 """The settings that a plan may depend on."""
 
 
@@ -45,9 +46,10 @@ def _planned(settings: Settings, gpu_memory: int | None, cpu_memory: int | None)
     tier = _tier(registry)
     chosen = registry.choose_backend(settings.backend)
     device_memory = cpu_memory if gpu_memory is None and chosen.backend.capabilities.is_host else gpu_memory
+    quantization = Quantization(settings.quantization)
     with (
         resolve_headers(settings.model) as path,
-        closing(registry.open_model(path, metadata_only=True)) as file,
+        closing(registry.open_model(path, metadata_only=True, quantization=quantization)) as file,
     ):
         site = Site(chosen.backend, chosen.load(BackendOptions(settings.threads)), device_memory)
         return plan_start(settings, tier, file, site, registry, assumed_host_bytes=cpu_memory)

@@ -90,6 +90,8 @@ def test_shell_commands_exist(page: Path) -> None:
                 assert all((ROOT / target.split("[")[0]).exists() for target in targets if target.startswith("."))
             case ["curl", *_]:
                 pass  # run as it stands, in test_examples_run.py
+            case ["python", "-m", module, *_]:
+                assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
             case ["python", script, *_]:
                 assert (ROOT / script).is_file(), script
             case ["layerscale", *arguments]:
