@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ from layerscale_server.bench.errors import BenchmarkError
 TIMEOUT_S = 600.0
 """Longest silence of a server; a long prompt on a slow machine is silent for minutes."""
 
-_DATA = "data: "
+_DATA = b"data:"
 _MAX_SHOWN = 300
 
 
@@ -68,9 +68,8 @@ class ApiClient:
         try:
             with self._client.stream("POST", path, json=body) as response:
                 self._check(path, response)
-                for line in response.iter_lines():
-                    if line.startswith(_DATA + "{"):
-                        yield time.perf_counter(), json.loads(line.removeprefix(_DATA))
+                for data in event_data(response.iter_bytes()):
+                    yield time.perf_counter(), json.loads(data)
         except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
             raise self._failure(path, error) from None
 
@@ -81,3 +80,17 @@ class ApiClient:
 
     def _failure(self, path: str, error: Exception) -> BenchmarkError:
         return BenchmarkError(f"{self.address}{path}: {type(error).__name__}: {error}")
+
+
+def event_data(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The JSON objects of server-sent events, as soon as their lines are complete; comments and ``[DONE]`` are none.
+
+    Lines end where the bytes of a line feed are: what else Unicode calls a line's end may stand inside a JSON text.
+    """
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            data = line.removeprefix(_DATA).strip()
+            if line.startswith(_DATA) and data.startswith(b"{"):
+                yield data
