@@ -39,6 +39,7 @@ def test_every_flag_reaches_the_settings(served: list[Settings]) -> None:
         "host": "127.0.0.1",
         "port": 0,
         "cpu_offload_gb": 1.5,
+        "quantization": "int8",
         "kv_cache_type": "int4",
         "prefix_cache": "off",
         "log_format": "json",

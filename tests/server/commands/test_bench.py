@@ -15,6 +15,8 @@ from layerscale_core.plugins import PluginRegistry
 from layerscale_server.bench.errors import BenchmarkError
 from layerscale_server.bench.stream_arms import NUM_SLIDES, NUM_STORED
 from layerscale_server.cli import cli
+from layerscale_server.settings import LICENSE_KEY_VARIABLE
+from tests.support.license_authority import LicenseAuthority
 from tests.support.server_process import ServerProcess
 from tests.support.small_backend import SmallBackend
 from tests.support.tiny_gguf import write_tiny_llama
@@ -86,7 +88,12 @@ def test_serving_counts_every_request(model: Path, url: str, tmp_path: Path) -> 
         assert 20 <= sample["num_prompt_tokens"] <= 110
 
 
-def test_serving_starts_a_server_and_counts_its_refusals(model: Path, tmp_path: Path) -> None:
+def test_serving_starts_a_server_and_counts_its_refusals(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = LicenseAuthority(tmp_path)
+    for name, value in {**authority.environment, LICENSE_KEY_VARIABLE: authority.issue()}.items():
+        monkeypatch.setenv(name, value)
     sizes = ("--context", 256, "--prompt-tokens", 240, "--length-spread", 0.9, "--output-tokens", 4)
     load = ("--requests", 12, "--rate", 200, "--api", "chat")
     report = report_of(tmp_path, "serving", "--model", model, *load, *sizes)
