@@ -51,7 +51,7 @@ class Budget:
                 raise TemplateLimitError(f"rendering takes longer than {MAX_RENDER_S * 1000:.0f} ms")
 
     def _begin_half(self) -> None:
-        """The time is given in two halves, so that a clock that jumps once, as a suspended machine's does, ends nothing."""
+        """The time comes in two halves: a clock that jumps once, as that of a suspended machine, ends nothing."""
         self._half_ends = time.thread_time() + MAX_RENDER_S / 2
         self._next_look = time.monotonic() + MAX_RENDER_S / 2
 
