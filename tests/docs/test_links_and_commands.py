@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+from collections.abc import Iterator
 from itertools import dropwhile
 from pathlib import Path
 
@@ -44,11 +45,14 @@ def option_names(command: click.Command) -> set[str]:
     return {name for parameter in command.get_params(context) for name in (*parameter.opts, *parameter.secondary_opts)}
 
 
-def subcommands() -> list[click.Command]:
-    """Every subcommand of ``layerscale``."""
-    context = click.Context(cli)
-    found = [cli.get_command(context, name) for name in cli.list_commands(context)]
-    return [command for command in found if command is not None]
+def subcommands(group: click.Group = cli) -> Iterator[click.Command]:
+    """Every subcommand of ``layerscale``, and theirs."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        if command := group.get_command(context, name):
+            yield command
+            if isinstance(command, click.Group):
+                yield from subcommands(command)
 
 
 def check_layerscale(words: list[str]) -> None:

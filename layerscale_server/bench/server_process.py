@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from layerscale_server.bench.errors import BenchmarkError
+
 READY_LIMIT_S = 120
 STOP_LIMIT_S = 30
 POLL_INTERVAL_S = 0.02
@@ -26,15 +28,21 @@ _LISTENING = re.compile(rb"listening on (http://[\w.]+:\d+)")
 class LayerScaleProcess:
     """A running ``layerscale --model …``. Use as a context manager.
 
+    Args:
+        log: a file with a name, which takes what the server logs.
+
+    Raises:
+        BenchmarkError: it does not become ready.
+
     Attributes:
         address: where it listens, as a URL.
         start_s: from starting the process to the first ``GET /v1/health`` that answers 200.
     """
 
-    def __init__(self, model_path: Path, context_len: int, log: IO[bytes], *flags: str) -> None:
-        command = [sys.executable, "-m", "layerscale_server", "--model", str(model_path), "--context", str(context_len)]
+    def __init__(self, model: Path | str, log: IO[bytes], *flags: str) -> None:
+        command = [sys.executable, "-m", "layerscale_server", "--model", str(model)]
         started = time.perf_counter()
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 (this interpreter)
             [*command, "--host", "127.0.0.1", "--port", "0", *flags], stdout=log, stderr=subprocess.STDOUT
         )
         self.address = ""
@@ -72,7 +80,8 @@ class LayerScaleProcess:
     def _wait_until_ready(self, log_path: Path, deadline: float) -> None:
         while not self._is_ready(log_path):
             if self._process.poll() is not None or time.perf_counter() > deadline:
-                raise RuntimeError(f"layerscale did not start:\n{log_path.read_text()}")
+                last_line = log_path.read_text().strip().rpartition("\n")[2]
+                raise BenchmarkError(f"the server did not start: {last_line.removeprefix('layerscale: ')}")
             time.sleep(POLL_INTERVAL_S)
 
     def _is_ready(self, log_path: Path) -> bool:
