@@ -102,7 +102,7 @@ class LiveSequence:
         model_stops = frozenset() if params.ignore_eos else tokenizer.stop_ids
         self._stop_ids = model_stops | params.stop_token_ids
         self._sampler = Sampler(params, request.prompt_ids, self.max_new_tokens, self._stop_ids)
-        self._detokenizer = IncrementalDetokenizer(tokenizer, params.stop)
+        self._detokenizer = IncrementalDetokenizer(tokenizer, params.stop, params.shown_token_ids)
         self._prompt_logprobs: list[TokenLogprob | None] = [None]
         self._logit_gap: float | None = None
 
