@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from layerscale_core.chat_template import ChatTemplate
+from layerscale_core.dialogue import Dialogue
 from layerscale_core.engine import Engine, EngineLimits
 from layerscale_core.forward import make_executor
 from layerscale_core.plugins import PluginRegistry
@@ -85,7 +86,7 @@ class Assembler:
             file = self.registry.open_model(resolved.path)
             undo.callback(file.close)
             tokenizer = file.make_tokenizer()
-            chat_template = _chat_template(file, tokenizer)
+            dialogue = _dialogue(file, tokenizer)
             device = chosen.load(BackendOptions(self.settings.threads))
             for notice in (*self.registry.notices(), *device.notices):
                 logger.warning(notice)
@@ -110,7 +111,7 @@ class Assembler:
             spec=file.spec,
             size_bytes=file.size_bytes,
             tokenizer=tokenizer,
-            chat_template=chat_template,
+            dialogue=dialogue,
             engine=AsyncEngine(engine, self.settings.limits.stream_events),
             sessions=sessions,
             plan=start.memory,
@@ -176,7 +177,7 @@ def _log_plan(start: StartPlan) -> None:
     logger.info("memory plan", **{AS_TABLE: plan_lines(start)}, **plan_fields(start))
 
 
-def _chat_template(file: ModelFile, tokenizer: Tokenizer) -> ChatTemplate | None:
+def _dialogue(file: ModelFile, tokenizer: Tokenizer) -> Dialogue | None:
     if file.chat_template is None:
         logger.warning("the model has no chat template: /v1/completions serves it, /v1/chat/completions does not")
         return None
@@ -184,4 +185,7 @@ def _chat_template(file: ModelFile, tokenizer: Tokenizer) -> ChatTemplate | None
     def text_of(token_id: int | None) -> str:
         return "" if token_id is None else tokenizer.token_text(token_id)
 
-    return ChatTemplate(file.chat_template, bos=text_of(tokenizer.bos_id), eos=text_of(tokenizer.eos_id))
+    template = ChatTemplate(file.chat_template, bos=text_of(tokenizer.bos_id), eos=text_of(tokenizer.eos_id))
+    dialogue = Dialogue(template, tokenizer)
+    logger.info("chat", tool_calls=dialogue.tool_format.syntax.name, reasoning=dialogue.markers is not None)
+    return dialogue

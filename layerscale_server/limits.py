@@ -29,6 +29,7 @@ class Limits:
     json_containers: int = row(65_536, kind=int, minimum=64, help="objects and arrays in a JSON body")
     json_values: int = row(1_200_000, kind=int, minimum=64, help="values in a JSON body")
     messages: int = row(2048, kind=int, minimum=1, help="messages of a conversation")
+    tools: int = row(128, kind=int, minimum=1, help="tools of a request")
     prompts: int = row(1024, kind=int, minimum=1, help="prompts of one completion request")
     top_logprobs: int = row(20, kind=int, minimum=0, help="alternatives reported per token")
     stops: int = row(16, kind=int, minimum=1, help="stop texts of a request")

@@ -6,7 +6,7 @@ import hashlib
 import time
 from dataclasses import dataclass, field
 
-from layerscale_core.chat_template import ChatTemplate
+from layerscale_core.dialogue import Dialogue
 from layerscale_core.errors import ShuttingDownError
 from layerscale_core.memory_plan import MemoryPlan
 from layerscale_core.models import ModelSpec
@@ -26,7 +26,7 @@ class LoadedModel:
     Attributes:
         model_id: what clients call it.
         size_bytes: of its file.
-        chat_template: None: the model has none, and no chat.
+        dialogue: None: the model has no chat template, and no chat.
         max_tokens_per_step: its engine's token budget.
         created: Unix seconds at which it was loaded.
         saved: its sessions on disk; None without a state directory.
@@ -36,7 +36,7 @@ class LoadedModel:
     spec: ModelSpec
     size_bytes: int
     tokenizer: Tokenizer
-    chat_template: ChatTemplate | None
+    dialogue: Dialogue | None
     engine: AsyncEngine
     sessions: Sessions
     plan: MemoryPlan

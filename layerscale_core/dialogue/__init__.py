@@ -1,6 +1,7 @@
 """How a model converses: tools offered in its prompts, and answers taken apart into reasoning, text and calls."""
 
-from layerscale_core.dialogue.call_syntax import CallSyntax, WrittenCall
+from layerscale_core.dialogue.answer import AnsweredCall, SortedAnswer
+from layerscale_core.dialogue.call_syntax import JSON, CallSyntax, WrittenCall
 from layerscale_core.dialogue.dialogue import AnswerPlan, Dialogue
 from layerscale_core.dialogue.parser import AnswerParser
 from layerscale_core.dialogue.pieces import (
@@ -15,8 +16,10 @@ from layerscale_core.dialogue.reasoning import ReasoningMarkers
 from layerscale_core.dialogue.tools import Tool, ToolOffer
 
 __all__ = [
+    "JSON",
     "AnswerParser",
     "AnswerPlan",
+    "AnsweredCall",
     "CallArguments",
     "CallBegun",
     "CallEnded",
@@ -25,6 +28,7 @@ __all__ = [
     "Piece",
     "ReasoningMarkers",
     "ReasoningPiece",
+    "SortedAnswer",
     "TextPiece",
     "Tool",
     "ToolOffer",

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 from layerscale_core.engine import Request, SamplingParams
 from layerscale_core.sessions import ChatPrompt, Session
 from layerscale_server.generation import Generation
+from layerscale_server.http.conversations import PreparedTurn
 from layerscale_server.state import LoadedModel
 
 
 def begin_turn(
-    model: LoadedModel, session: Session | None, request_id: str, prompt: Sequence[int], sampling: SamplingParams
+    model: LoadedModel,
+    session: Session | None,
+    request_id: str,
+    turn: PreparedTurn,
+    sampling: SamplingParams,
+    *,
+    clears_after: bool = False,
 ) -> Generation:
     """Hand a rendered conversation to the engine, or to the session that it belongs to.
+
+    Args:
+        clears_after: leave the session as it was.
 
     Raises:
         RequestError: it is not taken.
     """
+    token_ids, sampling = tuple(turn.token_ids), replace(sampling, shown_token_ids=turn.plan.shown_token_ids)
     if session is None:
-        return model.engine.submit([Request(request_id, tuple(prompt), sampling)])
-    return model.engine.ask(session, request_id, ChatPrompt(tuple(prompt), model.tokenizer.bos_id), sampling)
+        return model.engine.submit([Request(request_id, token_ids, sampling)])
+    prompt = ChatPrompt(token_ids, model.tokenizer.bos_id)
+    return model.engine.ask(session, request_id, prompt, sampling, clears_after=clears_after)

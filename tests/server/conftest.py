@@ -8,7 +8,7 @@ import itertools
 import json
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,9 @@ import pytest
 import structlog
 from fastapi import FastAPI
 
+from layerscale_core.chat_template import ChatTemplate
+from layerscale_core.dialogue import Dialogue
+from layerscale_core.dialogue.recognition import Template
 from layerscale_core.engine import Engine, EngineLimits, FairPolicy, PagedKVPool
 from layerscale_core.errors import InvalidRequestError
 from layerscale_core.memory_plan import MemoryPlan, MemoryRequest, plan_memory
@@ -61,22 +64,41 @@ Result = TypeVar("Result")
 class FakeTemplate:
     """Renders a conversation as ``role:content;`` after the text of BOS; refuses one that says "refuse me".
 
-    A call of a tool is ``[name arguments]`` after the content.
+    Tools are ``tools:[…];`` before that, and calls are written after the content as Hermes does.
     """
 
+    source = "rendered in Python"
+    variables: frozenset[str] = frozenset()
+
     def render(
-        self, messages: Sequence[dict[str, Any]], tools: object = None, add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        /,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **_kwargs: Any,
     ) -> str:
-        assert tools is None
         if any(message["content"] == "refuse me" for message in messages):
             raise InvalidRequestError("the chat template refuses this conversation", param="messages")
-        text = "".join(f"{message['role']}:{message['content']}{self._calls(message)};" for message in messages)
+        text = f"tools:{json.dumps(tools)};" if tools else ""
+        text += "".join(f"{message['role']}:{message['content']}{self._calls(message)};" for message in messages)
         return f"<bos>{text}" + ("assistant:" if add_generation_prompt else "")
 
     @staticmethod
-    def _calls(message: dict[str, Any]) -> str:
+    def _calls(message: Mapping[str, Any]) -> str:
         calls = [call["function"] for call in message.get("tool_calls", ())]
-        return "".join(f"[{call['name']} {json.dumps(call['arguments'])}]" for call in calls)
+        return "\n".join(hermes_call(call["name"], call["arguments"]) for call in calls)
+
+
+def hermes_call(name: str, arguments: Any) -> str:
+    """A call as ``FakeTemplate`` and models of its kind write it."""
+    return f'<tool_call>\n{{"name": "{name}", "arguments": {json.dumps(arguments)}}}\n</tool_call>'
+
+
+def make_template(source: str | None) -> Template:
+    """A template from its Jinja source, or the fake one."""
+    return FakeTemplate() if source is None else ChatTemplate(source, bos="", eos="")
 
 
 @dataclass
@@ -171,6 +193,8 @@ def make_server() -> Iterator[MakeServer]:
         expires_at: float | None = None,
         has_model: bool = True,
         has_template: bool = True,
+        template: str | None = None,
+        tokenizer: ByteTokenizer | None = None,
         max_waiting: int = 1024,
         alphabet: Sequence[int] | None = None,
         context_len: int = CONTEXT_LEN,
@@ -183,12 +207,13 @@ def make_server() -> Iterator[MakeServer]:
         plan = make_plan(context_len, tier.max_burst_slots, num_sessions)
         layout = plan.layout
         words = {} if alphabet is None else {"alphabet": alphabet}
-        executor = FakeExecutor(layout.num_pages, PAGE_SIZE, **words)
+        tokenizer = tokenizer or ByteTokenizer()
+        executor = FakeExecutor(layout.num_pages, PAGE_SIZE, tokenizer.vocab_size, **words)
         pool = PagedKVPool(layout.num_pages, PAGE_SIZE, layout.num_session_pages)
         metrics = Metrics()
         engine = Engine(
             executor,
-            ByteTokenizer(),
+            tokenizer,
             pool,
             FairPolicy(),
             EngineLimits(max_context_len=context_len, max_running=tier.max_burst_slots, max_waiting=max_waiting),
@@ -198,7 +223,7 @@ def make_server() -> Iterator[MakeServer]:
             engine,
             executor,
             pool,
-            ByteTokenizer(),
+            tokenizer,
             stream_types=STREAM_TYPES,
             limits=SessionLimits(num_sessions, context_len, settings.limits.ring_entries, max_waiting=max_waiting),
         )
@@ -211,8 +236,8 @@ def make_server() -> Iterator[MakeServer]:
                 model_id=MODEL_ID,
                 spec=SPEC,
                 size_bytes=5678,
-                tokenizer=ByteTokenizer(),
-                chat_template=FakeTemplate() if has_template else None,  # type: ignore[arg-type]  # the same method
+                tokenizer=tokenizer,
+                dialogue=Dialogue(make_template(template), tokenizer) if has_template else None,
                 engine=AsyncEngine(engine, settings.limits.stream_events),
                 sessions=sessions,
                 plan=plan,

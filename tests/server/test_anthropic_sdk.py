@@ -156,8 +156,8 @@ def test_bad_requests(make_server: MakeServer, run_live: RunLive) -> None:
             sdk.messages.create(**ASKED | {"extra_body": {"temperature": 3}})
         assert (caught.value.type, caught.value.status_code) == ("invalid_request_error", 400)
         assert caught.value.request_id is not None
-        with pytest.raises(anthropic.BadRequestError, match="tools: tool calls are not supported"):
-            sdk.messages.create(**ASKED, tools=[{"name": "f", "input_schema": {"type": "object"}}])
+        with pytest.raises(anthropic.BadRequestError, match=r"tools\.0\.type"):
+            sdk.messages.create(**ASKED, tools=[{"type": "web_search_20250305", "name": "web_search"}])
         with (
             pytest.raises(anthropic.BadRequestError, match="temperature"),
             sdk.messages.stream(**ASKED | {"extra_body": {"temperature": 3}}),

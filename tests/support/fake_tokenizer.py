@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class ByteTokenizer:
-    """Ids 0 to 255 are bytes, then come ``<bos>``, ``<eos>`` and other control tokens. Implements ``specs.Tokenizer``."""
+    """Ids 0 to 255 are bytes, then come ``<bos>``, ``<eos>`` and other control tokens; a ``specs.Tokenizer``."""
 
     BOS_ID = 256
     EOS_ID = 257

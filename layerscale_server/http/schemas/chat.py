@@ -35,6 +35,7 @@ class Message(RequestModel):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: TextContent = Field(default_factory=list)
     name: str | None = None
+    reasoning_content: str | None = None
     tool_calls: list[ToolCall] = Field(default_factory=list)
     tool_call_id: str | None = None
 
@@ -55,6 +56,8 @@ class Message(RequestModel):
         }
         if self.name is not None:
             rendered["name"] = self.name
+        if self.reasoning_content is not None:
+            rendered["reasoning_content"] = self.reasoning_content
         if self.tool_calls:
             rendered["tool_calls"] = [_call_for_template(call) for call in self.tool_calls]
         if self.tool_call_id is not None:

@@ -22,4 +22,6 @@ class GenerateRequest(TurnFields):
     def _check_choice(self) -> GenerateRequest:
         if self.prompt is not None and self.messages is not None:
             raise InvalidRequestError("at most one of prompt and messages may be given", param="prompt")
+        if self.messages is None and self.tools:
+            raise InvalidRequestError("tools need messages: raw text has no place for them", param="tools")
         return self
