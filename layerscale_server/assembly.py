@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from layerscale_core.chat_template import ChatTemplate
+from layerscale_core.constraints import ConstraintCompiler
 from layerscale_core.dialogue import Dialogue
 from layerscale_core.engine import Engine, EngineLimits
 from layerscale_core.forward import make_executor
@@ -112,6 +113,7 @@ class Assembler:
             size_bytes=file.size_bytes,
             tokenizer=tokenizer,
             dialogue=dialogue,
+            constraints=ConstraintCompiler(tokenizer),
             engine=AsyncEngine(engine, self.settings.limits.stream_events),
             sessions=sessions,
             plan=start.memory,

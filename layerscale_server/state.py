@@ -6,6 +6,7 @@ import hashlib
 import time
 from dataclasses import dataclass, field
 
+from layerscale_core.constraints import ConstraintCompiler
 from layerscale_core.dialogue import Dialogue
 from layerscale_core.errors import ShuttingDownError
 from layerscale_core.memory_plan import MemoryPlan
@@ -37,6 +38,7 @@ class LoadedModel:
     size_bytes: int
     tokenizer: Tokenizer
     dialogue: Dialogue | None
+    constraints: ConstraintCompiler
     engine: AsyncEngine
     sessions: Sessions
     plan: MemoryPlan

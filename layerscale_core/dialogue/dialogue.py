@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from layerscale_core.constraints import Grammar
 from layerscale_core.dialogue.call_syntax import CallSyntax
 from layerscale_core.dialogue.conversation import (
     with_calls_as_text,
@@ -38,15 +39,16 @@ class AnswerPlan:
     """How the answer to one prompt is constrained and read.
 
     Attributes:
-        grammar: in llguidance's Lark; None: any text.
-        shown_token_ids: control tokens whose text the parser must see.
+        syntax: of calls; None: there are none.
+        control_ids: the ids of those markers that are control tokens.
+        grammar: None: any text.
     """
 
     syntax: CallSyntax | None
     markers: ReasoningMarkers | None
     reasoning: Reasoning
     control_ids: Mapping[str, int]
-    grammar: str | None
+    grammar: Grammar | None
 
     @property
     def shown_token_ids(self) -> frozenset[int]:
@@ -57,7 +59,7 @@ class AnswerPlan:
         """A parser of one answer."""
         return AnswerParser(self.syntax, self.markers, self.reasoning)
 
-    def after_reasoning(self, answer_rules: str) -> str:
+    def after_reasoning(self, answer_rules: str) -> Grammar:
         """A grammar for what comes after the reasoning; ``answer_rules`` define ``answer``."""
         return after_reasoning(answer_rules, self.control_ids, self.markers, self.reasoning)
 
@@ -117,7 +119,11 @@ class Dialogue:
         return self._template.render(messages, tools=for_template, add_generation_prompt=add_generation_prompt, **read)
 
     def plan_answer(self, prompt: str, offer: ToolOffer | None) -> AnswerPlan:
-        """How the answer to a rendered prompt is constrained and read."""
+        """How the answer to a rendered prompt is constrained and read.
+
+        Raises:
+            GrammarError: a tool's schema has what is not supported.
+        """
         reasoning = reasoning_after(prompt, self.markers)
         control_ids = {**({} if offer is None else self._call_ids), **self._reasoning_ids}
         if offer is None:

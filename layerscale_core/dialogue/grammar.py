@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 
+from layerscale_core.constraints import Grammar, embedded_schema
 from layerscale_core.dialogue.call_syntax import CallSyntax
 from layerscale_core.dialogue.reasoning import Reasoning, ReasoningMarkers
 from layerscale_core.dialogue.tools import Tool, ToolOffer
@@ -26,8 +27,12 @@ def answer_grammar(
     control_ids: ControlIds,
     markers: ReasoningMarkers | None = None,
     reasoning: Reasoning = Reasoning.NONE,
-) -> str:
-    """What an answer may be when tools are offered."""
+) -> Grammar:
+    """What an answer may be when tools are offered.
+
+    Raises:
+        GrammarError: a tool's schema has what is not supported.
+    """
     answer = ["answer: first"] if offer.must_call else _free_answer(syntax, control_ids)
     begins_after_space = reasoning is not Reasoning.NONE
     calls = _calls(syntax, offer, control_ids, gap="GAP? " if begins_after_space else "")
@@ -36,7 +41,7 @@ def answer_grammar(
 
 def after_reasoning(
     answer_rules: str, control_ids: ControlIds, markers: ReasoningMarkers | None, reasoning: Reasoning
-) -> str:
+) -> Grammar:
     """A grammar that lets a model reason first, and constrains what comes then.
 
     Args:
@@ -53,7 +58,7 @@ def after_reasoning(
         begun = f"SPACE {json.dumps(markers.begin)} ANY"
         thought = _thought(markers, control_ids, "BEGUN")
         head = ["start: (thought)? answer", thought, f"BEGUN: {begun}", f"FREE: ANY & ~({begun})"]
-    return "\n".join(["%llguidance {}", *head, _TERMINALS, answer_rules, ""])
+    return Grammar.lark("\n".join(["%llguidance {}", *head, _TERMINALS, answer_rules, ""]))
 
 
 def _thought(markers: ReasoningMarkers, control_ids: ControlIds, body: str) -> str:
@@ -98,7 +103,7 @@ def _calls(syntax: CallSyntax, offer: ToolOffer, control_ids: ControlIds, gap: s
 def _call(syntax: CallSyntax, index: int, tool: Tool, control_ids: ControlIds) -> Iterator[str]:
     head, tail = _literal(tool.name + syntax.middle, control_ids), _literal(syntax.close, control_ids)
     yield f"call_{index}: {head} arguments_{index} {tail}"
-    yield f"arguments_{index}: %json {json.dumps(tool.arguments_schema)}"
+    yield f"arguments_{index}: {embedded_schema(tool.arguments_schema)}"
 
 
 def _literal(text: str, control_ids: ControlIds) -> str:

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_AS_TEMPLATES_WRITE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""Spaces in arguments as ``tojson`` sets them, so that a call that comes back in the next prompt is the same tokens."""
-
 
 @dataclass(frozen=True, slots=True)
 class Tool:
@@ -32,7 +29,7 @@ class Tool:
     def arguments_schema(self) -> dict[str, Any]:
         """What the arguments of a call must satisfy: an object, with no other members than those that are named."""
         is_closed = {"additionalProperties": False} if _names_its_members(self.parameters) else {}
-        return {"type": "object", **is_closed, **self.parameters, "x-guidance": _AS_TEMPLATES_WRITE}
+        return {"type": "object", **is_closed, **self.parameters}
 
 
 def _names_its_members(schema: Mapping[str, Any]) -> bool:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from layerscale_core.constraints import Constraint
 from layerscale_core.dialogue import AnswerPlan, Dialogue, ToolOffer
-from layerscale_core.errors import InvalidRequestError
+from layerscale_core.errors import GrammarError, InvalidRequestError
 from layerscale_server.http.schemas.chat import Message
 from layerscale_server.http.tool_history import check_tools_are_written
 from layerscale_server.state import LoadedModel
@@ -38,6 +39,7 @@ class PreparedTurn:
 
     token_ids: list[int]
     plan: AnswerPlan
+    constraint: Constraint | None
 
 
 def chat_conversation(
@@ -51,11 +53,16 @@ def prepare_turn(model: LoadedModel, conversation: Conversation) -> PreparedTurn
     """A conversation as the model's own template writes it, and the plan of its answer. Not for the event loop.
 
     Raises:
-        InvalidRequestError: the model cannot render it.
+        InvalidRequestError: the model cannot render it, or a tool's schema cannot be held to.
     """
     dialogue = _dialogue_of(model)
     text = _render(dialogue, conversation)
-    return PreparedTurn(_token_ids(model, text), dialogue.plan_answer(text, conversation.offer))
+    try:
+        plan = dialogue.plan_answer(text, conversation.offer)
+        constraint = None if plan.grammar is None else model.constraints.compile(plan.grammar)
+    except GrammarError as error:
+        raise GrammarError(f"tools: {error}", param="tools") from None
+    return PreparedTurn(_token_ids(model, text), plan, constraint)
 
 
 def conversation_ids(

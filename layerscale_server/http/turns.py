@@ -28,8 +28,9 @@ def begin_turn(
     Raises:
         RequestError: it is not taken.
     """
-    token_ids, sampling = tuple(turn.token_ids), replace(sampling, shown_token_ids=turn.plan.shown_token_ids)
+    token_ids, constraint = tuple(turn.token_ids), turn.constraint
+    sampling = replace(sampling, shown_token_ids=turn.plan.shown_token_ids)
     if session is None:
-        return model.engine.submit([Request(request_id, token_ids, sampling)])
+        return model.engine.submit([Request(request_id, token_ids, sampling, constraint=constraint)])
     prompt = ChatPrompt(token_ids, model.tokenizer.bos_id)
-    return model.engine.ask(session, request_id, prompt, sampling, clears_after=clears_after)
+    return model.engine.ask(session, request_id, prompt, sampling, clears_after=clears_after, constraint=constraint)

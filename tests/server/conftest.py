@@ -19,6 +19,7 @@ import structlog
 from fastapi import FastAPI
 
 from layerscale_core.chat_template import ChatTemplate
+from layerscale_core.constraints import ConstraintCompiler
 from layerscale_core.dialogue import Dialogue
 from layerscale_core.dialogue.recognition import Template
 from layerscale_core.engine import Engine, EngineLimits, FairPolicy, PagedKVPool
@@ -238,6 +239,7 @@ def make_server() -> Iterator[MakeServer]:
                 size_bytes=5678,
                 tokenizer=tokenizer,
                 dialogue=Dialogue(make_template(template), tokenizer) if has_template else None,
+                constraints=ConstraintCompiler(tokenizer),
                 engine=AsyncEngine(engine, settings.limits.stream_events),
                 sessions=sessions,
                 plan=plan,

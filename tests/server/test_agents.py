@@ -55,12 +55,6 @@ class Agent:
             self._model.say(text)
             yield
 
-    def prefilled(self) -> int:
-        """Prompt tokens that were computed so far."""
-        return self.server.engine.stats().num_prompt_tokens if hasattr(
-            self.server.engine.stats(), "num_prompt_tokens"
-        ) else 0
-
 
 @pytest.fixture
 def agent(make_server: MakeServer, run_live: RunLive) -> Agent:
@@ -122,14 +116,14 @@ def test_official_client_in_a_session(agent: Agent, is_streamed: bool) -> None:
     messages: list[Any] = [{"role": "user", "content": "What does a.py print?"}]
     flagged: list[str] = []
     with layerscale.LayerScale(agent.address) as client:
-        session_id = client.sessions.init(type="event").session_id
+        session_id = client.sessions.create(type="event").session_id
         for _ in agent.turns():
             asked: dict[str, Any] = {"messages": messages, "tools": OPENAI_TOOLS, "max_tokens": 500}
             if is_streamed:
-                *frames, result = client.sessions.generate_stream(session_id, **asked)
+                *frames, result = client.sessions.query_stream(session_id, **asked)
                 flagged += [frame.token for frame in frames if frame.tool_call]
             else:
-                result = client.sessions.generate(session_id, **asked)
+                result = client.sessions.query(session_id, **asked)
             calls = [call.model_dump() for call in result.tool_calls or []]
             messages.append({"role": "assistant", "content": result.text, "tool_calls": calls})
             for call in result.tool_calls or []:
