@@ -40,4 +40,6 @@ class Limits:
     stream_events: int = row(4096, kind=int, minimum=16, help="events held for a client that does not read")
     window_entries: int = row(10_000, kind=int, minimum=1, help="entries of one session's window")
     ring_entries: int = row(16_384, kind=int, minimum=1, help="entries that wait in one session's stream")
+    stored_responses: int = row(1024, kind=int, minimum=0, help="responses that can be gone on from")
+    stored_response_chars: int = row(64 * _MIB, kind=int, minimum=0, help="characters of their conversations")
     stall_s: float = row(120.0, kind=float, minimum=1, help="seconds without a step, despite work, until unhealthy")

@@ -15,6 +15,7 @@ from layerscale_core.sessions import SavedSessions, Sessions
 from layerscale_core.specs import FREE_TIER, DeviceInfo, License, Tier, Tokenizer
 from layerscale_server.errors import LicenseExpiredError, ModelLoadingError
 from layerscale_server.generation import AsyncEngine
+from layerscale_server.stored_responses import StoredResponses
 from layerscale_server.metrics import Metrics
 from layerscale_server.settings import Settings
 from layerscale_server.subscriptions import Subscriptions
@@ -63,6 +64,7 @@ class ServerState:
         model: None until it is loaded.
         is_draining: running requests finish, nothing new is taken.
         subscriptions: to the events of all sessions.
+        responses: that can be gone on from by their id.
     """
 
     settings: Settings
@@ -72,8 +74,11 @@ class ServerState:
     model: LoadedModel | None = None
     is_draining: bool = False
     subscriptions: Subscriptions = field(default_factory=Subscriptions)
+    responses: StoredResponses = field(init=False)
 
     def __post_init__(self) -> None:
+        limits = self.settings.limits
+        self.responses = StoredResponses(limits.stored_responses, limits.stored_response_chars)
         self.metrics.watch_subscribers(self.subscriptions.__len__)
 
     @property
