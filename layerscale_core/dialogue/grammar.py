@@ -73,11 +73,12 @@ def _free_answer(syntax: CallSyntax, control_ids: ControlIds) -> Iterator[str]:
     if syntax.is_anchored:
         yield "answer: TEXT | first"
         yield f"TEXT: FREE & ~(SPACE {trigger} ANY)"
-    elif syntax.trigger in control_ids:
-        yield "answer: FREE first?"
+        return
+    yield f"TEXT: FREE & ~(ANY {trigger} ANY)"  # also where it is a token: what spells it would be taken for it
+    if syntax.trigger in control_ids:
+        yield "answer: TEXT first?"
     else:
         yield "answer: TEXT | text_and_trigger rest"
-        yield f"TEXT: FREE & ~(ANY {trigger} ANY)"
         yield f"text_and_trigger[suffix={trigger}]: FREE"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,9 @@ _CALL: TemplateMessage = {
         }
     ],
 }
+
+
+_NUM_ATTEMPTS = 3
 
 
 class Template(Protocol):
@@ -112,8 +116,8 @@ def _find_definitions(template: Template) -> tuple[Definitions, str]:
 
 
 def _attempt(template: Template, messages: Sequence[TemplateMessage], **variables: Any) -> str:
-    """What it writes; "" if it refuses."""
-    try:
-        return template.render(messages, add_generation_prompt=False, **variables)
-    except InvalidRequestError:
-        return ""
+    """What it writes; "" if it refuses, as often as it is asked: a machine under load could be to blame for once."""
+    for _ in range(_NUM_ATTEMPTS):
+        with contextlib.suppress(InvalidRequestError):
+            return template.render(messages, add_generation_prompt=False, **variables)
+    return ""

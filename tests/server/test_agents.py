@@ -75,7 +75,7 @@ def test_openai_sdk(agent: Agent, is_streamed: bool) -> None:
                     [choice] = stream.get_final_completion().choices
             else:
                 [choice] = client.chat.completions.create(**asked).choices
-            answers.append(choice.message.content)
+            answers.append(choice.message.content or None)
             messages.append(choice.message.to_dict())
             for call in choice.message.tool_calls or []:
                 assert choice.finish_reason == "tool_calls"
@@ -141,4 +141,4 @@ def test_official_client_chat(agent: Agent) -> None:
         asked: dict[str, Any] = {"messages": [{"role": "user", "content": "?"}], "tools": OPENAI_TOOLS}
         message = client.chat.create(**asked, max_tokens=500).choices[0].message
         assert message.tool_calls is not None
-        assert message.tool_calls[0].function.arguments == '{"path": "a.py", "line": 1}'
+        assert message.tool_calls[0].model_dump()["function"]["arguments"] == '{"path": "a.py", "line": 1}'

@@ -33,9 +33,9 @@ class ScriptedModel:
         self._first = None
 
     def _prefer(self, batch: StepBatch, logits: NDArray[np.float32]) -> None:
-        if not len(logits):
+        position = int(batch.positions[batch.logits_indices[-1]]) if len(logits) else 0
+        if position == 0:  # a part of a prompt, or the BOS that a new session computes in its own time
             return
-        position = int(batch.positions[batch.logits_indices[-1]])
         self._first = position if self._first is None else self._first
         index = position - self._first
         if index < len(self._token_ids):

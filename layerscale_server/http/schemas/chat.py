@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import FailFast, Field, model_validator
+from pydantic import FailFast, Field, field_validator, model_validator
 from typing_extensions import TypeAliasType
 
 from layerscale_core.errors import InvalidRequestError
@@ -92,7 +92,16 @@ class ChatRequest(TurnFields):
     logprobs: bool = False
     top_logprobs: Annotated[int, up_to("top_logprobs")] | None = None
     response_format: ResponseFormat = ResponseFormat()
+    modalities: list[Literal["text"]] | None = None
+    verbosity: Literal["medium"] | None = None
+    audio: Any = None
+    web_search_options: Any = None
     session_id: str | None = None
+
+    @field_validator("audio", "web_search_options")
+    @classmethod
+    def _refuse(cls, _value: Any) -> Any:
+        raise ValueError("not supported")
 
     @model_validator(mode="after")
     def _check_logprobs(self) -> ChatRequest:

@@ -138,8 +138,8 @@ class CountTokensRequest(RequestModel):
     messages: Annotated[list[InputMessage], FailFast(), Field(min_length=1), at_most("messages", "messages")]
     system: TextContent = Field(default_factory=list)
     tools: Annotated[list[ToolDefinition], FailFast(), at_most("tools", "tools")] = Field(default_factory=list)
-    tool_choice: ToolChoice = ToolChoice(type="auto")
-    thinking: Thinking = Thinking(type="disabled")
+    tool_choice: ToolChoice | None = None
+    thinking: Thinking | None = None
     output_config: dict[str, Any] = Field(default_factory=dict)
     output_format: Any = None
     mcp_servers: Any = None
@@ -154,13 +154,14 @@ class CountTokensRequest(RequestModel):
 
     def offer(self) -> ToolOffer | None:
         """What the model may call; None: nothing."""
-        is_parallel = not self.tool_choice.disable_parallel_tool_use
-        return offer_of([each.tool for each in self.tools], self.tool_choice.as_openai, is_parallel=is_parallel)
+        choice = self.tool_choice or ToolChoice(type="auto")
+        is_parallel = not choice.disable_parallel_tool_use
+        return offer_of([each.tool for each in self.tools], choice.as_openai, is_parallel=is_parallel)
 
     @property
     def wants_thinking(self) -> bool:
         """Whether the answer may have thinking in it, and shows it."""
-        return self.thinking.type != "disabled"
+        return self.thinking is not None and self.thinking.type != "disabled"
 
     def template_variables(self) -> dict[str, Any]:
         """What the template is told besides the conversation."""

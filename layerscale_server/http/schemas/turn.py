@@ -44,10 +44,8 @@ class TurnFields(SamplingFields):
     tools: ToolDefinitions = Field(default_factory=list)
     tool_choice: ToolChoice = "auto"
     parallel_tool_calls: bool = True
-    functions: Annotated[list[Any], Field(max_length=0, description="not supported: use tools")] = Field(
-        default_factory=list
-    )
-    function_call: Literal["none", "auto"] = Field("auto", description="not supported: use tool_choice")
+    functions: list[Any] = Field(default_factory=list, max_length=0)
+    function_call: Literal["none", "auto"] | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(_refuse_others)] = Field(default_factory=dict)
 
