@@ -83,7 +83,8 @@ class Assembler:
             directory = StateDirectory(Path(self.settings.state_dir)) if self.settings.state_dir else None
             if directory is not None:
                 undo.callback(directory.close)
-            resolved = resolve_model(self.settings.model, progress=self.settings.log_format == "text")
+            wants_bars = self.settings.log_format == "text"
+            resolved = resolve_model(self.settings.model, self.registry, progress=wants_bars)
             file = self.registry.open_model(resolved.path)
             undo.callback(file.close)
             tokenizer = file.make_tokenizer()

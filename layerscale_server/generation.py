@@ -12,11 +12,11 @@ from typing import Self
 
 from layerscale_core.constraints import Constraint
 from layerscale_core.engine.engine import Engine
-from layerscale_core.engine.request import Cancelled, Event, Failed, Finished, Request
+from layerscale_core.engine.request import Cancelled, Event, EventSink, Failed, Finished, Request
 from layerscale_core.engine.sampling_params import SamplingParams
 from layerscale_core.engine.stats import EngineStats
 from layerscale_core.errors import RequestError, ShuttingDownError
-from layerscale_core.sessions import Prompt, Session, Turn
+from layerscale_core.sessions import ChatPrompt, Prompt, Session, Turn
 from layerscale_server.errors import ClientGoneError, SlowReaderError
 
 Batch = list[tuple[int, Event]]
@@ -159,10 +159,21 @@ class AsyncEngine:
         """
         self._engine.check_sampling(sampling)
         generation = Generation(self._max_events)
-        sink = partial(self._receive, asyncio.get_running_loop(), generation, 0)
-        session.submit(Turn(request_id, prompt, sampling, sink, clears_after, constraint))
-        generation.add(0, partial(_cancel_turn, session, request_id))
-        return generation
+        turn = Turn(request_id, prompt, sampling, self._sink(generation), clears_after, constraint)
+        return _submit(session, turn, generation)
+
+    def warm_up(self, session: Session, request_id: str, prompt: ChatPrompt) -> Generation:
+        """Have a session compute what it is expected to be asked; it ends with a ``TurnFinished`` without an answer.
+
+        Raises:
+            ShuttingDownError: no work is accepted any more.
+        """
+        generation = Generation(self._max_events)
+        turn = Turn(request_id, prompt, SamplingParams(0), self._sink(generation), is_warm_up=True)
+        return _submit(session, turn, generation)
+
+    def _sink(self, generation: Generation) -> EventSink:
+        return partial(self._receive, asyncio.get_running_loop(), generation, 0)
 
     def _receive(self, loop: asyncio.AbstractEventLoop, generation: Generation, index: int, event: Event) -> None:
         """Take an event from the engine. Engine thread."""
@@ -176,6 +187,13 @@ class AsyncEngine:
         while self._inbox:
             generation, index, event = self._inbox.popleft()
             generation.deliver(index, event)
+
+
+def _submit(session: Session, turn: Turn, generation: Generation) -> Generation:
+    """Have a session take a turn whose events come from the generation."""
+    session.submit(turn)
+    generation.add(0, partial(_cancel_turn, session, turn.request_id))
+    return generation
 
 
 def _cancel_turn(session: Session, request_id: str) -> None:

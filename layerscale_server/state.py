@@ -15,9 +15,9 @@ from layerscale_core.sessions import SavedSessions, Sessions
 from layerscale_core.specs import FREE_TIER, DeviceInfo, License, Tier, Tokenizer
 from layerscale_server.errors import LicenseExpiredError, ModelLoadingError
 from layerscale_server.generation import AsyncEngine
-from layerscale_server.stored_responses import StoredResponses
 from layerscale_server.metrics import Metrics
 from layerscale_server.settings import Settings
+from layerscale_server.stored_responses import StoredResponses
 from layerscale_server.subscriptions import Subscriptions
 
 

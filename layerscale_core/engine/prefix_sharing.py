@@ -16,8 +16,9 @@ class PrefixSharing:
 
     What a sequence computed is published when its prompt is done, and again when it ends. By then its logits were
     finite, and as they depend on every key and value before them, so are those: a prompt that breaks the numbers is
-    never shared. A sequence whose prompt begins like one that is being computed waits for it, if that one is at least
-    as urgent and has at most twice as much left as is saved: fifty equal requests at once compute their prompt once.
+    never shared. A sequence whose prompt begins like one that is being computed waits for it, if that one has at most
+    twice as much left as is saved: fifty equal requests at once compute their prompt once. Who is waited for is as
+    urgent as who waits: a prompt that is warmed up in the background is hurried along when it is asked.
 
     Thread: engine.
 
@@ -73,11 +74,12 @@ class PrefixSharing:
         for other in ready:
             if other.shares_prefix and not other.is_decoding and self._is_worth_waiting(sequence, other):
                 self._awaited[sequence] = other
+                other.priority = min(other.priority, sequence.priority)
                 return True
         return False
 
     def _is_worth_waiting(self, sequence: LiveSequence, other: LiveSequence) -> bool:
-        if sequence.request.cache_key != other.request.cache_key or other.priority > sequence.priority:
+        if sequence.request.cache_key != other.request.cache_key:
             return False
         num_saved = self._num_shared(sequence, other) - (other.num_cached or 0)
         return num_saved > 0 and 2 * num_saved >= other.num_uncomputed

@@ -8,6 +8,7 @@ from layerscale_core.engine.limits import EngineLimits
 from layerscale_core.engine.request import Request
 from layerscale_core.engine.sampling_params import SamplingParams
 from layerscale_core.errors import ContextLengthError, InvalidRequestError
+from layerscale_core.specs.scheduler import Priority
 
 
 def check_request(request: Request, limits: EngineLimits, vocab_size: int) -> None:
@@ -24,16 +25,22 @@ def check_request(request: Request, limits: EngineLimits, vocab_size: int) -> No
         raise ContextLengthError(prompt_len, limits.max_context_len)
     in_vocabulary = min(request.prompt_ids) >= 0 and max(request.prompt_ids) < vocab_size
     _require(in_vocabulary, "prompt", "holds a token id outside the vocabulary")
-    check_sampling(params, limits, vocab_size)
+    is_background = request.priority is not Priority.INTERACTIVE
+    check_sampling(params, limits, vocab_size, may_want_nothing=is_background)
 
 
-def check_sampling(params: SamplingParams, limits: EngineLimits, vocab_size: int) -> None:
+def check_sampling(
+    params: SamplingParams, limits: EngineLimits, vocab_size: int, *, may_want_nothing: bool = False
+) -> None:
     """Check sampling parameters. Any thread.
+
+    Args:
+        may_want_nothing: it is enough to compute the prompt.
 
     Raises:
         InvalidRequestError: names the field and its rule.
     """
-    if params.prompt_logprobs is None:
+    if params.prompt_logprobs is None and not may_want_nothing:
         _require(params.max_tokens >= 1, "max_tokens", "must be at least 1")
     else:
         _require(params.max_tokens >= 0, "max_tokens", "must not be negative")

@@ -18,7 +18,6 @@ from layerscale_core.sessions.parts import SessionParts
 from layerscale_core.sessions.prefill import Prefill
 from layerscale_core.sessions.turns import Turn
 from layerscale_core.sessions.view import SessionView
-from layerscale_core.specs.scheduler import Priority
 
 _MAX_TURNS_BEFORE_BATCH = 4
 """A batch of data lets so many questions go first."""
@@ -63,6 +62,7 @@ class SessionActor:
         """Take a batch in as soon as nothing else runs; the one before it is settled."""
         if not self.is_closed:
             self.ingestion.offer(batch)
+            self._end_warm_up()
             self.advance()
 
     def close(self) -> None:
@@ -84,6 +84,7 @@ class SessionActor:
             operation.fail(QueueFullError("too many requests are waiting in this session"))
             return
         self._operations.append(operation)
+        self._end_warm_up()
         self.last_used_at = self._parts.now()
         self.prefill.retry()
         self.lane.hurry()
@@ -100,6 +101,11 @@ class SessionActor:
                 self.publish_view()
                 operation.cancel()
                 break
+
+    def _end_warm_up(self) -> None:
+        """What is warmed up gives way, and what it has computed stays."""
+        if self._turn is not None and self._turn.is_warm_up:
+            self._parts.engine.cancel(self._turn.request_id)
 
     # What is next
 
@@ -142,6 +148,7 @@ class SessionActor:
             self.prefill.start(operation.fail)
         else:
             self._operations.popleft()
+            self._context.drop_warmed()
             operation.run()
 
     def _prefix_failed(self, turn: Turn, error: RequestError) -> None:
@@ -154,7 +161,7 @@ class SessionActor:
         try:
             turn.begin(self._context, self.ingestion.data_version)
             sink = partial(self._on_turn_event, turn)
-            wanted = (turn.sampling, Priority.INTERACTIVE, sink)
+            wanted = (turn.sampling, turn.priority, sink)
             self.lane.run(turn.request_id, turn.num_prefilled, *wanted, constraint=turn.constraint)
         except RequestError as error:
             turn.undo(self._context)

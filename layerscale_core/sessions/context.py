@@ -39,6 +39,8 @@ class SessionContext:
 
     Attributes:
         window: what the data region consists of, oldest first.
+        warmed: tokens computed ahead for the next turn of a conversation. In the pool they follow the first
+            ``warm_start`` tokens; they are not held, and only a conversation goes on from them.
         revision: counts the changes of what is durable that are complete.
         end_forks: ends whatever runs on forks, which share pages and hold some of their own.
     """
@@ -51,6 +53,8 @@ class SessionContext:
         self.durable_end = 0
         self.gap = 0
         self.window: deque[Run] = deque()
+        self.warmed: list[int] = []
+        self.warm_start = 0
         self.revision = 0
         self.end_forks: Callable[[], None] = lambda: None
         self._pool = pool
@@ -236,16 +240,10 @@ class SessionContext:
         """Forget the last question and its answer."""
         self.truncate(self.durable_end)
 
-    def replace_tail(self, num_kept: int, new: Sequence[int]) -> list[int]:
-        """Have other tokens, none of them computed, follow the first ones, which include all durable ones.
-
-        Returns:
-            The tokens that were there.
-        """
-        replaced = self.tokens[num_kept:]
+    def replace_tail(self, num_kept: int, new: Sequence[int]) -> None:
+        """Have other tokens, none of them computed, follow the first ones, which include all durable ones."""
         self.truncate(num_kept)
         self.tokens += new
-        return replaced
 
     def truncate(self, num_tokens: int) -> None:
         """Keep the first tokens; durable ones are never cut."""
@@ -255,8 +253,27 @@ class SessionContext:
 
     def uncompute(self, num_tokens: int) -> None:
         """Take back what was computed beyond the first tokens."""
+        del self.warmed[max(0, num_tokens - self.warm_start) :]
         if self.num_computed > num_tokens:
             self._pool.truncate(self.table, num_tokens)
+
+    def keep_warm(self, tail: Sequence[int]) -> None:
+        """Hold another tail again, and keep what was computed beyond it for the turn that comes."""
+        computed = self.tokens[: self.num_computed]
+        held = [*self.tokens[: self.durable_end], *tail]
+        self.warm_start = num_common(held, computed)
+        self.tokens, self.warmed = held, computed[self.warm_start :]
+
+    def take_warmed(self) -> None:
+        """Have what is warm stand in for the tokens that it displaced."""
+        if self.warmed:
+            self.tokens[self.warm_start :] = self.warmed
+            self.warmed = []
+
+    def drop_warmed(self) -> None:
+        """Forget what is warm."""
+        if self.warmed:
+            self.uncompute(self.warm_start)
 
     def distrust(self, num_tokens: int) -> None:
         """Take back what a failed step may have spoiled, of which only the first tokens had been computed before.
@@ -280,6 +297,13 @@ class SessionContext:
         self.tokens += token_ids
         self.durable_end = len(self.tokens)
         self.window.append(Run(len(token_ids), is_entry))
+
+
+def num_common(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many leading tokens are the same."""
+    return next(
+        (index for index, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
 
 
 def _num_pages(table: PageTable, num_tokens: int) -> int:

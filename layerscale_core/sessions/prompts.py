@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from layerscale_core.sessions.context import SessionContext
+from layerscale_core.sessions.context import SessionContext, num_common
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +50,6 @@ def _place_conversation(prompt: ChatPrompt, context: SessionContext) -> tuple[in
         start = durable_end
         if durable_end and token_ids and token_ids[0] == prompt.bos_id:
             token_ids = token_ids[1:]
-    num_common = _num_common(context.tokens, start, token_ids)
-    num_kept = max(durable_end, start + min(num_common, len(token_ids) - 1))
+    num_same = num_common(context.tokens[start:], token_ids)
+    num_kept = max(durable_end, start + min(num_same, len(token_ids) - 1))
     return num_kept, token_ids[num_kept - start :]
-
-
-def _num_common(held: Sequence[int], start: int, token_ids: Sequence[int]) -> int:
-    num_common = 0
-    for ours, theirs in zip(held[start:], token_ids, strict=False):
-        if ours != theirs:
-            break
-        num_common += 1
-    return num_common

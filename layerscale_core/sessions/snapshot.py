@@ -24,6 +24,7 @@ FillPages = Callable[[PageIds], None]
 
 def snapshot(session: Session) -> SavedSession:
     """A session as it stands between two things that it does. Engine thread."""
+    session.context.drop_warmed()  # its pages are to hold what its tokens say
     waiting, counts = session.ring.unprocessed()
     return SavedSession(
         session_id=session.session_id,

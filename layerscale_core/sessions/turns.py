@@ -13,13 +13,15 @@ from layerscale_core.engine.request import (
     EventSink,
     Failed,
     Finished,
+    FinishReason,
     TerminalEvent,
     TokensGenerated,
     Usage,
 )
 from layerscale_core.errors import ContextLengthError, InvalidRequestError, RequestError
-from layerscale_core.sessions.context import SessionContext
+from layerscale_core.sessions.context import SessionContext, num_common
 from layerscale_core.sessions.prompts import ChatPrompt, NoPrompt, Prompt, place
+from layerscale_core.specs.scheduler import Priority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +51,10 @@ class Turn:
         request_id: for cancellation and logs.
         clears_after: leave the session as it was.
         constraint: what the answer must match.
+        is_warm_up: the prompt is a conversation that is expected: it is computed and not held, and gives way to
+            whatever comes.
         data_version: what the answer is based on.
-        num_kept: tokens of the session that the turn builds on.
-        replaced: the tokens after those, which come back unless the turn is kept; None before it has begun.
+        tail: what followed the durable tokens, and comes back unless the turn is kept; None before it has begun.
         num_new: tokens of its prompt that the session did not hold.
         num_prefilled: tokens computed before the first one of the answer.
         generated: tokens of the answer so far.
@@ -63,12 +66,17 @@ class Turn:
     sink: EventSink
     clears_after: bool = False
     constraint: Constraint | None = None
+    is_warm_up: bool = False
     data_version: int = 0
-    num_kept: int = 0
-    replaced: list[int] | None = None
+    tail: list[int] | None = None
     num_new: int = 0
     num_prefilled: int = 0
     generated: list[int] = field(default_factory=list)
+
+    @property
+    def priority(self) -> Priority:
+        """The class of work: nobody waits for a warm-up."""
+        return Priority.FLASH if self.is_warm_up else Priority.INTERACTIVE
 
     def begin(self, context: SessionContext, data_version: int) -> None:
         """Put the prompt in its place; ``num_prefilled`` tokens, at least one, are left to compute.
@@ -76,14 +84,19 @@ class Turn:
         Raises:
             ContextLengthError, InvalidRequestError: it cannot be; the session is as it was.
         """
+        self.tail = context.tokens[context.durable_end :]
+        if isinstance(self.prompt, ChatPrompt):
+            context.take_warmed()
+        else:
+            context.drop_warmed()
         num_kept, new = place(self.prompt, context)
         if num_kept + len(new) >= context.context_len:
             param = "messages" if isinstance(self.prompt, ChatPrompt) else "prompt"
             raise ContextLengthError(num_kept + len(new), context.context_len, param=param)
         if num_kept + len(new) == 0:
             raise InvalidRequestError("prompt is needed: the session holds nothing to go on from", param="prompt")
-        self.data_version, self.num_kept, self.num_new = data_version, num_kept, len(new)
-        self.replaced = context.replace_tail(num_kept, new)
+        self.data_version, self.num_new = data_version, len(new)
+        context.replace_tail(num_kept, new)
         context.uncompute(len(context.tokens) - 1)
         context.make_positions(self.sampling.max_tokens)
         self.num_prefilled = len(context.tokens) - context.num_computed
@@ -96,10 +109,12 @@ class Turn:
 
     def settle(self, context: SessionContext, event: TerminalEvent) -> TerminalEvent:
         """Keep the turn, or leave no trace of it; returns what its client is told."""
-        if not isinstance(event, Finished):
+        if self.is_warm_up and not isinstance(event, Failed):
+            event = self._keep_warm(context)
+        elif not isinstance(event, Finished):
             self.undo(context)
             return event
-        if self.clears_after:
+        elif self.clears_after:
             self.undo(context)
         else:
             context.tokens += self.generated
@@ -117,10 +132,18 @@ class Turn:
             data_version=self.data_version,
         )
 
+    def _keep_warm(self, context: SessionContext) -> Finished:
+        """Keep what was computed, all or not; the session holds what it held before."""
+        assert self.tail is not None
+        self.num_prefilled -= len(context.tokens) - context.num_computed
+        context.keep_warm(self.tail)
+        return Finished(FinishReason.LENGTH, Usage(0, 0))
+
     def undo(self, context: SessionContext) -> None:
         """Put back what the session held before the turn."""
-        if self.replaced is not None:
-            context.replace_tail(self.num_kept, self.replaced)
+        if self.tail is not None:
+            num_same = num_common(self.tail, context.tokens[context.durable_end :])
+            context.replace_tail(context.durable_end + num_same, self.tail[num_same:])
 
     def end(self, event: TerminalEvent) -> None:
         """Tell its client how it ended."""

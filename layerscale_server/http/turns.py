@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from layerscale_core.engine import Request, SamplingParams
 from layerscale_core.sessions import ChatPrompt, Session
+from layerscale_core.specs import Priority
 from layerscale_server.generation import Generation
 from layerscale_server.http.conversations import PreparedTurn
 from layerscale_server.state import LoadedModel
@@ -19,18 +20,24 @@ def begin_turn(
     sampling: SamplingParams,
     *,
     clears_after: bool = False,
+    is_warm_up: bool = False,
 ) -> Generation:
     """Hand a rendered conversation to the engine, or to the session that it belongs to.
 
     Args:
         clears_after: leave the session as it was.
+        is_warm_up: it is expected to be asked soon: compute it ahead, without an answer, and hold up nobody.
 
     Raises:
         RequestError: it is not taken.
     """
     token_ids, constraint = tuple(turn.token_ids), turn.constraint
     sampling = replace(sampling, shown_token_ids=turn.plan.shown_token_ids)
-    if session is None:
-        return model.engine.submit([Request(request_id, token_ids, sampling, constraint=constraint)])
-    prompt = ChatPrompt(token_ids, model.tokenizer.bos_id)
-    return model.engine.ask(session, request_id, prompt, sampling, clears_after=clears_after, constraint=constraint)
+    if session is not None:
+        prompt = ChatPrompt(token_ids, model.tokenizer.bos_id)
+        if is_warm_up:
+            return model.engine.warm_up(session, request_id, prompt)
+        return model.engine.ask(session, request_id, prompt, sampling, clears_after=clears_after, constraint=constraint)
+    if is_warm_up:
+        return model.engine.submit([Request(request_id, token_ids, SamplingParams(0), Priority.FLASH)])
+    return model.engine.submit([Request(request_id, token_ids, sampling, constraint=constraint)])

@@ -209,3 +209,13 @@ def test_in_a_session_a_chain_costs_what_is_new(api: Api) -> None:
 )
 def test_what_cannot_be_honoured_is_refused_by_name(api: Api, fields: dict[str, Any], param: str) -> None:
     assert error(api.server.post(RESPONSES, {"input": "Hi"} | fields), 400)["param"] == param
+
+
+def test_a_prewarmed_conversation_is_computed_and_not_answered(api: Api) -> None:
+    warmed = api.ask("Four.", "Two and two?" * 10, extra_body={"prompt_cache_options": {"prewarm": True}})
+    assert (warmed.output_text, warmed.usage.output_tokens) == ("", 0)
+    asked = api.ask("Four.", "Two and two?" * 10)
+    assert asked.output_text == "Four."
+    assert asked.usage.input_tokens_details.cached_tokens >= asked.usage.input_tokens - 16
+    with pytest.raises(openai.NotFoundError):
+        api.client.responses.retrieve(warmed.id)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from layerscale_core.engine import Engine, EngineLimits, FairPolicy, PagedKVPool, Request, SamplingParams
 from layerscale_core.memory_plan import MemoryPlan, pages_of_session
 from layerscale_core.sessions import (
+    ChatPrompt,
     NewFlashQuery,
     NewSession,
     NoPrompt,
@@ -84,6 +85,14 @@ class SessionHarness:
         elif isinstance(prompt, bytes):
             prompt = TextPrompt(tuple(prompt))
         session.submit(Turn(request_id, prompt, SamplingParams(max_tokens, ignore_eos=True), sink, clears_after))
+        return sink
+
+    def warm_up(self, session: Session, conversation: bytes) -> RecordingSink:
+        """Submit a warm-up with a new sink."""
+        sink, request_id = RecordingSink(), f"warm-up {len(self.sinks)}"
+        self.sinks[request_id] = sink
+        prompt = ChatPrompt(tuple(conversation))
+        session.submit(Turn(request_id, prompt, SamplingParams(max_tokens=0), sink, is_warm_up=True))
         return sink
 
     def submit(self, prompt: bytes, max_tokens: int) -> RecordingSink:

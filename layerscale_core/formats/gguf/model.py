@@ -21,7 +21,10 @@ CHAT_TEMPLATE = "tokenizer.chat_template"
 
 
 class GgufFormat:
-    """The ``ModelFormat`` for one ``.gguf`` file, any of the parts of one, or a directory that holds just one."""
+    """The ``ModelFormat`` for one ``.gguf`` file, any of the parts of one, or a directory that holds just one.
+
+    A GGUF file beside a model in safetensors is a conversion of it, which is read when it is named.
+    """
 
     name = "gguf"
 
@@ -29,7 +32,7 @@ class GgufFormat:
         """By the name or the first bytes of a file, or the names in a directory."""
         try:
             if path.is_dir():
-                return bool(_files_in(path))
+                return bool(_files_in(path)) and not any(path.glob("*.safetensors"))
             if not path.is_file():
                 return False
             if _is_named_gguf(path):

@@ -41,7 +41,7 @@ class FolderTensors:
         self._folder = folder
         self._files: list[_File] = []
         self._file_of: dict[str, _File] = {}
-        weight_map = _read_index(folder)
+        weight_map = read_index(folder)
         try:
             for name in sorted(set(weight_map.values())) or [WHOLE_FILE]:
                 self._open(folder / name, metadata_only=metadata_only)
@@ -116,8 +116,12 @@ class FolderTensors:
             self._file_of[name] = file
 
 
-def _read_index(folder: Path) -> dict[str, str]:
-    """Tensor to file; empty where there is no index."""
+def read_index(folder: Path) -> dict[str, str]:
+    """Tensor to file; empty where there is no index.
+
+    Raises:
+        ModelFileError: the index is corrupt, or names what is no file of this folder.
+    """
     path = folder / INDEX_FILE
     if not path.exists():
         return {}

@@ -37,7 +37,7 @@ async def chat(
     conversation = chat_conversation(body.messages, body.offer(), body.template_variables())
     turn = await off_loop(prepare_turn, model, conversation)
     sampling = body.sampling_params(body.answer_tokens, stop=tuple(body.stop), logprobs=body.num_logprobs)
-    generation = begin_turn(model, session, request_id, turn, sampling)
+    generation = begin_turn(model, session, request_id, turn, sampling, is_warm_up=body.warm_up)
     shape = _Shape(request_id, model.model_id, model.tokenizer, body)
     if body.stream:
         heartbeat_s = server.settings.limits.heartbeat_s

@@ -76,7 +76,9 @@ async def _begin(
         return model.engine.ask(session, request_id, prompt, sampling, clears_after=clears_after), AnswerParser()
     conversation = chat_conversation(body.messages, body.offer(), body.template_variables())
     turn = await off_loop(prepare_turn, model, conversation)
-    generation = begin_turn(model, session, request_id, turn, sampling, clears_after=clears_after)
+    generation = begin_turn(
+        model, session, request_id, turn, sampling, clears_after=clears_after, is_warm_up=body.warm_up
+    )
     return generation, turn.plan.make_parser()
 
 

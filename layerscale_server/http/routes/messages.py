@@ -33,7 +33,7 @@ async def messages(
     request_id = request.state.request_id
     turn = await off_loop(prepare_turn, model, conversation_of(body))
     sampling = body.sampling_params(body.max_tokens, stop=tuple(body.stop_sequences))
-    generation = begin_turn(model, session, request_id, turn, sampling)
+    generation = begin_turn(model, session, request_id, turn, sampling, is_warm_up=body.warm_up)
     message = AnthropicMessage(request_id, model.model_id, len(turn.token_ids), shows_thinking=body.wants_thinking)
     parser = turn.plan.make_parser()
     if body.stream:

@@ -18,8 +18,8 @@ from layerscale_server.http.response_events import RESPONSES, ResponseEvents
 from layerscale_server.http.response_items import TemplateMessage, assistant_message, template_messages
 from layerscale_server.http.responses import ResponseShape
 from layerscale_server.http.schemas.responses import ResponsesRequest
-from layerscale_server.stored_responses import StoredResponse, StoredResponses, num_chars_of
 from layerscale_server.http.turns import begin_turn
+from layerscale_server.stored_responses import StoredResponse, StoredResponses, num_chars_of
 
 router = APIRouter(prefix="/v1/responses")
 
@@ -39,10 +39,11 @@ async def respond(
     conversation = Conversation([*told, *messages], body.offer(), variables=body.template_variables())
     request_id = request.state.request_id
     turn = await off_loop(prepare_turn, model, conversation)
-    generation = begin_turn(model, session, request_id, turn, body.sampling_params(body.max_output_tokens))
+    is_warm_up, sampling = body.prompt_cache_options.prewarm, body.sampling_params(body.max_output_tokens)
+    generation = begin_turn(model, session, request_id, turn, sampling, is_warm_up=is_warm_up)
     shape = ResponseShape(request_id, model.model_id, model.tokenizer, body)
     root = shape.id if before is None else before.root
-    keep = _keeper(server.responses, shape, messages, root) if body.store else _forget
+    keep = _keeper(server.responses, shape, messages, root) if body.store and not is_warm_up else _forget
     parser = turn.plan.make_parser()
     if body.stream:
         heartbeat_s = server.settings.limits.heartbeat_s

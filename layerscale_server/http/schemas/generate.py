@@ -24,4 +24,6 @@ class GenerateRequest(TurnFields):
             raise InvalidRequestError("at most one of prompt and messages may be given", param="prompt")
         if self.messages is None and self.tools:
             raise InvalidRequestError("tools need messages: raw text has no place for them", param="tools")
+        if self.warm_up and self.messages is None:
+            raise InvalidRequestError("warm_up needs messages: only a conversation can be warmed up", param="warm_up")
         return self

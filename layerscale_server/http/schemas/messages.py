@@ -11,7 +11,7 @@ from layerscale_server.http.schemas.base import RequestModel, at_most
 from layerscale_server.http.schemas.content import TextContent, TextPart, as_parts
 from layerscale_server.http.schemas.sampling import SamplingFields
 from layerscale_server.http.schemas.tools import ArgumentsSchema, FunctionName, NamedTool, ToolName, offer_of
-from layerscale_server.http.schemas.turn import StopTexts
+from layerscale_server.http.schemas.turn import StopTexts, WarmUpField
 
 
 class ToolUseBlock(RequestModel):
@@ -182,7 +182,7 @@ class CountTokensRequest(RequestModel):
         return value
 
 
-class MessagesRequest(SamplingFields, CountTokensRequest):
+class MessagesRequest(SamplingFields, WarmUpField, CountTokensRequest):
     """Anthropic's request for a message, with the sampling parameters that all routes have."""
 
     max_tokens: int = Field(ge=1, le=2**31 - 1)

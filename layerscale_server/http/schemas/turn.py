@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from layerscale_core.dialogue import ToolOffer
-from layerscale_server.http.schemas.base import at_most, limits_of
+from layerscale_server.http.schemas.base import RequestModel, at_most, limits_of
 from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS, SamplingFields
 from layerscale_server.http.schemas.tools import ToolChoice, ToolDefinitions, offer_of
 
@@ -36,7 +36,13 @@ StopTexts = Annotated[list[str], at_most("stops", "texts"), AfterValidator(_chec
 """Texts that end an answer."""
 
 
-class TurnFields(SamplingFields):
+class WarmUpField(RequestModel):
+    """Whether a conversation is expected rather than asked."""
+
+    warm_up: bool = Field(False, description="compute the prompt ahead, in the background, and answer nothing")
+
+
+class TurnFields(SamplingFields, WarmUpField):
     """How long the answer may be, what ends it, what the model may call, and what its template is told."""
 
     max_tokens: int = Field(DEFAULT_MAX_TOKENS, ge=1, le=2**31 - 1)

@@ -106,7 +106,7 @@ class Watched:
             room = CONTEXT_LEN - len(self.model.durable) - len(tail)
             assert len(generated) == end.num_generated == min(turn.sampling.max_tokens, room)
             assert end.data_version == self.model.data_version
-            if not turn.clears_after:
+            if not (turn.clears_after or turn.is_warm_up):
                 self.model.tail = tail + generated
             assert end.total_tokens == len(self.model.tokens)
 
@@ -194,7 +194,13 @@ class SessionMachine(RuleBasedStateMachine):
         bos = (ByteTokenizer.BOS_ID,) if has_bos else ()
         self.submit(index, ChatPrompt((*bos, *token_ids), ByteTokenizer.BOS_ID), max_tokens, False)
 
-    def submit(self, index: int, prompt: Prompt, max_tokens: int, clears: bool) -> None:
+    @rule(index=sessions, num_kept=st.integers(0, 70), text=WORDS)
+    def warm_up(self, index: int, num_kept: int, text: str) -> None:
+        """What is expected next; nothing that the model knows of changes."""
+        token_ids = (*self.watched[index].model.tokens[:num_kept], *text.encode())
+        self.submit(index, ChatPrompt(token_ids), max_tokens=0, clears=False, warms_up=True)
+
+    def submit(self, index: int, prompt: Prompt, max_tokens: int, clears: bool, *, warms_up: bool = False) -> None:
         watched, generated = self.watched[index], list[int]()
         has_ended = False
 
@@ -208,7 +214,9 @@ class SessionMachine(RuleBasedStateMachine):
                 assert not has_ended
                 has_ended = True
 
-        turn = Turn(str(self.num_live), prompt, SamplingParams(max_tokens, ignore_eos=True), sink, clears)
+        turn = Turn(
+            str(self.num_live), prompt, SamplingParams(max_tokens, ignore_eos=True), sink, clears, is_warm_up=warms_up
+        )
         self.num_live += 1
         watched.live.append(turn.request_id)
         watched.session.submit(turn)
