@@ -107,6 +107,16 @@ class SessionActor:
         if self._turn is not None and self._turn.is_warm_up:
             self._parts.engine.cancel(self._turn.request_id)
 
+    def touch(self) -> None:
+        """Somebody is about to use it."""
+        self.last_used_at = self._parts.now()
+        self.publish_view()
+
+    @property
+    def idle_s(self) -> int:
+        """Seconds since its last use; 0 while a request runs or waits."""
+        return 0 if self._turn is not None or self._operations else self._parts.now() - self.last_used_at
+
     # What is next
 
     def advance(self) -> None:
