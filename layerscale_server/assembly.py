@@ -13,7 +13,7 @@ from layerscale_core.dialogue import Dialogue
 from layerscale_core.engine import Engine, EngineLimits
 from layerscale_core.forward import make_executor
 from layerscale_core.plugins import PluginRegistry
-from layerscale_core.sessions import Fingerprint, SavedSessions, SessionLimits, Sessions, StateDirectory
+from layerscale_core.sessions import Adoption, Fingerprint, SavedSessions, SessionLimits, Sessions, StateDirectory
 from layerscale_core.specs import BackendOptions, Executor, KVPool, ModelFile, Tier, Tokenizer
 from layerscale_core.tokenizers.fingerprint import tokenizer_fingerprint
 from layerscale_server.generation import AsyncEngine
@@ -27,6 +27,9 @@ from layerscale_server.settings import Settings
 from layerscale_server.state import LoadedModel
 
 logger = get_logger("layerscale.start")
+
+_ADOPTED_TYPE = "event"
+"""The stream type of sessions that are adopted for conversations; it counts only if somebody pushes data to one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,7 @@ class Assembler:
             max_tokens_per_step=start.limits.max_tokens,
             created=int(time.time()),
             saved=saved,
+            adoption=Adoption(sessions, engine, _ADOPTED_TYPE) if self.settings.adopt_sessions == "on" else None,
         )
         return Assembly(model, engine, sessions, executor, file)
 

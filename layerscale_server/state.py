@@ -11,7 +11,7 @@ from layerscale_core.dialogue import Dialogue
 from layerscale_core.errors import ShuttingDownError
 from layerscale_core.memory_plan import MemoryPlan
 from layerscale_core.models import ModelSpec
-from layerscale_core.sessions import SavedSessions, Sessions
+from layerscale_core.sessions import Adoption, SavedSessions, Sessions
 from layerscale_core.specs import FREE_TIER, DeviceInfo, License, Tier, Tokenizer
 from layerscale_server.errors import LicenseExpiredError, ModelLoadingError
 from layerscale_server.generation import AsyncEngine
@@ -32,6 +32,7 @@ class LoadedModel:
         max_tokens_per_step: its engine's token budget.
         created: Unix seconds at which it was loaded.
         saved: its sessions on disk; None without a state directory.
+        adoption: finds sessions for conversations that name themselves; None: they get none.
     """
 
     model_id: str
@@ -47,6 +48,7 @@ class LoadedModel:
     max_tokens_per_step: int
     created: int
     saved: SavedSessions | None = None
+    adoption: Adoption | None = None
 
 
 def digest_of(key: bytes) -> bytes:

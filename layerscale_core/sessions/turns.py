@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
 from layerscale_core.constraints import Constraint
@@ -22,6 +23,8 @@ from layerscale_core.errors import ContextLengthError, InvalidRequestError, Requ
 from layerscale_core.sessions.context import SessionContext, num_common
 from layerscale_core.sessions.prompts import ChatPrompt, NoPrompt, Prompt, place
 from layerscale_core.specs.scheduler import Priority
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +98,13 @@ class Turn:
             raise ContextLengthError(num_kept + len(new), context.context_len, param=param)
         if num_kept + len(new) == 0:
             raise InvalidRequestError("prompt is needed: the session holds nothing to go on from", param="prompt")
+        if isinstance(self.prompt, ChatPrompt) and num_kept < len(context.tokens):
+            logger.debug(
+                "request %s: the conversation parts from what its session holds at token %d of %d",
+                self.request_id,
+                num_kept,
+                len(context.tokens),
+            )
         self.data_version, self.num_new = data_version, len(new)
         context.replace_tail(num_kept, new)
         context.uncompute(len(context.tokens) - 1)

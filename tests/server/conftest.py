@@ -26,7 +26,7 @@ from layerscale_core.engine import Engine, EngineLimits, FairPolicy, PagedKVPool
 from layerscale_core.errors import InvalidRequestError
 from layerscale_core.memory_plan import MemoryPlan, MemoryRequest, plan_memory
 from layerscale_core.models import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, RopeSpec
-from layerscale_core.sessions import Fingerprint, SavedSessions, SessionLimits, Sessions, StateDirectory
+from layerscale_core.sessions import Adoption, Fingerprint, SavedSessions, SessionLimits, Sessions, StateDirectory
 from layerscale_core.specs import FREE_TIER, DeviceInfo, License, Tier
 from layerscale_server.generation import AsyncEngine
 from layerscale_server.http.app import create_app
@@ -202,6 +202,7 @@ def make_server() -> Iterator[MakeServer]:
         devices: tuple[DeviceInfo, ...] = (),
         num_sessions: int = 0,
         state_dir: Path | None = None,
+        adopts: bool = False,
         **limits: Any,
     ) -> FakeServer:
         settings = Settings(model="unused", limits=replace(Limits(), **limits))
@@ -247,6 +248,7 @@ def make_server() -> Iterator[MakeServer]:
                 max_tokens_per_step=512,
                 created=1_750_000_000,
                 saved=saved,
+                adoption=Adoption(sessions, engine, "event") if adopts else None,
             )
         engine.start()
         sessions.start()

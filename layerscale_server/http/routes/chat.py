@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from layerscale_core.dialogue import AnswerPlan, CallArguments, CallBegun, Piece, ReasoningPiece, TextPiece
 from layerscale_core.engine import request as engine
 from layerscale_core.specs import Tokenizer
+from layerscale_server.http.adoption import find_session
 from layerscale_server.http.answers import Answer, ResponseHead, collect
 from layerscale_server.http.conversations import chat_conversation, prepare_turn
 from layerscale_server.http.dependencies import AcceptingModel, Server, json_body
@@ -32,9 +33,9 @@ async def chat(
     body: Annotated[ChatRequest, Depends(json_body(ChatRequest))],
 ) -> Response:
     """Continue a conversation, in a session if one is named."""
-    session = None if body.session_id is None else model.sessions.get(body.session_id)
     request_id = request.state.request_id
     conversation = chat_conversation(body.messages, body.offer(), body.template_variables())
+    session, conversation = await find_session(model, conversation, request.headers, body.session_id)
     turn = await off_loop(prepare_turn, model, conversation)
     sampling = body.sampling_params(body.answer_tokens, stop=tuple(body.stop), logprobs=body.num_logprobs)
     generation = begin_turn(model, session, request_id, turn, sampling, is_warm_up=body.warm_up)

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
+from layerscale_server.http.adoption import find_session
 from layerscale_server.http.answers import collect
 from layerscale_server.http.anthropic_conversation import conversation_of
 from layerscale_server.http.anthropic_messages import AnthropicEvents, AnthropicMessage
@@ -29,9 +30,9 @@ async def messages(
     body: Annotated[MessagesRequest, Depends(json_body(MessagesRequest))],
 ) -> Response:
     """Continue a conversation, in a session if one is named."""
-    session = None if body.session_id is None else model.sessions.get(body.session_id)
     request_id = request.state.request_id
-    turn = await off_loop(prepare_turn, model, conversation_of(body))
+    session, conversation = await find_session(model, conversation_of(body), request.headers, body.session_id)
+    turn = await off_loop(prepare_turn, model, conversation)
     sampling = body.sampling_params(body.max_tokens, stop=tuple(body.stop_sequences))
     generation = begin_turn(model, session, request_id, turn, sampling, is_warm_up=body.warm_up)
     message = AnthropicMessage(request_id, model.model_id, len(turn.token_ids), shows_thinking=body.wants_thinking)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
+from layerscale_server.http.adoption import find_session
 from layerscale_server.http.answers import collect
 from layerscale_server.http.conversations import Conversation, prepare_turn
 from layerscale_server.http.dependencies import AcceptingModel, Model, Server, json_body
@@ -32,18 +33,18 @@ async def respond(
     body: Annotated[ResponsesRequest, Depends(json_body(ResponsesRequest))],
 ) -> Response:
     """Continue a conversation: the one sent, or one that is stored and what follows it."""
-    session = None if body.session_id is None else model.sessions.get(body.session_id)
     before = None if body.previous_response_id is None else server.responses.get(body.previous_response_id)
     messages = template_messages(() if before is None else before.messages, body.input)
     told = [{"role": "system", "content": body.instructions}] if body.instructions else []
     conversation = Conversation([*told, *messages], body.offer(), variables=body.template_variables())
+    chain = None if before is None else before.root
+    session, conversation = await find_session(model, conversation, request.headers, body.session_id, chain)
     request_id = request.state.request_id
     turn = await off_loop(prepare_turn, model, conversation)
     is_warm_up, sampling = body.prompt_cache_options.prewarm, body.sampling_params(body.max_output_tokens)
     generation = begin_turn(model, session, request_id, turn, sampling, is_warm_up=is_warm_up)
     shape = ResponseShape(request_id, model.model_id, model.tokenizer, body)
-    root = shape.id if before is None else before.root
-    keep = _keeper(server.responses, shape, messages, root) if body.store and not is_warm_up else _forget
+    keep = _keeper(server.responses, shape, messages, chain or shape.id) if body.store and not is_warm_up else _forget
     parser = turn.plan.make_parser()
     if body.stream:
         heartbeat_s = server.settings.limits.heartbeat_s
