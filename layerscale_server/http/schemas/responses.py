@@ -13,6 +13,7 @@ from layerscale_server.http.schemas.tools import (
     FunctionDefinition,
     FunctionName,
     NamedTool,
+    ToolChoice,
     offer_of,
 )
 
@@ -181,10 +182,13 @@ class ResponsesRequest(SamplingFields):
     def offer(self) -> ToolOffer | None:
         """What the model may call; None: nothing."""
         tools = [Tool(tool.name, tool.parameters, tool.description) for tool in self.tools]
-        choice = self.tool_choice
-        if isinstance(choice, ResponseNamedTool):
-            choice = NamedTool(type="function", function=FunctionName(name=choice.name))
-        return offer_of(tools, choice, is_parallel=self.parallel_tool_calls)
+        return offer_of(tools, self._chosen(), is_parallel=self.parallel_tool_calls)
+
+    def _chosen(self) -> ToolChoice:
+        """The choice in chat's words."""
+        if isinstance(self.tool_choice, ResponseNamedTool):
+            return NamedTool(type="function", function=FunctionName(name=self.tool_choice.name))
+        return self.tool_choice
 
     def template_variables(self) -> dict[str, Any]:
         """What the template is told besides the conversation."""
