@@ -10,6 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
+from layerscale_core.constraints import Constraint
 from layerscale_core.engine.engine import Engine
 from layerscale_core.engine.request import Cancelled, Event, Failed, Finished, Request
 from layerscale_core.engine.sampling_params import SamplingParams
@@ -148,6 +149,7 @@ class AsyncEngine:
         sampling: SamplingParams,
         *,
         clears_after: bool = False,
+        constraint: Constraint | None = None,
     ) -> Generation:
         """Hand a question to a session; its events come from the generation, at index 0.
 
@@ -158,7 +160,7 @@ class AsyncEngine:
         self._engine.check_sampling(sampling)
         generation = Generation(self._max_events)
         sink = partial(self._receive, asyncio.get_running_loop(), generation, 0)
-        session.submit(Turn(request_id, prompt, sampling, sink, clears_after))
+        session.submit(Turn(request_id, prompt, sampling, sink, clears_after, constraint))
         generation.add(0, partial(_cancel_turn, session, request_id))
         return generation
 

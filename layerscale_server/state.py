@@ -12,6 +12,7 @@ from layerscale_core.memory_plan import MemoryPlan
 from layerscale_core.models import ModelSpec
 from layerscale_core.sessions import SavedSessions, Sessions
 from layerscale_core.specs import FREE_TIER, DeviceInfo, License, Tier, Tokenizer
+from layerscale_server.constraint_workers import ConstraintWorkers
 from layerscale_server.errors import LicenseExpiredError, ModelLoadingError
 from layerscale_server.generation import AsyncEngine
 from layerscale_server.metrics import Metrics
@@ -29,6 +30,7 @@ class LoadedModel:
         chat_template: None: the model has none, and no chat.
         max_tokens_per_step: its engine's token budget.
         created: Unix seconds at which it was loaded.
+        constraints: compiles what answers must match.
         saved: its sessions on disk; None without a state directory.
     """
 
@@ -43,6 +45,7 @@ class LoadedModel:
     devices: tuple[DeviceInfo, ...]
     max_tokens_per_step: int
     created: int
+    constraints: ConstraintWorkers
     saved: SavedSessions | None = None
 
 

@@ -154,7 +154,8 @@ class SessionActor:
         try:
             turn.begin(self._context, self.ingestion.data_version)
             sink = partial(self._on_turn_event, turn)
-            self.lane.run(turn.request_id, turn.num_prefilled, turn.sampling, Priority.INTERACTIVE, sink)
+            wanted = (turn.sampling, Priority.INTERACTIVE, sink)
+            self.lane.run(turn.request_id, turn.num_prefilled, *wanted, constraint=turn.constraint)
         except RequestError as error:
             turn.undo(self._context)
             turn.fail(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from layerscale_core.constraints import Constraint
 from layerscale_core.engine import SamplingParams
 from layerscale_core.engine.faults import contained
 from layerscale_core.engine.request import (
@@ -47,6 +48,7 @@ class Turn:
     Attributes:
         request_id: for cancellation and logs.
         clears_after: leave the session as it was.
+        constraint: what the answer must match.
         data_version: what the answer is based on.
         num_kept: tokens of the session that the turn builds on.
         replaced: the tokens after those, which come back unless the turn is kept; None before it has begun.
@@ -60,6 +62,7 @@ class Turn:
     sampling: SamplingParams
     sink: EventSink
     clears_after: bool = False
+    constraint: Constraint | None = None
     data_version: int = 0
     num_kept: int = 0
     replaced: list[int] | None = None

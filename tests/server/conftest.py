@@ -18,12 +18,14 @@ import pytest
 import structlog
 from fastapi import FastAPI
 
+from layerscale_core.constraints import ConstraintCompiler
 from layerscale_core.engine import Engine, EngineLimits, FairPolicy, PagedKVPool
 from layerscale_core.errors import InvalidRequestError
 from layerscale_core.memory_plan import MemoryPlan, MemoryRequest, plan_memory
 from layerscale_core.models import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, RopeSpec
 from layerscale_core.sessions import Fingerprint, SavedSessions, SessionLimits, Sessions, StateDirectory
 from layerscale_core.specs import FREE_TIER, DeviceInfo, License, Tier
+from layerscale_server.constraint_workers import ConstraintWorkers
 from layerscale_server.generation import AsyncEngine
 from layerscale_server.http.app import create_app
 from layerscale_server.http.process import make_uvicorn
@@ -219,6 +221,7 @@ def make_server() -> Iterator[MakeServer]:
                 devices=devices,
                 max_tokens_per_step=512,
                 created=1_750_000_000,
+                constraints=ConstraintWorkers(ConstraintCompiler(ByteTokenizer()), settings.limits.grammar_compile_s),
                 saved=saved,
             )
         engine.start()
@@ -228,6 +231,8 @@ def make_server() -> Iterator[MakeServer]:
 
     yield make
     for server in servers:
+        if server.state.model is not None:
+            server.state.model.constraints.close()
         if server.state.model is not None and server.state.model.saved is not None:
             server.state.model.saved.close()
         for session in server.sessions.all():

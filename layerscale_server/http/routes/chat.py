@@ -16,6 +16,7 @@ from layerscale_server.http.event_stream import EventStreamResponse, cancelled_o
 from layerscale_server.http.logprobs import chat_logprobs
 from layerscale_server.http.prompts import chat_ids, off_loop
 from layerscale_server.http.schemas.chat import ChatRequest
+from layerscale_server.http.structured_output import constraint_of
 from layerscale_server.http.turns import begin_turn
 
 router = APIRouter()
@@ -33,7 +34,8 @@ async def chat(
     request_id = request.state.request_id
     prompt = await off_loop(chat_ids, model, body.messages)
     sampling = body.sampling_params(body.answer_tokens, stop=tuple(body.stop), logprobs=body.num_logprobs)
-    generation = begin_turn(model, session, request_id, prompt, sampling)
+    constraint = await constraint_of(model, body)
+    generation = begin_turn(model, session, request_id, prompt, sampling, constraint=constraint)
     shape = _Shape(ResponseHead(f"chatcmpl-{request_id.removeprefix('req_')}", model.model_id), model.tokenizer, body)
     if body.stream:
         heartbeat_s = server.settings.limits.heartbeat_s

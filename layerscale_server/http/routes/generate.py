@@ -23,6 +23,7 @@ from layerscale_server.http.event_stream import (
 )
 from layerscale_server.http.prompts import chat_ids, off_loop, prompt_ids
 from layerscale_server.http.schemas.generate import GenerateRequest
+from layerscale_server.http.structured_output import constraint_of
 from layerscale_server.state import LoadedModel
 
 router = APIRouter(prefix="/v1/sessions/{session_id}")
@@ -41,7 +42,8 @@ async def generate(
 ) -> Response:
     """Ask a session; at once where the answer is there already."""
     sampling = body.sampling_params(body.max_tokens, stop=tuple(body.stop))
-    is_plain = _is_plain(sampling)
+    constraint = await constraint_of(model, body)
+    is_plain = constraint is None and _is_plain(sampling)
     if is_plain and body.prompt is not None and (query := session.fresh_answer(body.prompt)) is not None:
         server.metrics.count_flash_hit()
         return _stored(query, session.view, is_streamed=body.stream)
@@ -49,7 +51,10 @@ async def generate(
         sampling = replace(sampling, early_gap=_CLEAR_GAP)
     prompt = await off_loop(_prompt, model, body)
     request_id = request.state.request_id
-    generation = model.engine.ask(session, request_id, prompt, sampling, clears_after=body.clear_after > 0)
+    clears_after = body.clear_after > 0
+    generation = model.engine.ask(
+        session, request_id, prompt, sampling, clears_after=clears_after, constraint=constraint
+    )
     if body.stream:
         heartbeat_s = server.settings.limits.heartbeat_s
         frames = frames_of(generation, _Chunks(), heartbeat_s=heartbeat_s, request_id=request_id, dialect=SESSION)

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from layerscale_server.http.schemas.base import at_most, limits_of
-from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS, SamplingFields
+from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS
+from layerscale_server.http.schemas.structured_output import StructuredFields
 
 TOOLS_NOT_YET = "tool calls are not supported by this version"
 
@@ -36,7 +37,7 @@ NoTools = Annotated[list[Any], AfterValidator(_refuse_tools)]
 """Tools that the model may call, which are not there yet."""
 
 
-class TurnFields(SamplingFields):
+class TurnFields(StructuredFields):
     """How long the answer may be, what ends it, and the tools that are not there yet."""
 
     max_tokens: int = Field(DEFAULT_MAX_TOKENS, ge=1, le=2**31 - 1)
