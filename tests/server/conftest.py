@@ -28,6 +28,7 @@ from layerscale_core.memory_plan import MemoryPlan, MemoryRequest, plan_memory
 from layerscale_core.models import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, RopeSpec
 from layerscale_core.sessions import Fingerprint, SavedSessions, SessionLimits, Sessions, StateDirectory
 from layerscale_core.specs import FREE_TIER, DeviceInfo, License, Tier
+from layerscale_server.constraint_workers import ConstraintWorkers
 from layerscale_server.generation import AsyncEngine
 from layerscale_server.http.app import create_app
 from layerscale_server.http.process import make_uvicorn
@@ -239,13 +240,13 @@ def make_server() -> Iterator[MakeServer]:
                 size_bytes=5678,
                 tokenizer=tokenizer,
                 dialogue=Dialogue(make_template(template), tokenizer) if has_template else None,
-                constraints=ConstraintCompiler(tokenizer),
                 engine=AsyncEngine(engine, settings.limits.stream_events),
                 sessions=sessions,
                 plan=plan,
                 devices=devices,
                 max_tokens_per_step=512,
                 created=1_750_000_000,
+                constraints=ConstraintWorkers(ConstraintCompiler(tokenizer), settings.limits.grammar_compile_s),
                 saved=saved,
             )
         engine.start()
@@ -255,6 +256,8 @@ def make_server() -> Iterator[MakeServer]:
 
     yield make
     for server in servers:
+        if server.state.model is not None:
+            server.state.model.constraints.close()
         if server.state.model is not None and server.state.model.saved is not None:
             server.state.model.saved.close()
         for session in server.sessions.all():

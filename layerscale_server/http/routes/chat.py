@@ -16,7 +16,6 @@ from layerscale_server.http.conversations import chat_conversation, prepare_turn
 from layerscale_server.http.dependencies import AcceptingModel, Server, json_body
 from layerscale_server.http.event_stream import EventStreamResponse, cancelled_on_disconnect, frames_of
 from layerscale_server.http.logprobs import chat_logprobs
-from layerscale_server.http.prompts import off_loop
 from layerscale_server.http.replies import CallIds, Reply, openai_calls
 from layerscale_server.http.schemas.chat import ChatRequest
 from layerscale_server.http.turns import begin_turn
@@ -35,7 +34,7 @@ async def chat(
     session = None if body.session_id is None else model.sessions.get(body.session_id)
     request_id = request.state.request_id
     conversation = chat_conversation(body.messages, body.offer(), body.template_variables())
-    turn = await off_loop(prepare_turn, model, conversation)
+    turn = await prepare_turn(model, conversation, body.grammar())
     sampling = body.sampling_params(body.answer_tokens, stop=tuple(body.stop), logprobs=body.num_logprobs)
     generation = begin_turn(model, session, request_id, turn, sampling)
     shape = _Shape(request_id, model.model_id, model.tokenizer, body)

@@ -31,7 +31,7 @@ async def messages(
     """Continue a conversation, in a session if one is named."""
     session = None if body.session_id is None else model.sessions.get(body.session_id)
     request_id = request.state.request_id
-    turn = await off_loop(prepare_turn, model, conversation_of(body))
+    turn = await prepare_turn(model, await off_loop(conversation_of, body))
     sampling = body.sampling_params(body.max_tokens, stop=tuple(body.stop_sequences))
     generation = begin_turn(model, session, request_id, turn, sampling)
     message = AnthropicMessage(request_id, model.model_id, len(turn.token_ids), shows_thinking=body.wants_thinking)

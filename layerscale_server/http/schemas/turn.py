@@ -8,7 +8,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 
 from layerscale_core.dialogue import ToolOffer
 from layerscale_server.http.schemas.base import at_most, limits_of
-from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS, SamplingFields
+from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS
+from layerscale_server.http.schemas.structured_output import StructuredFields
 from layerscale_server.http.schemas.tools import ToolChoice, ToolDefinitions, offer_of
 
 _OURS = frozenset({"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"})
@@ -36,7 +37,7 @@ StopTexts = Annotated[list[str], at_most("stops", "texts"), AfterValidator(_chec
 """Texts that end an answer."""
 
 
-class TurnFields(SamplingFields):
+class TurnFields(StructuredFields):
     """How long the answer may be, what ends it, what the model may call, and what its template is told."""
 
     max_tokens: int = Field(DEFAULT_MAX_TOKENS, ge=1, le=2**31 - 1)
