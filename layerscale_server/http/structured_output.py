@@ -21,4 +21,4 @@ async def constraint_of(model: LoadedModel, body: StructuredFields) -> Constrain
     try:
         return await model.constraints.compile(grammar)
     except GrammarError as error:
-        raise GrammarError(str(error), param=field) from None
+        raise GrammarError(f"{field}: {error}", param=field) from None

@@ -18,7 +18,7 @@ import pytest
 import structlog
 from fastapi import FastAPI
 
-from layerscale_core.constraints import ConstraintCompiler
+from layerscale_core.constraints import ConstraintCompiler, GrammarLimits
 from layerscale_core.engine import Engine, EngineLimits, FairPolicy, PagedKVPool
 from layerscale_core.errors import InvalidRequestError
 from layerscale_core.memory_plan import MemoryPlan, MemoryRequest, plan_memory
@@ -154,6 +154,11 @@ def logs() -> Iterator[io.StringIO]:
     structlog.reset_defaults()
 
 
+def make_constraints(limits: Limits) -> ConstraintWorkers:
+    bounds = GrammarLimits(limits.grammar_bytes, limits.grammar_depth, limits.grammar_rules)
+    return ConstraintWorkers(ConstraintCompiler(ByteTokenizer(), bounds), limits.grammar_compile_s)
+
+
 def keep_in(directory: Path, sessions: Sessions, executor: FakeExecutor) -> SavedSessions:
     fingerprint = Fingerprint("a fake", "bytes", executor.kv_fingerprint)
     return SavedSessions(
@@ -221,7 +226,7 @@ def make_server() -> Iterator[MakeServer]:
                 devices=devices,
                 max_tokens_per_step=512,
                 created=1_750_000_000,
-                constraints=ConstraintWorkers(ConstraintCompiler(ByteTokenizer()), settings.limits.grammar_compile_s),
+                constraints=make_constraints(settings.limits),
                 saved=saved,
             )
         engine.start()
