@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from layerscale_core.constraints import Constraint, ConstraintCompiler, Grammar
-from layerscale_core.errors import GrammarError
+from layerscale_core.errors import GrammarError, ShuttingDownError
 
 _NUM_WORKERS = 2
 
@@ -33,6 +33,7 @@ class ConstraintWorkers:
 
         Raises:
             GrammarError: it is wrong, not supported, or takes too much.
+            ShuttingDownError: it was not begun before ``close``.
         """
         if (kept := self._compiler.find(grammar)) is not None:
             return kept
@@ -44,7 +45,10 @@ class ConstraintWorkers:
             return self._compiler.compile(grammar)
 
         future = self._pool.submit(work)
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(has_begun.set))  # also one that never began
         await has_begun.wait()  # the wait for a thread is not the grammar's fault
+        if future.cancelled():
+            raise ShuttingDownError("the server is shutting down and accepts no work")
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await asyncio.wrap_future(future)

@@ -136,7 +136,8 @@ def _expect(kind: type, keyword: str, value: Any) -> Any:
 
 def _digits(value: Any) -> int:
     """A number without its point and the noughts around it, which is what a divisor costs: 0.25 as 25."""
-    mantissa = f"{value:.17g}".split("e")[0] if isinstance(value, int | float) else ""
+    written = f"{value:.17g}" if isinstance(value, float) else str(value)
+    mantissa = written.split("e")[0] if isinstance(value, int | float) else ""
     return int(re.sub(r"\D", "", mantissa).strip("0") or 0)
 
 

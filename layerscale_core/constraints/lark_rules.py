@@ -30,7 +30,7 @@ def rule_bodies(rules: str) -> dict[str, str]:
     """What each rule says, by its name."""
     starts = list(_RULE.finditer(rules))
     ends = [each.start() for each in starts[1:]] + [len(rules)]
-    return {start[1]: rules[start.end() : end] for start, end in zip(starts, ends, strict=True)}
+    return {start[1]: rules[start.end() : end] for start, end in zip(starts, ends, strict=False)}
 
 
 def tokens_of(body: str) -> Iterator[re.Match[str]]:

@@ -27,4 +27,4 @@ async def compiled(model: LoadedModel, field: str, grammar: Grammar) -> Constrai
     try:
         return await model.constraints.compile(grammar)
     except GrammarError as error:
-        raise GrammarError(str(error), param=field) from None
+        raise GrammarError(f"{field}: {error}", param=field) from None

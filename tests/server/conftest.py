@@ -19,7 +19,7 @@ import structlog
 from fastapi import FastAPI
 
 from layerscale_core.chat_template import ChatTemplate
-from layerscale_core.constraints import ConstraintCompiler
+from layerscale_core.constraints import ConstraintCompiler, GrammarLimits
 from layerscale_core.dialogue import Dialogue
 from layerscale_core.dialogue.recognition import Template
 from layerscale_core.engine import Engine, EngineLimits, FairPolicy, PagedKVPool
@@ -176,6 +176,11 @@ def logs() -> Iterator[io.StringIO]:
     structlog.reset_defaults()
 
 
+def make_constraints(tokenizer: ByteTokenizer, limits: Limits) -> ConstraintWorkers:
+    bounds = GrammarLimits(limits.grammar_bytes, limits.grammar_depth, limits.grammar_rules)
+    return ConstraintWorkers(ConstraintCompiler(tokenizer, bounds), limits.grammar_compile_s)
+
+
 def keep_in(directory: Path, sessions: Sessions, executor: FakeExecutor) -> SavedSessions:
     fingerprint = Fingerprint("a fake", "bytes", executor.kv_fingerprint)
     return SavedSessions(
@@ -246,7 +251,7 @@ def make_server() -> Iterator[MakeServer]:
                 devices=devices,
                 max_tokens_per_step=512,
                 created=1_750_000_000,
-                constraints=ConstraintWorkers(ConstraintCompiler(tokenizer), settings.limits.grammar_compile_s),
+                constraints=make_constraints(tokenizer, settings.limits),
                 saved=saved,
             )
         engine.start()

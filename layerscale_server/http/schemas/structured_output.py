@@ -60,7 +60,7 @@ class ResponseFormat(RequestModel):
 class StructuredOutputs(RequestModel):
     """vLLM's ``structured_outputs``: one of them."""
 
-    json_: JsonSchema | None = Field(None, alias="json")
+    json_: JsonSchema | None = Field(default=None, alias="json")
     regex: str | None = None
     choice: Choices | None = None
     grammar: str | None = None
@@ -98,5 +98,6 @@ class StructuredFields(SamplingFields):
         ]
         given = [(name, make(value)) for name, value, make in asked if value is not None]
         if len(given) > 1:
-            raise InvalidRequestError("only one field may say what the answer must match", param=given[1][0])
+            name = given[1][0]
+            raise InvalidRequestError(f"{name}: only one field may say what the answer must match", param=name)
         return given[0] if given else None
