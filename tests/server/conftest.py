@@ -113,6 +113,10 @@ class FakeServer:
     executor: FakeExecutor
     sessions: Sessions
 
+    def is_quiet(self) -> bool:
+        """Whether nothing is being computed or waits to be."""
+        return not self.engine.stats().has_work and not any(session.view.num_pending for session in self.sessions.all())
+
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """One request, in process."""
         return self.run(lambda client: client.request(method, path, **options))
