@@ -75,20 +75,27 @@ def schema_size(root: Mapping[str, Any]) -> int:
 
 
 def _size(tokens: Iterator[re.Match[str]], size_of: Callable[[re.Match[str]], int]) -> int:
-    """The sizes of an expression's tokens, each multiplied by the counts that follow it or a group around it."""
-    outer: list[int] = []
-    total = last = 0
+    """The size of an expression: its longest alternative, each part times the counts that follow it or its group.
+
+    The bars of a regular expression are no tokens of their own, so that there all alternatives count.
+    """
+    outer: list[tuple[int, int]] = []
+    longest = total = last = 0
     for token in tokens:
         if token.lastgroup == "count":
             numbers = [int(number) for number in re.findall(r"\d{1,9}", token["count"])]
             repeated = last * max(numbers, default=1)
             total, last = total - last + repeated, repeated
+        elif token.lastgroup == "bar":
+            longest, total, last = max(longest, total), 0, 0
         elif token.lastgroup == "open":
-            outer.append(total)
-            total = last = 0
+            outer.append((longest, total))
+            longest = total = last = 0
         elif token.lastgroup == "close" and outer:
-            total, last = outer.pop() + total, total
+            last = max(longest, total)
+            longest, total = outer.pop()
+            total += last
         elif token.lastgroup in ("atom", "text", "regex", "name"):
             last = size_of(token)
             total += last
-    return sum(outer, total)
+    return max(longest, total) + sum(before + after for before, after in outer)

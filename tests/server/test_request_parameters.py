@@ -77,7 +77,15 @@ OWN_FIELDS: dict[str, dict[str, tuple[list[Any], list[Any]]]] = {
         "logprobs": ([True, False], [1, "true", []]),
         "top_logprobs": ([], [21, -1, True, 1.0, 0]),  # without logprobs not even 0
         "tools": ([[]], [[{}], {}, "x"]),
-        "tool_choice": (["none", "auto"], ["any", 1, {}]),
+        "tool_choice": (
+            ["none", "auto"],
+            ["any", "required", 1, {}, {"type": "function"}, {"type": "function", "function": {"name": "f"}}],
+        ),
+        "parallel_tool_calls": ([True, False], [1, "true", []]),
+        "reasoning_effort": (["none", "minimal", "low", "medium", "high", "xhigh"], ["most", 1, {}]),
+        "chat_template_kwargs": ([{}, {"enable_thinking": False}, {"any": [1]}], [[], "x", {"tools": []}]),
+        "modalities": ([["text"], []], [["audio"], "text", [1]]),
+        "verbosity": (["medium"], ["low", "high", 1]),
         **STRUCTURED_FIELDS,
         "messages": (
             [

@@ -162,3 +162,12 @@ def test_members_are_closed_unless_the_schema_says_otherwise() -> None:
     assert Tool("f", open_schema).arguments_schema["additionalProperties"] == {"type": "integer"}
     assert "additionalProperties" not in Tool("f", {"anyOf": [{}]}).arguments_schema
     assert json.dumps(Tool("f", open_schema).function) == json.dumps({"name": "f", "parameters": open_schema})
+
+
+def test_sixty_tools_of_a_usual_size_are_not_too_many() -> None:
+    members = {f"the_member_number_{index}": {"type": "string", "description": "x" * 200} for index in range(8)}
+    tools = tuple(Tool(f"tool_{index}", {"type": "object", "properties": members}, "y" * 500) for index in range(60))
+    syntax = SYNTAXES[0]
+    judged = Judge(answer_grammar(syntax, ToolOffer(tools), {}), ByteTokenizer())
+    assert judged.takes(syntax.write([WrittenCall("tool_59", {"the_member_number_7": "x"})]))
+    assert not judged.takes(syntax.write([WrittenCall("tool_60", {})]))
