@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from layerscale_core.chat_template import ChatTemplate
-from layerscale_core.constraints import ConstraintCompiler
+from layerscale_core.constraints import ConstraintCompiler, GrammarLimits
 from layerscale_core.dialogue import Dialogue
 from layerscale_core.engine import Engine, EngineLimits
 from layerscale_core.forward import make_executor
@@ -16,6 +16,7 @@ from layerscale_core.plugins import PluginRegistry
 from layerscale_core.sessions import Adoption, Fingerprint, SavedSessions, SessionLimits, Sessions, StateDirectory
 from layerscale_core.specs import BackendOptions, Executor, KVPool, ModelFile, Tier, Tokenizer
 from layerscale_core.tokenizers.fingerprint import tokenizer_fingerprint
+from layerscale_server.constraint_workers import ConstraintWorkers
 from layerscale_server.generation import AsyncEngine
 from layerscale_server.hub import resolve_model
 from layerscale_server.logging import AS_TABLE, get_logger
@@ -47,6 +48,7 @@ class Assembly:
 
         Where a step hangs nothing can be read from the device any more, and the end of the process frees it.
         """
+        self.model.constraints.close()
         self.sessions.stop()
         self.engine.stop()
         stats = self.engine.stats()
@@ -91,6 +93,9 @@ class Assembler:
             file = self.registry.open_model(resolved.path)
             undo.callback(file.close)
             tokenizer = file.make_tokenizer()
+            constraints = self._make_constraints(tokenizer)
+            undo.callback(constraints.close)
+            vocabulary_indexed = constraints.prepare()
             dialogue = _dialogue(file, tokenizer)
             device = chosen.load(BackendOptions(self.settings.threads))
             for notice in (*self.registry.notices(), *device.notices):
@@ -108,6 +113,7 @@ class Assembler:
             if directory is not None:
                 saved = _make_saved(directory, sessions, executor, file, tokenizer)
                 saved.restore_all()
+            vocabulary_indexed.result()  # it holds the interpreter's lock, so nobody is served before
             undo.pop_all()
         engine.start()
         sessions.start()
@@ -117,17 +123,22 @@ class Assembler:
             size_bytes=file.size_bytes,
             tokenizer=tokenizer,
             dialogue=dialogue,
-            constraints=ConstraintCompiler(tokenizer),
             engine=AsyncEngine(engine, self.settings.limits.stream_events),
             sessions=sessions,
             plan=start.memory,
             devices=device.infos,
             max_tokens_per_step=start.limits.max_tokens,
             created=int(time.time()),
+            constraints=constraints,
             saved=saved,
             adoption=Adoption(sessions, engine, _ADOPTED_TYPE) if self.settings.adopt_sessions == "on" else None,
         )
         return Assembly(model, engine, sessions, executor, file)
+
+    def _make_constraints(self, tokenizer: Tokenizer) -> ConstraintWorkers:
+        asked = self.settings.limits
+        limits = GrammarLimits(asked.grammar_bytes, asked.grammar_depth, asked.grammar_rules)
+        return ConstraintWorkers(ConstraintCompiler(tokenizer, limits), asked.grammar_compile_s)
 
     def _engine_limits(self, start: StartPlan) -> EngineLimits:
         asked, context_len = self.settings.limits, start.memory.context_len

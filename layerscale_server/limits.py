@@ -35,6 +35,12 @@ class Limits:
     stops: int = row(16, kind=int, minimum=1, help="stop texts of a request")
     stop_bytes: int = row(256, kind=int, minimum=1, help="bytes of a stop text")
     stop_token_ids: int = row(256, kind=int, minimum=1, help="stop token ids of a request")
+    grammar_bytes: int = row(64 << 10, kind=int, minimum=64, help="bytes of a schema, a pattern or a grammar")
+    grammar_depth: int = row(64, kind=int, minimum=4, help="levels of nesting in a schema")
+    grammar_rules: int = row(2000, kind=int, minimum=8, help="sub-schemas and listed values, choices or rules")
+    grammar_compile_s: float = row(
+        0.5, kind=float, minimum=0.01, help="seconds to compile a schema, pattern or grammar"
+    )
     waiting_requests: int = row(1024, kind=int, minimum=1, help="requests that wait for the batch, or in one session")
     waiting_contexts: int = row(16, kind=int, minimum=1, help="waiting prompt tokens, in context windows")
     stream_events: int = row(4096, kind=int, minimum=16, help="events held for a client that does not read")

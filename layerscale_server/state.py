@@ -6,13 +6,13 @@ import hashlib
 import time
 from dataclasses import dataclass, field
 
-from layerscale_core.constraints import ConstraintCompiler
 from layerscale_core.dialogue import Dialogue
 from layerscale_core.errors import ShuttingDownError
 from layerscale_core.memory_plan import MemoryPlan
 from layerscale_core.models import ModelSpec
 from layerscale_core.sessions import Adoption, SavedSessions, Sessions
 from layerscale_core.specs import FREE_TIER, DeviceInfo, License, Tier, Tokenizer
+from layerscale_server.constraint_workers import ConstraintWorkers
 from layerscale_server.errors import LicenseExpiredError, ModelLoadingError
 from layerscale_server.generation import AsyncEngine
 from layerscale_server.metrics import Metrics
@@ -31,6 +31,7 @@ class LoadedModel:
         dialogue: None: the model has no chat template, and no chat.
         max_tokens_per_step: its engine's token budget.
         created: Unix seconds at which it was loaded.
+        constraints: compiles what answers must match.
         saved: its sessions on disk; None without a state directory.
         adoption: finds sessions for conversations that name themselves; None: they get none.
     """
@@ -40,13 +41,13 @@ class LoadedModel:
     size_bytes: int
     tokenizer: Tokenizer
     dialogue: Dialogue | None
-    constraints: ConstraintCompiler
     engine: AsyncEngine
     sessions: Sessions
     plan: MemoryPlan
     devices: tuple[DeviceInfo, ...]
     max_tokens_per_step: int
     created: int
+    constraints: ConstraintWorkers
     saved: SavedSessions | None = None
     adoption: Adoption | None = None
 

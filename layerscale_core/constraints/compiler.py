@@ -6,12 +6,15 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from layerscale_core.constraints.grammar import Grammar, GrammarKind
-from layerscale_core.constraints.json_schema import prepared
+from layerscale_core.constraints.expansion import lark_size, regex_size, schema_size
+from layerscale_core.constraints.grammar import Grammar, GrammarKind, compact
+from layerscale_core.constraints.json_schema import LAYOUT, check_expanded, prepared
+from layerscale_core.constraints.lark_rules import rule_bodies, without_schemas
 from layerscale_core.constraints.limits import GrammarLimits
 from layerscale_core.constraints.matcher import Constraint
+from layerscale_core.constraints.termination import lark_can_end
 from layerscale_core.constraints.token_table import make_token_table
 from layerscale_core.errors import GrammarError
 from layerscale_core.specs.tokenizer import Tokenizer
@@ -22,7 +25,8 @@ if TYPE_CHECKING:
 _MAX_KEPT = 64
 """Compiled grammars that are kept, the last used ones."""
 
-_RULE = re.compile(r"^\s*[?!]?[A-Za-z_][\w.-]*[^:\n\"/]*:", re.MULTILINE)
+_MAX_STEP_ITEMS = 10_000
+"""Earley items of one step, about 2,000 to the millisecond; ordinary schemas need some hundreds."""
 
 
 class ConstraintCompiler:
@@ -89,16 +93,30 @@ class ConstraintCompiler:
             raise GrammarError(f"what the answer must match is longer than {self._limits.max_bytes} bytes")
         match grammar.kind:
             case GrammarKind.JSON_SCHEMA:
-                return LLMatcher.grammar_from_json_schema(prepared(json.loads(grammar.text), self._limits))
+                schema = prepared(json.loads(grammar.text), self._limits)
+                return LLMatcher.grammar_from_json_schema(compact(schema))
             case GrammarKind.REGEX:
+                check_expanded(regex_size(grammar.text), self._limits)
                 return LLMatcher.grammar_from_regex(grammar.text)
             case GrammarKind.CHOICE:
                 texts = json.loads(grammar.text)
                 self._check_rules(len(texts))
-                return "start: " + " | ".join(json.dumps(text, ensure_ascii=False) for text in texts)
+                return "start: CHOICE\nCHOICE: " + " | ".join(json.dumps(text, ensure_ascii=False) for text in texts)
             case GrammarKind.LARK:
-                self._check_rules(len(_RULE.findall(grammar.text)))
+                self._check_lark(grammar.text)
                 return grammar.text
+
+    def _check_lark(self, text: str) -> None:
+        bodies = rule_bodies(without_schemas(text, self._size_of_embedded))
+        self._check_rules(len(bodies))
+        check_expanded(lark_size(bodies), self._limits)
+        if not lark_can_end(bodies):
+            raise GrammarError("the grammar has a rule that cannot be left again")
+
+    def _size_of_embedded(self, schema: Any) -> int:
+        if isinstance(schema, dict) and schema.get("x-guidance") == LAYOUT:
+            schema = {keyword: value for keyword, value in schema.items() if keyword != "x-guidance"}
+        return schema_size(prepared(schema, self._limits))
 
     def _check_rules(self, num_rules: int) -> None:
         if not 0 < num_rules <= self._limits.max_rules:
@@ -113,7 +131,8 @@ def _make_matcher(table: LLTokenizer, rules: str) -> LLMatcher:
     """
     from llguidance import LLMatcher, LLParserLimits  # noqa: PLC0415 (as above)
 
-    limits = LLParserLimits(verbose_errors=False)  # its errors would quote the answer
+    # Verbose errors would quote the answer. A step of the parser may hold up the engine for milliseconds, not longer.
+    limits = LLParserLimits(verbose_errors=False, step_max_items=_MAX_STEP_ITEMS)
     start = LLMatcher(table, rules, log_level=0, limits=limits)
     if start.is_error():
         raise GrammarError(f"what the answer must match cannot be compiled: {_first_line(start.get_error())}")
@@ -126,4 +145,4 @@ def _make_matcher(table: LLTokenizer, rules: str) -> LLMatcher:
 
 def _first_line(complaint: str) -> str:
     """What is wrong, without what it quotes of the grammar."""
-    return re.sub(r"""(["'`]).*?\1""", "...", complaint.splitlines()[0][:200])
+    return re.sub(r"""(["'`/]).*?(\1|$)""", "...", complaint.splitlines()[0])[:200]

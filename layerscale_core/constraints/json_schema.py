@@ -10,9 +10,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from layerscale_core.constraints.expansion import regex_size, schema_size
 from layerscale_core.constraints.grammar import compact
 from layerscale_core.constraints.limits import GrammarLimits
 from layerscale_core.constraints.tagged_union import is_tagged_union
+from layerscale_core.constraints.termination import schema_can_end
 from layerscale_core.errors import GrammarError
 
 Schema = dict[str, Any]
@@ -33,7 +35,7 @@ _FORMATS = (
     "date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid",
 )  # fmt: skip
 
-_OPTIONS = {"x-guidance": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}}
+LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """One way to write each value, the commonest in what models have read: what has no alternative need not be decoded, and
 a small model cannot lose itself in white space."""
 
@@ -45,7 +47,21 @@ def prepared(schema: Any, limits: GrammarLimits) -> Schema:
         GrammarError: names the keyword that is not supported, or the limit that is passed.
     """
     cleaned = _Cleaner(limits, schema).clean(schema, depth=1)
-    return {**cleaned, **_OPTIONS}
+    check_expanded(schema_size(cleaned), limits)
+    if not schema_can_end(cleaned):
+        raise GrammarError("the schema requires itself without end")
+    return {**cleaned, "x-guidance": LAYOUT}
+
+
+def check_expanded(size: int, limits: GrammarLimits) -> None:
+    """Refuse what could force a text of this size, if it is too large.
+
+    Raises:
+        GrammarError: it is.
+    """
+    if size > limits.max_expanded:
+        message = f"what the answer must match, with repetition multiplied out, has more than {limits.max_expanded}"
+        raise GrammarError(f"{message} characters")
 
 
 def embedded_schema(schema: Mapping[str, Any], limits: GrammarLimits | None = None) -> str:
@@ -89,11 +105,17 @@ class _Cleaner:
             return [self.clean(each, depth + 1) for each in _expect(list, keyword, value)]
         if keyword in _WITH_NAMED_SCHEMAS:
             named = _expect(dict, keyword, value)
+            if keyword == "patternProperties":
+                check_expanded(sum(map(regex_size, named)), self._limits)
             return {name: self.clean(each, depth + 1) for name, each in named.items()}
         if keyword not in _WITH_VALUE:
             raise GrammarError(f"the schema keyword {_quotable(keyword)} is not supported")
         if keyword in ("enum", "required"):
             self._count(len(_expect(list, keyword, value)))
+        elif keyword == "multipleOf" and _digits(value) > self._limits.max_divisor:
+            raise GrammarError(
+                f"the schema keyword multipleOf supports at most {self._limits.max_divisor}, or as digits"
+            )
         elif keyword == "format" and value not in _FORMATS:
             raise GrammarError(f"the schema keyword format supports only {', '.join(_FORMATS)}")
         elif keyword == "minProperties" and isinstance(value, int) and value > 1:
@@ -110,6 +132,13 @@ def _expect(kind: type, keyword: str, value: Any) -> Any:
     if not isinstance(value, kind):
         raise GrammarError(f"the schema keyword {keyword} should be {'an object' if kind is dict else 'a list'}")
     return value
+
+
+def _digits(value: Any) -> int:
+    """A number without its point and the noughts around it, which is what a divisor costs: 0.25 as 25."""
+    written = f"{value:.17g}" if isinstance(value, float) else str(value)
+    mantissa = written.split("e")[0] if isinstance(value, int | float) else ""
+    return int(re.sub(r"\D", "", mantissa).strip("0") or 0)
 
 
 def _quotable(keyword: str) -> str:

@@ -15,7 +15,7 @@ from layerscale_core.dialogue.conversation import (
     with_system_text,
     with_system_tools,
 )
-from layerscale_core.dialogue.grammar import after_reasoning, answer_grammar
+from layerscale_core.dialogue.grammar import after_reasoning, answer_grammar, matching
 from layerscale_core.dialogue.parser import AnswerParser
 from layerscale_core.dialogue.reasoning import (
     Reasoning,
@@ -59,9 +59,11 @@ class AnswerPlan:
         """A parser of one answer."""
         return AnswerParser(self.syntax, self.markers, self.reasoning)
 
-    def after_reasoning(self, answer_rules: str) -> Grammar:
-        """A grammar for what comes after the reasoning; ``answer_rules`` define ``answer``."""
-        return after_reasoning(answer_rules, self.control_ids, self.markers, self.reasoning)
+    def constrained(self, grammar: Grammar) -> Grammar:
+        """The grammar of an answer that must match another one once it has reasoned."""
+        if self.reasoning is Reasoning.NONE:
+            return grammar
+        return after_reasoning(matching(grammar), self.control_ids, self.markers, self.reasoning)
 
 
 class Dialogue:

@@ -6,10 +6,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 
-from layerscale_core.constraints import Grammar, embedded_schema
+from layerscale_core.constraints import Grammar, GrammarKind, embedded_schema
 from layerscale_core.dialogue.call_syntax import CallSyntax
 from layerscale_core.dialogue.reasoning import Reasoning, ReasoningMarkers
 from layerscale_core.dialogue.tools import Tool, ToolOffer
+
+_REGEX_IN_RULES = re.compile(r"\\.|/|\n", re.DOTALL)
 
 ControlIds = Mapping[str, int]
 """Markers that are control tokens, which a grammar names by id: their text alone would be something else."""
@@ -59,6 +61,29 @@ def after_reasoning(
         thought = _thought(markers, control_ids, "BEGUN")
         head = ["start: (thought)? answer", thought, f"BEGUN: {begun}", f"FREE: ANY & ~({begun})"]
     return Grammar.lark("\n".join(["%llguidance {}", *head, _TERMINALS, answer_rules, ""]))
+
+
+def matching(grammar: Grammar) -> str:
+    """The rule of an answer that must match a grammar, with space before it.
+
+    Raises:
+        GrammarError: a schema has what is not supported.
+    """
+    match grammar.kind:
+        case GrammarKind.JSON_SCHEMA:
+            body = embedded_schema(json.loads(grammar.text))
+        case GrammarKind.CHOICE:
+            body = " | ".join(map(json.dumps, json.loads(grammar.text)))
+        case GrammarKind.REGEX:
+            body = f"/{_REGEX_IN_RULES.sub(_as_in_rules, grammar.text)}/"
+        case GrammarKind.LARK:
+            body = f"%lark {{\n{grammar.text}\n}}"
+    return f"answer: GAP? matching\nmatching: {body}"
+
+
+def _as_in_rules(part: re.Match[str]) -> str:
+    """A part of a regular expression as it stands between the slashes of a rule."""
+    return {"/": r"\x2F", r"\/": r"\x2F", "\n": r"\n"}.get(part[0], part[0])
 
 
 def _thought(markers: ReasoningMarkers, control_ids: ControlIds, body: str) -> str:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from layerscale_core.constraints import Constraint
+from layerscale_core.constraints import Constraint, Grammar
 from layerscale_core.dialogue import AnswerPlan, Dialogue, ToolOffer
 from layerscale_core.errors import GrammarError, InvalidRequestError
+from layerscale_server.http.prompts import off_loop
 from layerscale_server.http.schemas.chat import Message
+from layerscale_server.http.structured_output import compiled
 from layerscale_server.http.tool_history import check_tools_are_written
 from layerscale_server.state import LoadedModel
 
@@ -49,20 +51,36 @@ def chat_conversation(
     return Conversation([message.for_template() for message in messages], offer, variables=variables or {})
 
 
-def prepare_turn(model: LoadedModel, conversation: Conversation) -> PreparedTurn:
-    """A conversation as the model's own template writes it, and the plan of its answer. Not for the event loop.
+async def prepare_turn(
+    model: LoadedModel, conversation: Conversation, asked: tuple[str, Grammar] | None = None
+) -> PreparedTurn:
+    """A conversation as the model's own template writes it, and how its answer is constrained and read.
+
+    Args:
+        asked: what the answer must match, after any reasoning, and the field of the request that says so.
 
     Raises:
-        InvalidRequestError: the model cannot render it, or a tool's schema cannot be held to.
+        InvalidRequestError: the model cannot render it, or the answer cannot be held to what is asked.
     """
+    if asked is not None and conversation.offer is not None:
+        raise InvalidRequestError(f"{asked[0]} cannot be combined with tools", param=asked[0])
+    token_ids, plan = await off_loop(_plan, model, conversation)
+    constraint = None
+    if asked is not None:
+        constraint = await compiled(model, asked[0], plan.constrained(asked[1]))
+    elif plan.grammar is not None:
+        constraint = await compiled(model, "tools", plan.grammar)
+    return PreparedTurn(token_ids, plan, constraint)
+
+
+def _plan(model: LoadedModel, conversation: Conversation) -> tuple[list[int], AnswerPlan]:
     dialogue = _dialogue_of(model)
     text = _render(dialogue, conversation)
     try:
         plan = dialogue.plan_answer(text, conversation.offer)
-        constraint = None if plan.grammar is None else model.constraints.compile(plan.grammar)
     except GrammarError as error:
         raise GrammarError(f"tools: {error}", param="tools") from None
-    return PreparedTurn(_token_ids(model, text), plan, constraint)
+    return _token_ids(model, text), plan
 
 
 def conversation_ids(

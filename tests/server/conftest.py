@@ -19,7 +19,7 @@ import structlog
 from fastapi import FastAPI
 
 from layerscale_core.chat_template import ChatTemplate
-from layerscale_core.constraints import ConstraintCompiler
+from layerscale_core.constraints import ConstraintCompiler, GrammarLimits
 from layerscale_core.dialogue import Dialogue
 from layerscale_core.dialogue.recognition import Template
 from layerscale_core.engine import Engine, EngineLimits, FairPolicy, PagedKVPool
@@ -28,6 +28,7 @@ from layerscale_core.memory_plan import MemoryPlan, MemoryRequest, plan_memory
 from layerscale_core.models import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, RopeSpec
 from layerscale_core.sessions import Adoption, Fingerprint, SavedSessions, SessionLimits, Sessions, StateDirectory
 from layerscale_core.specs import FREE_TIER, DeviceInfo, License, Tier
+from layerscale_server.constraint_workers import ConstraintWorkers
 from layerscale_server.generation import AsyncEngine
 from layerscale_server.http.app import create_app
 from layerscale_server.http.process import make_uvicorn
@@ -112,6 +113,10 @@ class FakeServer:
     executor: FakeExecutor
     sessions: Sessions
 
+    def is_quiet(self) -> bool:
+        """Whether nothing is being computed or waits to be."""
+        return not self.engine.stats().has_work and not any(session.view.num_pending for session in self.sessions.all())
+
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """One request, in process."""
         return self.run(lambda client: client.request(method, path, **options))
@@ -173,6 +178,11 @@ def logs() -> Iterator[io.StringIO]:
     yield stream
     root.handlers, root.level = handlers, level
     structlog.reset_defaults()
+
+
+def make_constraints(tokenizer: ByteTokenizer, limits: Limits) -> ConstraintWorkers:
+    bounds = GrammarLimits(limits.grammar_bytes, limits.grammar_depth, limits.grammar_rules)
+    return ConstraintWorkers(ConstraintCompiler(tokenizer, bounds), limits.grammar_compile_s)
 
 
 def keep_in(directory: Path, sessions: Sessions, executor: FakeExecutor) -> SavedSessions:
@@ -240,13 +250,13 @@ def make_server() -> Iterator[MakeServer]:
                 size_bytes=5678,
                 tokenizer=tokenizer,
                 dialogue=Dialogue(make_template(template), tokenizer) if has_template else None,
-                constraints=ConstraintCompiler(tokenizer),
                 engine=AsyncEngine(engine, settings.limits.stream_events),
                 sessions=sessions,
                 plan=plan,
                 devices=devices,
                 max_tokens_per_step=512,
                 created=1_750_000_000,
+                constraints=make_constraints(tokenizer, settings.limits),
                 saved=saved,
                 adoption=Adoption(sessions, engine, "event") if adopts else None,
             )
@@ -257,6 +267,8 @@ def make_server() -> Iterator[MakeServer]:
 
     yield make
     for server in servers:
+        if server.state.model is not None:
+            server.state.model.constraints.close()
         if server.state.model is not None and server.state.model.saved is not None:
             server.state.model.saved.close()
         for session in server.sessions.all():

@@ -47,7 +47,7 @@ class Agent:
     def __init__(self, server: FakeServer, tokenizer: ByteTokenizer, address: str) -> None:
         self.server = server
         self.address = address
-        self._model = ScriptedModel(server.executor, tokenizer)
+        self._model = ScriptedModel(server.executor, tokenizer, server.is_quiet)
 
     def turns(self) -> Iterator[None]:
         """Before each yield the model knows what to say."""

@@ -29,7 +29,7 @@ class Api:
     def __init__(self, server: FakeServer, tokenizer: ByteTokenizer, client: openai.OpenAI) -> None:
         self.server = server
         self.client = client
-        self.model = ScriptedModel(server.executor, tokenizer)
+        self.model = ScriptedModel(server.executor, tokenizer, server.is_quiet)
 
     def ask(self, says: str, asked: Any, *, streams: bool = False, **fields: Any) -> Any:
         """A response in which the model says something."""
@@ -219,3 +219,13 @@ def test_a_prewarmed_conversation_is_computed_and_not_answered(api: Api) -> None
     assert asked.usage.input_tokens_details.cached_tokens >= asked.usage.input_tokens - 16
     with pytest.raises(openai.NotFoundError):
         api.client.responses.retrieve(warmed.id)
+
+
+def test_text_keeps_to_a_schema(api: Api) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    wanted = {"format": {"type": "json_schema", "name": "n", "schema": schema}}
+    response = api.ask('{"n": 4}', "Two and two?", text=wanted)
+    assert json.loads(response.output_text) == {"n": 4}
+    assert response.text.format.type == "json_schema"
+    refused = error(api.server.post(RESPONSES, {"input": "Hi", "text": {"format": {"type": "json_schema"}}}), 400)
+    assert refused["param"] == "text"

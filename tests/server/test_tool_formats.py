@@ -50,7 +50,7 @@ class Spoken:
         self.server: FakeServer = make_server(
             template=template, tokenizer=tokenizer, context_len=LONG * 4, num_sessions=1
         )
-        self.model = ScriptedModel(self.server.executor, tokenizer)
+        self.model = ScriptedModel(self.server.executor, tokenizer, self.server.is_quiet)
         opened = self.server.post("/v1/sessions/init", {"type": "event"})
         self.session_id = opened.json()["session_id"]
 

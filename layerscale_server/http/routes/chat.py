@@ -17,7 +17,6 @@ from layerscale_server.http.conversations import chat_conversation, prepare_turn
 from layerscale_server.http.dependencies import AcceptingModel, Server, json_body
 from layerscale_server.http.event_stream import EventStreamResponse, cancelled_on_disconnect, frames_of
 from layerscale_server.http.logprobs import chat_logprobs
-from layerscale_server.http.prompts import off_loop
 from layerscale_server.http.replies import CallIds, Reply, openai_calls
 from layerscale_server.http.schemas.chat import ChatRequest
 from layerscale_server.http.turns import begin_turn
@@ -36,7 +35,7 @@ async def chat(
     request_id = request.state.request_id
     conversation = chat_conversation(body.messages, body.offer(), body.template_variables())
     session, conversation = await find_session(model, conversation, request.headers, body.session_id)
-    turn = await off_loop(prepare_turn, model, conversation)
+    turn = await prepare_turn(model, conversation, body.grammar())
     sampling = body.sampling_params(body.answer_tokens, stop=tuple(body.stop), logprobs=body.num_logprobs)
     generation = begin_turn(model, session, request_id, turn, sampling, is_warm_up=body.warm_up)
     shape = _Shape(request_id, model.model_id, model.tokenizer, body)

@@ -27,6 +27,7 @@ from layerscale_server.http.event_stream import (
 from layerscale_server.http.prompts import off_loop, prompt_ids
 from layerscale_server.http.replies import CallIds, Reply, openai_calls
 from layerscale_server.http.schemas.generate import GenerateRequest
+from layerscale_server.http.structured_output import constraint_of
 from layerscale_server.http.turns import begin_turn
 from layerscale_server.state import LoadedModel
 
@@ -46,7 +47,7 @@ async def generate(
 ) -> Response:
     """Ask a session; at once where the answer is there already."""
     sampling = body.sampling_params(body.max_tokens, stop=tuple(body.stop))
-    is_plain = _is_plain(sampling)
+    is_plain = body.grammar() is None and _is_plain(sampling)
     if is_plain and body.prompt is not None and (query := session.fresh_answer(body.prompt)) is not None:
         server.metrics.count_flash_hit()
         return _stored(query, session.view, is_streamed=body.stream)
@@ -72,10 +73,14 @@ async def _begin(
     """Ask the session, and say how to read its answer: a conversation's is sorted, that to raw text is as it is."""
     clears_after = body.clear_after > 0
     if body.messages is None:
+        constraint = await constraint_of(model, body)
         prompt = await off_loop(_raw_prompt, model, body)
-        return model.engine.ask(session, request_id, prompt, sampling, clears_after=clears_after), AnswerParser()
+        generation = model.engine.ask(
+            session, request_id, prompt, sampling, clears_after=clears_after, constraint=constraint
+        )
+        return generation, AnswerParser()
     conversation = chat_conversation(body.messages, body.offer(), body.template_variables())
-    turn = await off_loop(prepare_turn, model, conversation)
+    turn = await prepare_turn(model, conversation, body.grammar())
     generation = begin_turn(
         model, session, request_id, turn, sampling, clears_after=clears_after, is_warm_up=body.warm_up
     )

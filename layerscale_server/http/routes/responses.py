@@ -13,7 +13,6 @@ from layerscale_server.http.answers import collect
 from layerscale_server.http.conversations import Conversation, prepare_turn
 from layerscale_server.http.dependencies import AcceptingModel, Model, Server, json_body
 from layerscale_server.http.event_stream import EventStreamResponse, cancelled_on_disconnect, frames_of
-from layerscale_server.http.prompts import off_loop
 from layerscale_server.http.replies import Reply
 from layerscale_server.http.response_events import RESPONSES, ResponseEvents
 from layerscale_server.http.response_items import TemplateMessage, assistant_message, template_messages
@@ -40,7 +39,7 @@ async def respond(
     chain = None if before is None else before.root
     session, conversation = await find_session(model, conversation, request.headers, body.session_id, chain)
     request_id = request.state.request_id
-    turn = await off_loop(prepare_turn, model, conversation)
+    turn = await prepare_turn(model, conversation, body.grammar())
     is_warm_up, sampling = body.prompt_cache_options.prewarm, body.sampling_params(body.max_output_tokens)
     generation = begin_turn(model, session, request_id, turn, sampling, is_warm_up=is_warm_up)
     shape = ResponseShape(request_id, model.model_id, model.tokenizer, body)

@@ -78,12 +78,6 @@ Messages = TypeAliasType(
 )
 
 
-class ResponseFormat(RequestModel):
-    """OpenAI's ``response_format``; only plain text so far."""
-
-    type: Literal["text"] = "text"
-
-
 class ChatRequest(TurnFields):
     """OpenAI's chat completion request. ``model`` and fields not named here are ignored."""
 
@@ -91,7 +85,6 @@ class ChatRequest(TurnFields):
     max_completion_tokens: int | None = Field(None, ge=1, le=2**31 - 1, description="wins over max_tokens")
     logprobs: bool = False
     top_logprobs: Annotated[int, up_to("top_logprobs")] | None = None
-    response_format: ResponseFormat = ResponseFormat()
     modalities: list[Literal["text"]] | None = None
     verbosity: Literal["medium"] | None = None
     audio: Any = None

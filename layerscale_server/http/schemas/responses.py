@@ -6,9 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, FailFast, Field, Tag, model_validator
 
+from layerscale_core.constraints import Grammar
 from layerscale_core.dialogue import Tool, ToolOffer
 from layerscale_server.http.schemas.base import RequestModel, at_most
 from layerscale_server.http.schemas.sampling import SamplingFields
+from layerscale_server.http.schemas.structured_output import JsonSchema
 from layerscale_server.http.schemas.tools import (
     FunctionDefinition,
     FunctionName,
@@ -123,9 +125,24 @@ class ResponseNamedTool(FunctionName):
 
 
 class TextFormat(RequestModel):
-    """How the text is to be; only plain text so far."""
+    """How the text is to be. A schema is always kept to the letter, ``strict`` or not."""
 
-    type: Literal["text"] = "text"
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    name: str = ""
+    json_schema: JsonSchema | None = Field(None, alias="schema")
+    strict: bool = False
+
+    @model_validator(mode="after")
+    def _check_schema(self) -> TextFormat:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("schema belongs to the type json_schema, and that needs it")
+        return self
+
+    def grammar(self) -> Grammar | None:
+        """What it asks for; None: plain text."""
+        if self.json_schema is not None:
+            return Grammar.json_schema(self.json_schema)
+        return Grammar.json_object() if self.type == "json_object" else None
 
 
 class TextOptions(RequestModel):
@@ -189,6 +206,11 @@ class ResponsesRequest(SamplingFields):
         if isinstance(self.tool_choice, ResponseNamedTool):
             return NamedTool(type="function", function=FunctionName(name=self.tool_choice.name))
         return self.tool_choice
+
+    def grammar(self) -> tuple[str, Grammar] | None:
+        """What the answer must match, and the field that says so."""
+        grammar = self.text.format.grammar()
+        return None if grammar is None else ("text", grammar)
 
     def template_variables(self) -> dict[str, Any]:
         """What the template is told besides the conversation."""

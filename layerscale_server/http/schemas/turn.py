@@ -8,7 +8,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 
 from layerscale_core.dialogue import ToolOffer
 from layerscale_server.http.schemas.base import RequestModel, at_most, limits_of
-from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS, SamplingFields
+from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS
+from layerscale_server.http.schemas.structured_output import StructuredFields
 from layerscale_server.http.schemas.tools import ToolChoice, ToolDefinitions, offer_of
 
 _OURS = frozenset({"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"})
@@ -42,7 +43,7 @@ class WarmUpField(RequestModel):
     warm_up: bool = Field(False, description="compute the prompt ahead, in the background, and answer nothing")
 
 
-class TurnFields(SamplingFields, WarmUpField):
+class TurnFields(StructuredFields, WarmUpField):
     """How long the answer may be, what ends it, what the model may call, and what its template is told."""
 
     max_tokens: int = Field(DEFAULT_MAX_TOKENS, ge=1, le=2**31 - 1)

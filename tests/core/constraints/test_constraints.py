@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from layerscale_core.constraints import ConstraintCompiler, Grammar, GrammarLimits, Matcher, embedded_schema
 from layerscale_core.errors import GrammarError
@@ -13,11 +16,12 @@ from tests.support.fake_tokenizer import ByteTokenizer
 
 EOS = ByteTokenizer.EOS_ID
 BOS = ByteTokenizer.BOS_ID
+SHARED = ConstraintCompiler(ByteTokenizer())
 
 
 @pytest.fixture(scope="module")
 def compiler() -> ConstraintCompiler:
-    return ConstraintCompiler(ByteTokenizer())
+    return SHARED
 
 
 def accept(matcher: Matcher, text: str) -> None:
@@ -177,7 +181,7 @@ def test_a_union_of_classes_that_a_property_tells_apart(compiler: ConstraintComp
         ({"type": "string", "pattern": "(?=a)b"}, "cannot be compiled"),
         ({"enum": []}, "cannot be compiled"),
         (False, "cannot be compiled"),
-        ({"$ref": "#"}, "nothing satisfies"),
+        ({"$ref": "#"}, "without end"),
         ({"items": 3}, "must be an object"),
     ],
 )
@@ -192,6 +196,43 @@ def test_mistakes_are_refused_without_a_quotation(compiler: ConstraintCompiler, 
     with pytest.raises(GrammarError) as refusal:
         compiler.compile(grammar)
     assert "secret" not in str(refusal.value)
+
+
+KEYWORDS = [
+    "$defs", "$ref", "additionalProperties", "allOf", "anyOf", "const", "definitions", "enum",
+    "exclusiveMinimum", "format", "items", "maxItems", "maxLength", "maximum", "minItems", "minLength",
+    "minProperties", "minimum", "multipleOf", "oneOf", "pattern", "patternProperties", "prefixItems",
+    "properties", "required", "type", "title", "unknown",
+]  # fmt: skip
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**20), 10**20)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(["object", "array", "string", "integer", "#", "#/$defs/a", "a", "(", "^a{2}$", ""]),
+    lambda values: (
+        st.lists(values, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", *KEYWORDS]), values, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from(KEYWORDS), VALUES, max_size=5))
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_no_schema_does_more_than_be_refused(schema: dict[str, Any]) -> None:
+    with contextlib.suppress(GrammarError):
+        matcher = SHARED.compile(Grammar.json_schema(schema)).begin()
+        assert allowed_by_mask(matcher)
+
+
+PIECES = [*'ab_AB:|()[]*+?~{}"/.,1239 \n\\%', "start: ", "a: ", "%json {}"]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=20))
+@settings(max_examples=200, deadline=None)
+def test_no_rules_do_more_than_be_refused(pieces: list[str]) -> None:
+    with contextlib.suppress(GrammarError):
+        SHARED.compile(Grammar.lark("start: " + "".join(pieces))).begin()
 
 
 def nested(depth: int) -> dict[str, Any]:
