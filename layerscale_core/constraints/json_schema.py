@@ -23,7 +23,7 @@ _WITH_SCHEMA = {"items", "additionalProperties", "additionalItems"}
 _WITH_SCHEMAS = {"anyOf", "oneOf", "allOf", "prefixItems"}
 _WITH_NAMED_SCHEMAS = {"properties", "patternProperties", "$defs", "definitions"}
 _WITH_VALUE = {
-    "$anchor", "$id", "$ref", "$schema", "const", "enum", "exclusiveMaximum", "exclusiveMinimum", "format", "maxItems",
+    "$ref", "$schema", "const", "enum", "exclusiveMaximum", "exclusiveMinimum", "format", "maxItems",
     "maxLength", "maxProperties", "maximum", "minItems", "minLength", "minProperties", "minimum", "multipleOf",
     "pattern", "required", "type",
 }  # fmt: skip
@@ -34,6 +34,8 @@ _ANNOTATIONS = {
 _FORMATS = (
     "date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid",
 )  # fmt: skip
+
+_REFERENCE = re.compile(r"#(?:/(?:\$defs|definitions)/[^/~%]+)?")
 
 LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """One way to write each value, the commonest in what models have read: what has no alternative need not be decoded, and
@@ -92,7 +94,8 @@ class _Cleaner:
             raise GrammarError("a schema must be an object, true or false")
         cleaned: Schema = {}
         for keyword, value in schema.items():
-            if keyword not in _ANNOTATIONS:
+            names_document = keyword == "$id" and depth == 1  # to which every reference leads anyway
+            if keyword not in _ANNOTATIONS and not names_document:
                 cleaned[keyword] = self._clean_value(keyword, value, depth)
         if "oneOf" in cleaned and "anyOf" not in cleaned and is_tagged_union(cleaned["oneOf"], self._root):
             return {"anyOf" if keyword == "oneOf" else keyword: value for keyword, value in cleaned.items()}
@@ -108,8 +111,14 @@ class _Cleaner:
             if keyword == "patternProperties":
                 check_expanded(sum(map(regex_size, named)), self._limits)
             return {name: self.clean(each, depth + 1) for name, each in named.items()}
+        self._check_value(keyword, value)
+        return value
+
+    def _check_value(self, keyword: str, value: Any) -> None:
         if keyword not in _WITH_VALUE:
             raise GrammarError(f"the schema keyword {_quotable(keyword)} is not supported")
+        if keyword == "$ref" and not (isinstance(value, str) and _REFERENCE.fullmatch(value)):
+            raise GrammarError("the schema keyword $ref supports only # and #/$defs/NAME")
         if keyword in ("enum", "required"):
             self._count(len(_expect(list, keyword, value)))
         elif keyword == "multipleOf" and _digits(value) > self._limits.max_divisor:
@@ -120,7 +129,6 @@ class _Cleaner:
             raise GrammarError(f"the schema keyword format supports only {', '.join(_FORMATS)}")
         elif keyword == "minProperties" and isinstance(value, int) and value > 1:
             raise GrammarError("the schema keyword minProperties is supported up to 1: keys could repeat")
-        return value
 
     def _count(self, num_rules: int) -> None:
         self._num_rules += num_rules

@@ -23,12 +23,20 @@ _TOKEN = re.compile(
     | .""",
     re.VERBOSE | re.DOTALL,
 )
+_NOT_JUDGED = re.compile(r"::|@|%(?!json|regex|ignore|import)\w+")
 _EMBEDDED = re.compile(r"%json\s*")
 
 
 def rule_bodies(rules: str) -> dict[str, str]:
-    """What each rule says, by its name."""
+    """What each rule says, by its name.
+
+    Raises:
+        GrammarError: rules within rules, with parameters or with conditions, which nobody has judged.
+    """
+    bare = "".join(token[0] for token in tokens_of(rules) if token.lastgroup not in ("text", "regex"))
     starts = list(_RULE.finditer(rules))
+    if _NOT_JUDGED.search(bare) or len({start[1] for start in starts}) < len(starts):
+        raise GrammarError("a grammar may have neither parameters, conditions, nested grammars nor one rule twice")
     ends = [each.start() for each in starts[1:]] + [len(rules)]
     return {start[1]: rules[start.end() : end] for start, end in zip(starts, ends, strict=False)}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from layerscale_core.constraints import Grammar
+from layerscale_core.constraints import Grammar, GrammarKind
 from layerscale_core.dialogue.call_syntax import CallSyntax
 from layerscale_core.dialogue.conversation import (
     with_calls_as_text,
@@ -60,8 +60,15 @@ class AnswerPlan:
         return AnswerParser(self.syntax, self.markers, self.reasoning)
 
     def constrained(self, grammar: Grammar) -> Grammar:
-        """The grammar of an answer that must match another one once it has reasoned."""
-        if self.reasoning is Reasoning.NONE:
+        """The grammar of an answer that must match another one once it has reasoned.
+
+        Rules of the client's own stay as they are, which leaves no place for reasoning.
+
+        Raises:
+            GrammarError: a schema has what is not supported, or the prompt ends within the reasoning that has no place.
+        """
+        is_rules = grammar.kind is GrammarKind.LARK
+        if self.reasoning is Reasoning.NONE or (is_rules and self.reasoning is Reasoning.POSSIBLE):
             return grammar
         return after_reasoning(matching(grammar), self.control_ids, self.markers, self.reasoning)
 

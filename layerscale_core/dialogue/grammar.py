@@ -10,6 +10,7 @@ from layerscale_core.constraints import Grammar, GrammarKind, embedded_schema
 from layerscale_core.dialogue.call_syntax import CallSyntax
 from layerscale_core.dialogue.reasoning import Reasoning, ReasoningMarkers
 from layerscale_core.dialogue.tools import Tool, ToolOffer
+from layerscale_core.errors import GrammarError
 
 _REGEX_IN_RULES = re.compile(r"\\.|/|\n", re.DOTALL)
 
@@ -60,14 +61,14 @@ def after_reasoning(
         begun = f"SPACE {json.dumps(markers.begin)} ANY"
         thought = _thought(markers, control_ids, "BEGUN")
         head = ["start: (thought)? answer", thought, f"BEGUN: {begun}", f"FREE: ANY & ~({begun})"]
-    return Grammar.lark("\n".join(["%llguidance {}", *head, _TERMINALS, answer_rules, ""]))
+    return Grammar.lark("\n".join([*head, _TERMINALS, answer_rules, ""]))
 
 
 def matching(grammar: Grammar) -> str:
     """The rule of an answer that must match a grammar, with space before it.
 
     Raises:
-        GrammarError: a schema has what is not supported.
+        GrammarError: a schema has what is not supported, or it is a grammar of rules of its own.
     """
     match grammar.kind:
         case GrammarKind.JSON_SCHEMA:
@@ -77,7 +78,7 @@ def matching(grammar: Grammar) -> str:
         case GrammarKind.REGEX:
             body = f"/{_REGEX_IN_RULES.sub(_as_in_rules, grammar.text)}/"
         case GrammarKind.LARK:
-            body = f"%lark {{\n{grammar.text}\n}}"
+            raise GrammarError("a grammar cannot follow the reasoning that this prompt begins")
     return f"answer: GAP? matching\nmatching: {body}"
 
 

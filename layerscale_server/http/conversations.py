@@ -67,10 +67,17 @@ async def prepare_turn(
     token_ids, plan = await off_loop(_plan, model, conversation)
     constraint = None
     if asked is not None:
-        constraint = await compiled(model, asked[0], plan.constrained(asked[1]))
+        constraint = await compiled(model, asked[0], _constrained(plan, *asked))
     elif plan.grammar is not None:
         constraint = await compiled(model, "tools", plan.grammar)
     return PreparedTurn(token_ids, plan, constraint)
+
+
+def _constrained(plan: AnswerPlan, field: str, grammar: Grammar) -> Grammar:
+    try:
+        return plan.constrained(grammar)
+    except GrammarError as error:
+        raise GrammarError(str(error), param=field) from None
 
 
 def _plan(model: LoadedModel, conversation: Conversation) -> tuple[list[int], AnswerPlan]:

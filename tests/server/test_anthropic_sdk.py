@@ -125,12 +125,16 @@ class TestWithTheRealModel:
         assert cached is not None
         assert cached >= first.usage.input_tokens + first.usage.output_tokens - 1
 
-    def test_tool_calls_that_its_template_would_leave_out(self, sdk: anthropic.Anthropic) -> None:
+    def test_tool_calls_that_its_template_would_leave_out_are_written_for_it(self, sdk: anthropic.Anthropic) -> None:
         call = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
         result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "2"}
-        history = [QUESTION, {"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
-        with pytest.raises(anthropic.BadRequestError, match=r"messages: .* cannot write tool calls"):
-            sdk.messages.create(**ASKED | {"messages": history})
+        history: list[Any] = [QUESTION, {"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
+        longer = [*history[:2], {"role": "user", "content": [result | {"content": "two " * 50}]}]
+        counts = [
+            sdk.messages.count_tokens(model="any", messages=messages).input_tokens
+            for messages in ([QUESTION], history, longer)
+        ]
+        assert counts == sorted(set(counts))
 
     def test_prompt_too_long(self, sdk: anthropic.Anthropic) -> None:
         with pytest.raises(anthropic.BadRequestError, match="prompt is too long: "):

@@ -175,7 +175,10 @@ def test_a_union_of_classes_that_a_property_tells_apart(compiler: ConstraintComp
         ({"properties": []}, "properties"),
         ({"anyOf": {}}, "anyOf"),
         ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "oneOf"),
-        ({"$ref": "https://example.com/schema"}, "cannot be compiled"),
+        ({"$ref": "https://example.com/schema"}, r"\$ref"),
+        ({"properties": {"a": {"$ref": "#/properties/a"}}}, r"\$ref"),
+        ({"$ref": "#/$defs/a~1b"}, r"\$ref"),
+        ({"properties": {"a": {"$id": "x"}}}, r"\$id"),
         ({"$ref": "#/$defs/missing"}, "cannot be compiled"),
         ({"type": "integer", "minimum": 5, "maximum": 3}, "cannot be compiled"),
         ({"type": "string", "pattern": "(?=a)b"}, "cannot be compiled"),
@@ -196,6 +199,27 @@ def test_mistakes_are_refused_without_a_quotation(compiler: ConstraintCompiler, 
     with pytest.raises(GrammarError) as refusal:
         compiler.compile(grammar)
     assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        'start: a::0\na::_: "x" a::incr(_) %if lt(_, 1000000)\n  | ""',
+        'start: %lark {\nstart: "a" start\n}',
+        'start: "a"\nstart: "b"',
+        "start: @other",
+        '%llguidance {"no_forcing": true}\nstart: "a"',
+        'start: "a" start',
+    ],
+)
+def test_rules_that_nobody_has_judged_are_refused(compiler: ConstraintCompiler, rules: str) -> None:
+    with pytest.raises(GrammarError, match=r"a grammar may have neither|cannot be left"):
+        compiler.compile(Grammar.lark(rules))
+
+
+@pytest.mark.parametrize("rules", ['start: "::" /@%if/', 'start: a\na: "(" a ")" | "x"', 'start: ("a" start)? "b"'])
+def test_rules_that_only_look_like_those_are_taken(compiler: ConstraintCompiler, rules: str) -> None:
+    compiler.compile(Grammar.lark(rules))
 
 
 KEYWORDS = [

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from layerscale_core.constraints import ConstraintCompiler, Grammar
-from layerscale_core.dialogue import Tool, ToolOffer, WrittenCall
+from layerscale_core.dialogue import AnswerPlan, Tool, ToolOffer, WrittenCall
 from layerscale_core.dialogue.call_syntax import SYNTAXES, CallSyntax
 from layerscale_core.dialogue.grammar import after_reasoning, answer_grammar, matching
 from layerscale_core.dialogue.reasoning import MARKERS, Reasoning
@@ -133,7 +133,6 @@ def test_reasoning_comes_first_and_says_what_it_likes(syntax: CallSyntax, has_to
         (Grammar.json_schema({"type": "object", "properties": {"a": {"type": "null"}}}), '{"a": null}', '{"a": 1}'),
         (Grammar.choice(["yes", 'n"o/']), 'n"o/', "maybe"),
         (Grammar.regex(r"a/b\/c\\\d+"), "a/b/c\\42", "a/b/c"),
-        (Grammar.lark('start: "x" rest\nrest: /[yz]+/'), "xyz", "x"),
     ],
 )
 @pytest.mark.parametrize("reasoning", [Reasoning.POSSIBLE, Reasoning.BEGUN])
@@ -148,6 +147,16 @@ def test_what_must_be_matched_is_matched_after_the_reasoning(
         assert judged.takes(f"{begin}hm{THINK.end}{gap}{good}")
         assert not judged.takes(f"{begin}hm{THINK.end}{gap}{bad}")
     assert judged.takes(good) == (reasoning is Reasoning.POSSIBLE)
+
+
+def test_rules_of_the_clients_own_leave_no_place_for_reasoning() -> None:
+    rules = Grammar.lark('start: "x"')
+    possible, begun = (
+        AnswerPlan(None, THINK, reasoning, {}, None) for reasoning in (Reasoning.POSSIBLE, Reasoning.BEGUN)
+    )
+    assert possible.constrained(rules) is rules
+    with pytest.raises(GrammarError, match="cannot follow the reasoning"):
+        begun.constrained(rules)
 
 
 def test_a_schema_that_cannot_be_held_to_is_refused_by_name() -> None:
