@@ -79,6 +79,13 @@ class Settings:
         maximum=10_000,
         help="persistent sessions to reserve memory for; 0 = none",
     )
+    adopt_sessions: str = row(
+        "off",
+        kind=str,
+        metavar="MODE",
+        choices=("on", "off"),
+        help="on: conversations whose requests name them in a header, as agents do, get a session each",
+    )
     state_dir: str | None = row(
         None,
         kind=str,

@@ -69,7 +69,7 @@ def test_puts_together_what_was_asked_for(tiny_model_path: Path) -> None:
         assert assembly.model.plan.context_len == 300
         assert assembly.model.plan.layout.page_size == 32
         assert assembly.model.max_tokens_per_step == 100
-        assert assembly.model.chat_template is not None
+        assert assembly.model.dialogue is not None
         assert backend.device.allocator.stats().used_bytes > 0
     finally:
         assembly.close()

@@ -50,6 +50,7 @@ def test_every_flag_reaches_the_settings(served: list[Settings]) -> None:
         "log_level": "debug",
         "drain_timeout": 1.0,
         "state_dir": "/var/lib/sessions",
+        "adopt_sessions": "on",
     }
     assert set(arguments) == {row.name for row in SETTING_ROWS}
     flags = [part for row in SETTING_ROWS for part in (row.flag, str(arguments[row.name]))]
