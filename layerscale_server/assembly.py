@@ -76,7 +76,8 @@ class Assembler:
         """
         for notice in notices(self.settings, self.tier):
             logger.warning(notice)
-        chosen = self.registry.choose_backend(self.settings.backend)
+        if self.settings.backend is not None:
+            self.registry.choose_backend(self.settings.backend)  # what cannot serve is found before a model is fetched
         with contextlib.ExitStack() as undo:
             directory = StateDirectory(Path(self.settings.state_dir)) if self.settings.state_dir else None
             if directory is not None:
@@ -86,6 +87,7 @@ class Assembler:
             undo.callback(file.close)
             tokenizer = file.make_tokenizer()
             chat_template = _chat_template(file, tokenizer)
+            chosen = self.registry.choose_backend(self.settings.backend, file)
             device = chosen.load(BackendOptions(self.settings.threads))
             for notice in (*self.registry.notices(), *device.notices):
                 logger.warning(notice)

@@ -28,7 +28,7 @@ pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _CONTRACTS
 
 from layerscale_core.conformance.backend import BackendContract  # noqa: E402
 from layerscale_core.conformance.kv_pool import KVPoolContract  # noqa: E402
-from layerscale_core.conformance.model_format import ModelFormatContract  # noqa: E402
+from layerscale_core.conformance.model_format import ModelFileContract, ModelFormatContract  # noqa: E402
 from layerscale_core.conformance.random_model import LAYOUTS, OPERATIONS, RandomWeights, tiny_spec  # noqa: E402
 from layerscale_core.conformance.scheduler_policy import SchedulerPolicyContract  # noqa: E402
 from layerscale_core.conformance.step_batches import PageBook, PagedSequence, Span  # noqa: E402
@@ -39,6 +39,7 @@ __all__ = [
     "OPERATIONS",
     "BackendContract",
     "KVPoolContract",
+    "ModelFileContract",
     "ModelFormatContract",
     "PageBook",
     "PagedSequence",

@@ -43,10 +43,10 @@ def _plan(ctx: click.Context, /, gpu_memory: int | None, cpu_memory: int | None,
 def _planned(settings: Settings, gpu_memory: int | None, cpu_memory: int | None) -> StartPlan:
     registry = PluginRegistry.discover()
     tier = _tier(registry)
-    chosen = registry.choose_backend(settings.backend)
     path = resolve_model(settings.model).path
-    device_memory = cpu_memory if gpu_memory is None and chosen.backend.capabilities.is_host else gpu_memory
     with closing(registry.open_model(path, metadata_only=True)) as file:
+        chosen = registry.choose_backend(settings.backend, file)
+        device_memory = cpu_memory if gpu_memory is None and chosen.backend.capabilities.is_host else gpu_memory
         site = Site(chosen.backend, chosen.load(BackendOptions(settings.threads)), device_memory)
         return plan_start(settings, tier, file, site, registry, assumed_host_bytes=cpu_memory)
 

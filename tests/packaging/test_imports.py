@@ -17,6 +17,7 @@ FORBIDDEN = {
         "layerscale_backend_cpu",
         "torch",
         "triton",
+        "onnxruntime",
         "fastapi",
         "starlette",
         "uvicorn",
