@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from layerscale_core.elementary import ElementaryKernels
 from layerscale_core.errors import OutOfMemoryError
 from layerscale_core.models import Activation, AttentionSpec, Matrix, ModelSpec, MoeSpec, RopeSpec
 from layerscale_core.reference.kv_codecs import FloatCodec, KVCodec, key_codec, value_codec
@@ -71,7 +72,7 @@ class Step:
     """For each sequence its pages [num_pages, 3]: id, first valid offset, end of the valid offsets."""
 
 
-class ReferenceKernels:
+class ReferenceKernels(ElementaryKernels):
     """``layerscale_core.specs.Kernels`` in numpy. Weights are dequantised to float32 when they are loaded.
 
     Args:
