@@ -14,12 +14,18 @@ import pytest
 
 _CONTRACTS = (
     "backend",
+    "device",
     "executors",
+    "family_models",
+    "kernel_arithmetic",
+    "kernel_cache",
+    "kernels",
     "numerics",
     "paging",
     "kv_pool",
     "model_format",
     "scheduler_policy",
+    "side_by_side",
     "stream_type",
 )
 
@@ -27,6 +33,7 @@ _CONTRACTS = (
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _CONTRACTS))
 
 from layerscale_core.conformance.backend import BackendContract  # noqa: E402
+from layerscale_core.conformance.kernels import KernelsContract  # noqa: E402
 from layerscale_core.conformance.kv_pool import KVPoolContract  # noqa: E402
 from layerscale_core.conformance.model_format import ModelFileContract, ModelFormatContract  # noqa: E402
 from layerscale_core.conformance.random_model import LAYOUTS, OPERATIONS, RandomWeights, tiny_spec  # noqa: E402
@@ -39,6 +46,7 @@ __all__ = [
     "OPERATIONS",
     "BackendContract",
     "KVPoolContract",
+    "KernelsContract",
     "ModelFileContract",
     "ModelFormatContract",
     "PageBook",
