@@ -20,7 +20,7 @@ class TestSimulatedGpu(BackendContract):
     """Everything that a backend promises."""
 
     plugin_module = "layerscale_simulated_gpu.plugin"
-    max_relative_error = 1e-5  # the kernels are the reference's own
+    max_relative_error = 1e-4  # float32 as the reference, in another order: stored halves differ here and there
 
 
 class TestSimulatedKernels(KernelsContract):
