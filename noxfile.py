@@ -103,6 +103,17 @@ def load(session: nox.Session) -> None:
     session.run("python", "benchmarks/session_load.py", "--model", str(MODEL), *session.posargs)
 
 
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """On a machine with a GPU: the conformance kit on it, and how near it comes to its best rates.
+
+    Writes into benchmarks/results; ``-- ARGS`` go to the script. On ROCm, set PIP_EXTRA_INDEX_URL to PyTorch's index.
+    """
+    session.install("-e", ".[test,cuda]")
+    session.run("pytest", "tests/contract/test_gpu_backends.py")
+    session.run("python", "benchmarks/gpu_speed.py", *session.posargs)
+
+
 def requirements(*extras: str) -> list[str]:
     """What the project's extras name, for sessions that need no compiled package."""
     return [requirement for extra in extras for requirement in PROJECT["optional-dependencies"][extra]]

@@ -32,6 +32,7 @@ class DeviceKernels(ElementaryKernels):
         self._allocator = allocator
         self._dtype = dtype
         self._held: list[tuple[int, str]] = []
+        self._staging = torch.empty(0)
 
     def linear(self, x: Tensor, matrix: Any) -> Tensor:
         """``x @ matrix.T``; what mixtures are made of."""
@@ -61,8 +62,13 @@ class DeviceKernels(ElementaryKernels):
         return output
 
     def to_host(self, x: Tensor) -> NDArray[np.float32]:
-        """Wait for the device, and copy."""
-        host: NDArray[np.float32] = x.float().cpu().numpy()
+        """Wait for the device, and copy; what is returned holds until the next call."""
+        values = x.float()
+        if self._staging.numel() < values.numel():
+            # Pinned, so that the device writes it by itself: a batch's logits are megabytes.
+            self._staging = torch.empty(values.numel(), pin_memory=self._device.type == "cuda")
+        staged = self._staging[: values.numel()].view(values.shape).copy_(values)
+        host: NDArray[np.float32] = staged.numpy()
         return host
 
     def from_host(self, x: NDArray[np.float32]) -> Tensor:

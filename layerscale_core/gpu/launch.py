@@ -18,10 +18,13 @@ COMPUTE_TYPES: dict[torch.dtype, Any] = {
 
 
 def launch(kernel: Any, grid: tuple[int, ...], how: Launch, *arguments: Any, **constants: Any) -> None:
-    """Run a kernel over a grid of programs, on the current stream."""
-    kernel[grid](
-        *arguments, **constants, num_warps=how.num_warps, num_stages=how.num_stages, enable_fp_fusion=True
-    )  # fused multiply-add everywhere
+    """Run a kernel over a grid of programs, on the current stream.
+
+    A kernel is compiled at its first launch, which takes seconds, for each set of constants, dtypes and tuning, and for
+    sizes of rows that 16 divides or does not. Numbers of tokens are no part of that.
+    """
+    compiler = {"num_warps": how.num_warps, "num_stages": how.num_stages, "enable_fp_fusion": True, **dict(how.options)}
+    kernel[grid](*arguments, **constants, **compiler)
 
 
 def next_power_of_two(number: int, least: int = 16) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from layerscale_core.gpu.kernels.sampling import sample_kernel
-from layerscale_core.gpu.launch import launch
+from layerscale_core.gpu.launch import launch, next_power_of_two
 from layerscale_core.gpu.tuning import Launch
 
 _LAUNCH = Launch(num_warps=8, num_stages=1)
-_SIZE = 4096
+_MAX_SIZE = 4096
+"""Logits that a program looks at at a time."""
 
 
 def argmax(logits: Tensor, token_ids: Tensor, are_finite: Tensor) -> None:
@@ -22,7 +23,7 @@ def argmax(logits: Tensor, token_ids: Tensor, are_finite: Tensor) -> None:
     num_rows, vocab_size = logits.shape
     launch(
         sample_kernel, (num_rows,), _LAUNCH, logits, None, None, token_ids, are_finite, vocab_size,
-        IS_RANDOM=False, SIZE=_SIZE,
+        IS_RANDOM=False, SIZE=min(_MAX_SIZE, next_power_of_two(vocab_size)),
     )  # fmt: skip
 
 
@@ -36,5 +37,5 @@ def sample(logits: Tensor, temperatures: Tensor, seeds: Tensor, token_ids: Tenso
     num_rows, vocab_size = logits.shape
     launch(
         sample_kernel, (num_rows,), _LAUNCH, logits, temperatures, seeds, token_ids, are_finite, vocab_size,
-        IS_RANDOM=True, SIZE=_SIZE,
+        IS_RANDOM=True, SIZE=min(_MAX_SIZE, next_power_of_two(vocab_size)),
     )  # fmt: skip

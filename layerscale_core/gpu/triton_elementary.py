@@ -82,9 +82,9 @@ class TritonElementaryKernels(DeviceKernels):
         with self._reserved(layout.total_bytes, "KV cache"):
             return allocate_cache(layout, self._device)
 
-    def begin_step(self, batch: StepBatch) -> Step:
-        """Bring the batch to the device."""
-        return EagerStep.of(batch, self._device)
+    def begin_step(self, batch: StepBatch) -> EagerStep:
+        """The batch, which is brought to the device when it is not replayed."""
+        return EagerStep(batch, self._device)
 
     def embed(self, table: DeviceMatrix, step: Step) -> Tensor:
         """Rows of the embedding matrix."""

@@ -17,7 +17,6 @@ from layerscale_core.gpu.matrix import DeviceMatrix
 from layerscale_core.gpu.triton_elementary import RotatedQueries, Step, TritonElementaryKernels
 from layerscale_core.gpu.triton_step import EagerStep
 from layerscale_core.gpu.tuning import Tuning
-from layerscale_core.specs.executor import StepBatch
 from layerscale_core.specs.kernels import AttentionWeights, MlpWeights
 from layerscale_core.specs.memory import Allocator
 
@@ -41,16 +40,12 @@ class TritonKernels(TritonElementaryKernels):
         self._graphs = graphs
         self._biases: dict[int, Tensor] = {}
 
-    def begin_step(self, batch: StepBatch) -> Step:
-        """In the buffers of a recorded step, or in tensors of its own."""
-        recorded = self._graphs.step(batch) if self._graphs is not None else None
-        return recorded or super().begin_step(batch)
-
-    def run_step(self, step: Step, compute: Callable[[Any], Tensor]) -> Tensor:
+    def run_step(self, step: EagerStep, compute: Callable[[Any], Tensor]) -> Tensor:
         """Replay a decode step; compute any other."""
-        if self._graphs is None or isinstance(step, EagerStep):
+        recorded = self._graphs.step(step.batch) if self._graphs is not None else None
+        if self._graphs is None or recorded is None:
             return compute(step)
-        return self._graphs.run(step, compute)
+        return self._graphs.run(recorded, compute)
 
     def project_qkv(self, x: Tensor, weights: AttentionWeights, kv: KVCache, layer: int, step: Step) -> RotatedQueries:
         """One kernel, or one for each layout among the three matrices."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,36 +15,33 @@ from layerscale_core.models import AttentionSpec
 from layerscale_core.specs.executor import StepBatch
 
 
-@dataclass(frozen=True, slots=True)
 class EagerStep:
-    """A step that is computed as it comes.
+    """A step that is computed as it comes. Its batch is brought to the device when the first kernel asks for it.
 
     Attributes:
-        tensors: whose tiles are whole sequences, too long for attention.
-        tiles: those that were needed so far, by their length.
+        batch: on the host.
     """
 
-    batch: StepBatch
-    tensors: StepTensors
-    logits_indices: Tensor
-    tiles: dict[int, QueryTiles] = field(default_factory=dict)
+    def __init__(self, batch: StepBatch, device: torch.device) -> None:
+        self.batch = batch
+        self._device = device
+        self._tiles: dict[int, QueryTiles] = {}
 
-    @classmethod
-    def of(cls, batch: StepBatch, device: torch.device) -> EagerStep:
-        """Bring a batch to the device."""
-        tensors = make_step(batch, device, tokens_per_tile=batch.num_tokens)
-        return cls(batch, tensors, torch.from_numpy(batch.logits_indices).to(device))
+    @cached_property
+    def tensors(self) -> StepTensors:
+        """The batch on the device; its tiles are whole sequences, too long for attention."""
+        return make_step(self.batch, self._device, tokens_per_tile=self.batch.num_tokens)
 
     def for_attention(self, spec: AttentionSpec, tuning: Tuning) -> StepTensors:
         """The tensors, with tiles for heads of this shape."""
         max_new_tokens = self.tensors.tiles.max_new_tokens
         length = tokens_per_tile(spec, max_new_tokens, tuning)
-        if length not in self.tiles:
+        if length not in self._tiles:
             parts = query_tiles(self.batch.cu_seqlens, length)
-            sequences, firsts = (torch.from_numpy(part).to(self.tensors.slots.device) for part in parts)
-            self.tiles[length] = QueryTiles(sequences, firsts, max_new_tokens)
-        return replace(self.tensors, tiles=self.tiles[length])
+            sequences, firsts = (torch.from_numpy(part).to(self._device) for part in parts)
+            self._tiles[length] = QueryTiles(sequences, firsts, max_new_tokens)
+        return replace(self.tensors, tiles=self._tiles[length])
 
     def select(self, x: Tensor) -> Tensor:
         """The rows whose logits are wanted."""
-        return x[self.logits_indices]
+        return x[torch.from_numpy(self.batch.logits_indices).to(self._device)]

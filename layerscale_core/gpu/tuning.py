@@ -12,10 +12,12 @@ class Launch:
     Attributes:
         num_warps: groups of threads a program.
         num_stages: tiles in flight in loops over memory.
+        options: further options of a vendor's compiler, by name.
     """
 
     num_warps: int = 4
     num_stages: int = 2
+    options: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Tuning:
     )
     keys: int = 64
     partition: int = 512
-    attention: tuple[AttentionTile, ...] = (AttentionTile(1, 16), AttentionTile(2**31, 64, Launch(num_warps=8)))
+    attention: tuple[AttentionTile, ...] = (AttentionTile(1, 16), AttentionTile(2**31, 32))
     target_programs: int = 264
 
     def product_tile(self, num_tokens: int) -> ProductTile:

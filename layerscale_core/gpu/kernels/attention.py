@@ -14,7 +14,7 @@ from layerscale_core.gpu.kernels.scalars import softcapped
 from layerscale_core.gpu.kernels.vectors import hadamard, load_vectors
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["max_pages"])
 def attention_kernel(
     query_ptr,
     key_pages,

@@ -9,7 +9,7 @@ from layerscale_core.gpu.kernels.scalars import gelu_tanh, silu
 from layerscale_core.gpu.kernels.weights import weight_tile
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens"])
 def embed_kernel(
     token_ids_ptr,
     weights,
@@ -60,7 +60,7 @@ def rms_norm_kernel(
     tl.store(out_ptr + places, y, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens"])
 def rope_heads_kernel(
     x_ptr,
     positions_ptr,

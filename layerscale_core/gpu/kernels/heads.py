@@ -8,7 +8,7 @@ from layerscale_core.gpu.kernels.rope import pair_order, rotate_pairs
 from layerscale_core.gpu.kernels.vectors import hadamard, store_vectors, vector_places
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens", "first_head"])
 def project_heads_kernel(
     x_ptr,
     norm_ptr,

@@ -16,7 +16,7 @@ def _load_heads(x_ptr, vectors, wanted, HEAD_DIM: tl.constexpr, WIDTH: tl.conste
     return tl.load(x_ptr + places, mask=inside, other=0.0).to(tl.float32), places, inside
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens"])
 def store_kernel(
     key_ptr,
     value_ptr,
@@ -52,7 +52,7 @@ def store_kernel(
     store_vectors(values, dims, value_pages, places, slots >= 0, HEAD_DIM, KV_BITS, VALUE_GROUPS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_vectors"])
 def rotate_heads_kernel(
     x_ptr,
     out_ptr,
@@ -69,7 +69,7 @@ def rotate_heads_kernel(
     tl.store(out_ptr + places, hadamard(x, rotation_ptr, tl.arange(0, WIDTH), rotation_factor, False), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["delta"])
 def shift_keys_kernel(
     page_ids_ptr,
     delta,

@@ -8,7 +8,7 @@ from layerscale_core.gpu.kernels.scalars import gelu_tanh, silu, softcapped
 from layerscale_core.gpu.kernels.weights import weight_tile
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens"])
 def linear_kernel(
     x_ptr,
     norm_ptr,
@@ -58,7 +58,7 @@ def linear_kernel(
         tl.store(out_ptr + places, y, mask=wanted)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens"])
 def gate_up_kernel(
     x_ptr,
     norm_ptr,

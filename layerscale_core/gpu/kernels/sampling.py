@@ -29,14 +29,14 @@ def sample_kernel(
         seed = tl.load(seeds_ptr + row)
     for first in range(0, vocab_size, SIZE):
         ids = first + columns
-        logits = tl.load(logits_ptr + row * vocab_size + ids, mask=ids < vocab_size, other=float("-inf"))
-        logits = logits.to(tl.float32)
-        poison += tl.where(ids < vocab_size, logits * 0.0, 0.0)
+        inside = ids < vocab_size
+        logits = tl.load(logits_ptr + row * vocab_size + ids, mask=inside, other=0.0).to(tl.float32)
+        poison += logits * 0.0
         if IS_RANDOM:
             uniform = tl.maximum(tl.rand(seed, ids), 1e-10)
             noise = -tl.log(-tl.log(tl.minimum(uniform, 1.0 - 6e-8)))
             logits = tl.where(temperature > 0, logits / tl.where(temperature > 0, temperature, 1.0) + noise, logits)
-        better = logits > best
+        better = inside & (logits > best)
         best = tl.where(better, logits, best)
         best_ids = tl.where(better, ids, best_ids)
     largest = tl.max(best, axis=0)

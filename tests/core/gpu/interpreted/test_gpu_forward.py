@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from layerscale_core.conformance.executors import (
     logits_in_chunks,
     random_tokens,
     reference_executor,
+    reference_kernels,
     relative_error,
 )
-from layerscale_core.forward import KernelExecutor
+from layerscale_core.forward import HostLayers, KernelExecutor
 from layerscale_core.gpu.graphs import DecodeGraphs
 from layerscale_core.gpu.triton_kernels import TritonKernels
 from layerscale_core.models import Matrix, ModelSpec
@@ -26,7 +28,22 @@ from layerscale_core.specs import Executor, KVLayout, KVType, StepLimits, Weight
 from tests.support.gpu_layers import SMALL
 
 CPU = torch.device("cpu")
-SPEC = tiny_spec(num_layers=1)
+
+
+def small_spec(num_layers: int = 1, **operations: Any) -> ModelSpec:
+    """A model so small that an interpreter gets through it."""
+    return tiny_spec(
+        num_layers=num_layers,
+        hidden_size=32,
+        num_heads=4,
+        num_kv_heads=2,
+        intermediate_size=64,
+        vocab_size=37,
+        **operations,
+    )
+
+
+SPEC = small_spec()
 PROMPT = random_tokens(SPEC, 19)
 MAX_ERROR = {
     "f32": 1e-3,  # products in float32 leave the cache's float16
@@ -60,11 +77,14 @@ def open_executor(
     weights: WeightSource,
     dtype: torch.dtype = torch.float32,
     graphs: DecodeGraphs | None = None,
+    host_layers: HostLayers | None = None,
 ) -> Executor:
     allocator = CountingAllocator(2**30, "the test's memory")
     kernels = TritonKernels(CPU, allocator, SMALL, dtype, graphs)
     needs = kernels.memory_needs(spec, weights, StepLimits(max_tokens=32, max_logits=4, max_context_len=256))
-    executor = KernelExecutor(kernels, spec, weights, kv)
+    executor = KernelExecutor(kernels, spec, weights, kv, host_layers)
+    if host_layers is not None:
+        return executor
     counted = allocator.stats().used_bytes - kv.total_bytes
     assert needs.weights.keys() == weight_shapes(spec).keys()
     assert counted <= needs.weights_bytes <= 1.1 * counted
@@ -75,13 +95,12 @@ def open_executor(
     ("layout", "operation"),
     [
         ("f32", "everything"),
-        ("f32", "biases"),
         ("4-bit, groups of 32, mins", "GELU"),
         ("codebook, groups of 32", "QK norm"),
     ],
 )
 def test_a_prompt_and_what_follows_equal_the_reference(layout: str, operation: str) -> None:
-    spec = tiny_spec(num_layers=1, **OPERATIONS[operation])
+    spec = small_spec(**OPERATIONS[operation])
     kv = kv_layout(spec, 16)
     executor = open_executor(spec, kv, RandomWeights(spec, layout))
     truth = logits_in_chunks(reference_executor(spec, kv, layout), kv, [PROMPT, [5]])
@@ -135,6 +154,18 @@ def test_recorded_decode_steps_are_the_eager_ones_bit_for_bit() -> None:
     for rows, expected in zip(recorded, eager, strict=True):
         np.testing.assert_array_equal(rows, expected)
     assert recorder.num_recorded == 2  # the bucket of four for three sequences and for two, that of one
+
+
+@pytest.mark.parametrize("on_host", [(1,), None], ids=["a layer on the host", "experts"])
+def test_what_cannot_be_recorded_is_computed_as_it_comes(on_host: tuple[int, ...] | None) -> None:
+    spec = small_spec(num_layers=2) if on_host else small_spec(num_experts=3)
+    kv = kv_layout(spec, 16)
+    graphs = DecodeGraphs(CPU, (4,), CountingRecorder(), min_pages=2)
+    host_layers = HostLayers(on_host, reference_kernels()) if on_host else None
+    executor = open_executor(spec, kv, RandomWeights(spec), graphs=graphs, host_layers=host_layers)
+    chunks = [PROMPT[:5], [7]]
+    truth = logits_in_chunks(reference_executor(spec, kv), kv, chunks)
+    assert relative_error(logits_in_chunks(executor, kv, chunks), truth) <= 1e-3
 
 
 def decoded(executor: Executor, kv: KVLayout) -> list[np.ndarray]:

@@ -1,0 +1,110 @@
+"""Models of a given shape with random weights, made in seconds, and steps over contexts that nobody computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerscale_core.conformance import LAYOUTS, tiny_spec
+from layerscale_core.models import DenseMatrix, Matrix, ModelSpec, QuantizedMatrix
+from layerscale_core.models.spec import weight_shapes
+from layerscale_core.specs import KVLayout, StepBatch
+
+WEIGHTS = {"bf16": "bf16", "int8": "8-bit, groups of 32", "int4": "4-bit, groups of 32"}
+"""Precisions by the layout that has them."""
+
+EIGHT_B = tiny_spec(
+    num_layers=32,
+    hidden_size=4096,
+    num_heads=32,
+    num_kv_heads=8,
+    head_dim=128,
+    intermediate_size=14336,
+    vocab_size=128256,
+    tied_output=False,
+)
+"""The shape of Llama 3 8B."""
+
+TINY = tiny_spec(tied_output=False)
+"""To see that everything runs."""
+
+_BLOCK_ROWS = 64
+
+
+class ShapedWeights:
+    """``layerscale_core.specs.WeightSource``: a few random rows, again and again. Speed does not depend on values.
+
+    Args:
+        precision: a key of ``WEIGHTS``.
+    """
+
+    def __init__(self, spec: ModelSpec, precision: str) -> None:
+        self._shapes = weight_shapes(spec)
+        self._layout = LAYOUTS[WEIGHTS[precision]]
+        self._generator = np.random.default_rng(0)
+
+    def names(self) -> Sequence[str]:
+        """Every weight of the model."""
+        return tuple(self._shapes)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """[rows, cols] of a matrix, [n] of a vector."""
+        return self._shapes[name]
+
+    def stored_bytes(self, name: str) -> int:
+        """Nothing is stored; what float32 would take."""
+        return 4 * math.prod(self._shapes[name])
+
+    def matrix(self, name: str, start: int = 0, stop: int | None = None) -> Matrix:
+        """Rows of a matrix: those of one block, repeated."""
+        rows, cols = self._shapes[name]
+        block = self._layout.random(self._generator, (_BLOCK_ROWS, cols), cols**-0.5)
+        return _repeated(block, len(range(rows)[start:stop]))
+
+    def vector(self, name: str) -> NDArray[np.float32]:
+        """Ones."""
+        return np.ones(self._shapes[name], np.float32)
+
+    def drop_cache(self) -> None:
+        """Nothing is cached."""
+
+
+def _repeated(block: Matrix, rows: int) -> Matrix:
+    if isinstance(block, DenseMatrix):
+        return DenseMatrix(_rows(block.data, rows))
+    mins = None if block.mins is None else _rows(block.mins, rows)
+    codes, scales = _rows(block.codes, rows), _rows(block.scales, rows)
+    return QuantizedMatrix(codes, scales, mins, block.zero, block.bits, block.group_size, block.codebook)
+
+
+def _rows(array: NDArray[np.generic], rows: int) -> NDArray[np.generic]:
+    return np.resize(array, (rows, array.shape[1])) if rows else array[:0]
+
+
+def pages_each(kv_page_size: int, num_tokens: int) -> int:
+    """Pages of a sequence with so many tokens."""
+    return -(-num_tokens // kv_page_size)
+
+
+def step_batch(kv: KVLayout, num_seqs: int, cached: int, new: int) -> StepBatch:
+    """The next ``new`` tokens of sequences that have ``cached`` ones already; the last one's logits are wanted."""
+    num_pages = pages_each(kv.page_size, cached + new)
+    tables = np.arange(num_seqs * num_pages, dtype=np.int32).reshape(num_seqs, num_pages)
+    stops = np.full_like(tables, kv.page_size)
+    stops[:, -1] = cached + new - (num_pages - 1) * kv.page_size
+    places = np.arange(cached, cached + new)
+    slots = tables[:, places // kv.page_size] * np.int64(kv.page_size) + places % kv.page_size
+    cu_seqlens = np.arange(num_seqs + 1, dtype=np.int32) * new
+    return StepBatch(
+        token_ids=np.arange(num_seqs * new, dtype=np.int32) % 64,
+        positions=np.tile(places, num_seqs).astype(np.int32),
+        slot_mapping=slots.reshape(-1).astype(np.int64),
+        cu_seqlens=cu_seqlens,
+        page_tables=tables,
+        page_starts=np.zeros_like(tables),
+        page_stops=stops,
+        logits_indices=cu_seqlens[1:] - 1,
+    )
