@@ -1,4 +1,4 @@
-"""Models of a given shape with random weights, made in seconds, and steps over contexts that nobody computed."""
+"""Models of a given shape with random weights, made in seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from layerscale_core.conformance import LAYOUTS, tiny_spec
 from layerscale_core.models import DenseMatrix, Matrix, ModelSpec, QuantizedMatrix
 from layerscale_core.models.spec import weight_shapes
-from layerscale_core.specs import KVLayout, StepBatch
 
 WEIGHTS = {"bf16": "bf16", "int8": "8-bit, groups of 32", "int4": "4-bit, groups of 32"}
 """Precisions by the layout that has them."""
@@ -82,29 +81,3 @@ def _repeated(block: Matrix, rows: int) -> Matrix:
 
 def _rows(array: NDArray[np.generic], rows: int) -> NDArray[np.generic]:
     return np.resize(array, (rows, array.shape[1])) if rows else array[:0]
-
-
-def pages_each(kv_page_size: int, num_tokens: int) -> int:
-    """Pages of a sequence with so many tokens."""
-    return -(-num_tokens // kv_page_size)
-
-
-def step_batch(kv: KVLayout, num_seqs: int, cached: int, new: int) -> StepBatch:
-    """The next ``new`` tokens of sequences that have ``cached`` ones already; the last one's logits are wanted."""
-    num_pages = pages_each(kv.page_size, cached + new)
-    tables = np.arange(num_seqs * num_pages, dtype=np.int32).reshape(num_seqs, num_pages)
-    stops = np.full_like(tables, kv.page_size)
-    stops[:, -1] = cached + new - (num_pages - 1) * kv.page_size
-    places = np.arange(cached, cached + new)
-    slots = tables[:, places // kv.page_size] * np.int64(kv.page_size) + places % kv.page_size
-    cu_seqlens = np.arange(num_seqs + 1, dtype=np.int32) * new
-    return StepBatch(
-        token_ids=np.arange(num_seqs * new, dtype=np.int32) % 64,
-        positions=np.tile(places, num_seqs).astype(np.int32),
-        slot_mapping=slots.reshape(-1).astype(np.int64),
-        cu_seqlens=cu_seqlens,
-        page_tables=tables,
-        page_starts=np.zeros_like(tables),
-        page_stops=stops,
-        logits_indices=cu_seqlens[1:] - 1,
-    )

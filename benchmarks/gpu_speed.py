@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from gpu_device import copy_rate, matrix_rate, median_seconds
-from gpu_model import EIGHT_B, TINY, WEIGHTS, ShapedWeights, pages_each, step_batch
+from gpu_model import EIGHT_B, TINY, WEIGHTS, ShapedWeights
 from gpu_peer import TransformersPeer
 from torch.profiler import profile
 
@@ -30,6 +30,7 @@ from layerscale_core.allocator import CountingAllocator
 from layerscale_core.forward import make_executor
 from layerscale_core.gpu.device import TorchDevice
 from layerscale_core.gpu.torch_kernels import TorchKernels
+from layerscale_core.gpu.warm_up import pages_each, step_batch
 from layerscale_core.models import ModelSpec
 from layerscale_core.models.spec import EMBEDDING, OUTPUT
 from layerscale_core.plugins import PluginRegistry
@@ -117,8 +118,7 @@ class Bench:
     def profile(self, precision: str) -> str:
         """Where a decode step's time goes, kernel by kernel."""
         spec, context = self._plan.spec, self._plan.contexts[-1]
-        num_pages = pages_each(PAGE_SIZE, context + 1)
-        kv = _layout(spec, num_pages)
+        kv = _layout(spec, pages_each(_layout(spec, 1), context + 1))
         executor = make_executor(self._device, spec, ShapedWeights(spec, precision), kv)
         batch = step_batch(kv, 1, context, 1)
         executor.step(batch)
@@ -133,12 +133,12 @@ class Bench:
         """Room for the largest case, or for what fits."""
         plan = self._plan
         tokens = max(*plan.contexts, *plan.prefills) + QUERY_TOKENS + ANSWER_TOKENS
-        wanted = max(plan.batches) * pages_each(PAGE_SIZE, tokens)
+        wanted = max(plan.batches) * pages_each(_layout(plan.spec, 1), tokens)
         room = int(0.9 * (self._device.allocator.stats().free_bytes - taken_bytes))
         return _layout(plan.spec, min(wanted, room // _layout(plan.spec, 1).total_bytes))
 
     def _seconds(self, executor: Executor, kv: KVLayout, num_seqs: int, cached: int, new: int) -> float | None:
-        if num_seqs * pages_each(PAGE_SIZE, cached + new) > kv.num_pages:
+        if num_seqs * pages_each(kv, cached + new) > kv.num_pages:
             return None
         batch = step_batch(kv, num_seqs, cached, new)
         return median_seconds(self._place, lambda: executor.step(batch), self._plan.repetitions)
@@ -146,7 +146,7 @@ class Bench:
     def _query_seconds(self, executor: Executor, kv: KVLayout, context: int) -> float | None:
         lengths = [QUERY_TOKENS, *[1] * (ANSWER_TOKENS - 1)]
         starts = [context, *range(context + QUERY_TOKENS, context + QUERY_TOKENS + ANSWER_TOKENS - 1)]
-        if pages_each(PAGE_SIZE, starts[-1] + 1) > kv.num_pages:
+        if pages_each(kv, starts[-1] + 1) > kv.num_pages:
             return None
         batches = [step_batch(kv, 1, start, length) for start, length in zip(starts, lengths, strict=True)]
         return median_seconds(self._place, lambda: [executor.step(each) for each in batches], self._plan.repetitions)

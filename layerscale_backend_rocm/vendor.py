@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 from layerscale_backend_rocm.driver import find_driver
-from layerscale_core.gpu.tuning import Tuning
+from layerscale_core.gpu.tuning import AttentionTile, Launch, ProductTile, Tuning
 from layerscale_core.gpu.vendor import Vendor
 
-# Two programs for each compute unit. Tiles in flight stay at two: there are 64 KiB of local memory.
-_MI250 = Tuning(target_programs=208)  # one of its two dies has 104 units
-_MI300 = Tuning(target_programs=608)
-_MI350 = Tuning(target_programs=512)
-_RX7900 = Tuning(target_programs=192)
+_EVERYTHING = 2**31
+_ONE_INSTRUCTION = (("matrix_instr_nonkdim", 16),)
+"""The compiler would choose a matrix instruction by a tile's sides, and so the order of sums by the batch."""
+
+_FEW = Launch(options=_ONE_INSTRUCTION)
+_MANY = Launch(num_warps=8, options=_ONE_INSTRUCTION)
+
+
+def _tuning(num_units: int) -> Tuning:
+    """For so many compute units. Two tiles are in flight: there are 64 KiB of local memory."""
+    return Tuning(
+        products=(ProductTile(16, 16, _FEW), ProductTile(_EVERYTHING, 64, _MANY)),
+        attention=(AttentionTile(1, 16, _FEW), AttentionTile(_EVERYTHING, 32, _FEW)),
+        target_programs=2 * num_units,
+    )
+
 
 AMD = Vendor(
     name="rocm",
     label="AMD",
     platform="hip",
     find_driver=find_driver,
-    tunings={"gfx90a": _MI250, "gfx942": _MI300, "gfx950": _MI350, "gfx1100": _RX7900},
+    tunings={
+        "gfx90a": _tuning(104),  # one of an MI250's two dies
+        "gfx942": _tuning(304),  # MI300X
+        "gfx950": _tuning(256),  # MI350X
+        "gfx1100": _tuning(96),  # RX 7900 XTX
+    },
 )
 """What the ROCm backend is made of."""

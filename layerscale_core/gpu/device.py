@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from layerscale_core.forward import KernelExecutor
 from layerscale_core.models import ModelSpec
 from layerscale_core.specs.backend import DeviceInfo
 from layerscale_core.specs.executor import Executor, KVLayout
@@ -20,6 +21,7 @@ class TorchDevice:
         allocator: counts what the kernels keep on it.
         make_kernels: new ones, each for a model of its own.
         notices: see ``Device.notices``.
+        first_steps: run on every new executor of a whole model; None: nothing is gained by it.
     """
 
     def __init__(
@@ -28,11 +30,13 @@ class TorchDevice:
         allocator: Allocator,
         make_kernels: Callable[[], Kernels],
         notices: tuple[str, ...] = (),
+        first_steps: Callable[[Executor, KVLayout], None] | None = None,
     ) -> None:
         self._inspect = inspect
         self._allocator = allocator
         self._make_kernels = make_kernels
         self._notices = notices
+        self._first_steps = first_steps
 
     @property
     def infos(self) -> tuple[DeviceInfo, ...]:
@@ -53,9 +57,17 @@ class TorchDevice:
         """What the kernels take."""
         return self._make_kernels().memory_needs(spec, weights, limits)
 
-    def make_executor(self, spec: ModelSpec, weights: WeightSource, kv: KVLayout) -> Executor | None:  # noqa: ARG002
-        """None: core's forward pass runs over ``make_kernels``."""
-        return None
+    def make_executor(self, spec: ModelSpec, weights: WeightSource, kv: KVLayout) -> Executor | None:
+        """Core's forward pass over ``make_kernels``, after its first steps; None to have core make it."""
+        if self._first_steps is None:
+            return None
+        executor = KernelExecutor(self._make_kernels(), spec, weights, kv)
+        try:
+            self._first_steps(executor, kv)
+        except BaseException:
+            executor.close()
+            raise
+        return executor
 
     def make_kernels(self) -> Kernels:
         """Kernels that have taken nothing yet."""

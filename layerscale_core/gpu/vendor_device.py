@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from layerscale_core.gpu.device import TorchDevice
 from layerscale_core.gpu.graphs import DecodeGraphs
 from layerscale_core.gpu.triton_kernels import TritonKernels
 from layerscale_core.gpu.vendor import Vendor
+from layerscale_core.gpu.warm_up import warm_up
 from layerscale_core.specs.backend import DeviceInfo
 
 _RUNTIME_BYTES = 512 << 20
@@ -49,7 +51,8 @@ def open_device(vendor: Vendor) -> TorchDevice:
         graphs = DecodeGraphs(device, vendor.graph_buckets, record) if vendor.graph_buckets else None
         return TritonKernels(device, allocator, tuning, graphs=graphs)
 
-    return TorchDevice(inspect, allocator, make_kernels)
+    first_steps = partial(warm_up, buckets=vendor.graph_buckets)
+    return TorchDevice(inspect, allocator, make_kernels, first_steps=first_steps)
 
 
 def architecture_of(properties: Any) -> str:
