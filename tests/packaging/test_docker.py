@@ -156,14 +156,13 @@ def test_the_steps_for_the_cpu_give_a_server_that_is_healthy(tmp_path: Path, tin
     image = build.run(dockerfile("cpu"))
     assert not (tmp_path / "src").exists()
     assert len(build.left_out) == 5, build.left_out
-    in_image = ["env", *(f"{name}={value}" for name, value in build.environment.items())]
-    entry_point = [*in_image, *image["ENTRYPOINT"].command()]
+    entry_point = [*build.in_image(), *image["ENTRYPOINT"].command()]
     server = ServerProcess([*entry_point, "--model", str(tiny_model_path), "--port", "0"], tmp_path / "server.log")
     try:
         server.start()
         port = int(server.url.rpartition(":")[2])
         check = [word.replace(":8080/", f":{port}/") for word in image["HEALTHCHECK"].command()]
-        assert subprocess.run([*in_image, *check], check=False, timeout=30).returncode == 0
+        assert subprocess.run([*build.in_image(), *check], check=False, timeout=30).returncode == 0
         assert "not compiled" not in server.log()
     finally:
         assert server.stop() == 0

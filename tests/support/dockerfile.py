@@ -77,6 +77,10 @@ class EnginelessBuild:
         for path in self.mapped[::2]:
             (folder / path[1:]).mkdir(parents=True)
 
+    def in_image(self) -> list[str]:
+        """What a command is preceded by, to see the image's environment and none of this source tree."""
+        return ["env", "--unset=PYTHONPATH", *(f"{name}={value}" for name, value in self.environment.items())]
+
     def run(self, dockerfile: Path) -> dict[str, Instruction]:
         """Every stage in order; returns the last one's instructions by name."""
         for stage in stages(read_dockerfile(dockerfile)):
@@ -103,7 +107,7 @@ class EnginelessBuild:
         if step.startswith(self.of_the_system):
             self.left_out.append(step)
             return
-        subprocess.run(["sh", "-ec", self._below(step)], env={**os.environ, **self.environment}, check=True)
+        subprocess.run([*self.in_image(), "sh", "-ec", self._below(step)], check=True)
 
     def _below(self, text: str) -> str:
         return re.sub(rf"(?<![\w/.])({'|'.join(self.mapped)})\b", rf"{self._folder}\1", text)
