@@ -78,6 +78,14 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def docker_steps(session: nox.Session) -> None:
+    """The steps of the CPU image without a container engine: downloads, compiles, serves (``-- ARGS`` go to pytest)."""
+    session.install("-e", ".[test]")
+    tests = ("tests/packaging/test_docker.py", "-rs", *session.posargs)
+    session.run("pytest", *tests, env={"LAYERSCALE_TEST_DOCKER_STEPS": "1"})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """LayerScale and llama.cpp side by side on the small real model (``-- ARGS`` go to the script)."""
     session.install(".[bench]")

@@ -84,7 +84,8 @@ class Assembler:
         """
         for notice in notices(self.settings, self.tier):
             logger.warning(notice)
-        chosen = self.registry.choose_backend(self.settings.backend)
+        if self.settings.backend is not None:
+            self.registry.choose_backend(self.settings.backend)  # what cannot serve is found before a model is fetched
         with contextlib.ExitStack() as undo:
             directory = StateDirectory(Path(self.settings.state_dir)) if self.settings.state_dir else None
             if directory is not None:
@@ -98,6 +99,7 @@ class Assembler:
             undo.callback(constraints.close)
             vocabulary_indexed = constraints.prepare()
             dialogue = _dialogue(file, tokenizer)
+            chosen = self.registry.choose_backend(self.settings.backend, file)
             device = chosen.load(BackendOptions(self.settings.threads))
             for notice in (*self.registry.notices(), *device.notices):
                 logger.warning(notice)

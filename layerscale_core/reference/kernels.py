@@ -53,6 +53,15 @@ class PagedKV:
         )
         return keys, values
 
+    def read(self, layer: int, slots: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """A layer's keys and values in some slots, [num_slots, num_kv_heads, head_dim]."""
+        return self.key_codec.decode(self.keys[layer, slots]), self.value_codec.decode(self.values[layer, slots])
+
+    def write(self, layer: int, slots: NDArray[np.int64], keys: Floats, values: Floats) -> None:
+        """Put keys and values into slots, in place."""
+        self.keys[layer, slots] = self.key_codec.encode(keys)
+        self.values[layer, slots] = self.value_codec.encode(values)
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -139,14 +148,13 @@ class ReferenceKernels(ElementaryKernels):
     def rope(self, x: Floats, step: Step, num_heads: int, head_dim: int, rope: RopeSpec) -> Floats:
         """Rotate each pair of a head by its angle, position times frequency."""
         heads = x.reshape(-1, num_heads, head_dim)
-        return _rotate(heads, step.batch.positions[:, None], rope, rope.magnitude).reshape(x.shape)
+        return rotate(heads, step.batch.positions[:, None], rope, rope.magnitude).reshape(x.shape)
 
     @_quiet
     def store_kv(self, key: Floats, value: Floats, kv: PagedKV, layer: int, step: Step) -> None:
         """Write keys and values into their slots."""
         heads = (len(key), kv.keys.shape[2], -1)
-        kv.keys[layer, step.batch.slot_mapping] = kv.key_codec.encode(key.reshape(heads))
-        kv.values[layer, step.batch.slot_mapping] = kv.value_codec.encode(value.reshape(heads))
+        kv.write(layer, step.batch.slot_mapping, key.reshape(heads), value.reshape(heads))
 
     @_quiet
     def attention(self, query: Floats, kv: PagedKV, layer: int, step: Step, spec: AttentionSpec) -> Floats:
@@ -156,9 +164,8 @@ class ReferenceKernels(ElementaryKernels):
         output = np.empty_like(queries)
         for sequence, ranges in enumerate(step.page_ranges):
             first, stop = step.batch.cu_seqlens[sequence : sequence + 2]
-            slots = _context_slots(ranges, kv.page_size)
-            keys = _by_head(kv.key_codec.decode(kv.keys[layer, slots]))
-            values = _by_head(kv.value_codec.decode(kv.values[layer, slots]))
+            slots = context_slots(ranges, kv.page_size)
+            keys, values = map(_by_head, kv.read(layer, slots))
             for token in range(first, stop):
                 context_len = len(slots) - (stop - 1 - token)
                 seen = slice(_first_seen(context_len, spec), context_len)
@@ -237,7 +244,7 @@ class ReferenceKernels(ElementaryKernels):
         """Rotate the pages' keys; their magnitude stays."""
         keys, _ = kv.pages()
         decoded = kv.key_codec.decode(keys[layer, page_ids])
-        keys[layer, page_ids] = kv.key_codec.encode(_rotate(decoded, np.array([delta]), rope, magnitude=1))
+        keys[layer, page_ids] = kv.key_codec.encode(rotate(decoded, np.array([delta]), rope, magnitude=1))
 
     @property
     def kv_format(self) -> str:
@@ -306,7 +313,7 @@ def _softcap(x: Floats, cap: float) -> Floats:
     return x
 
 
-def _rotate(heads: Floats, positions: NDArray[np.integer], rope: RopeSpec, magnitude: float) -> Floats:
+def rotate(heads: Floats, positions: NDArray[np.integer], rope: RopeSpec, magnitude: float) -> Floats:
     """Heads [.., head_dim], each pair turned by its angle; positions broadcast over the leading axes."""
     # float64, because at position 100,000 a float32 angle is already wrong by 0.004.
     angles = positions[..., None].astype(np.float64) * np.asarray(rope.inv_freq)
@@ -327,7 +334,7 @@ def _rope_pairs(rope: RopeSpec) -> tuple[slice, slice]:
     return slice(0, half), slice(half, rope.rotary_dim)
 
 
-def _context_slots(page_ranges: NDArray[np.int32], page_size: int) -> NDArray[np.int64]:
+def context_slots(page_ranges: NDArray[np.int32], page_size: int) -> NDArray[np.int64]:
     """The valid slots of a sequence, in order."""
     return np.concatenate(
         [np.arange(start, stop, dtype=np.int64) + int(page_id) * page_size for page_id, start, stop in page_ranges]

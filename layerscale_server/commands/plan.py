@@ -44,13 +44,13 @@ def _plan(ctx: click.Context, /, gpu_memory: int | None, cpu_memory: int | None,
 def _planned(settings: Settings, gpu_memory: int | None, cpu_memory: int | None) -> StartPlan:
     registry = PluginRegistry.discover()
     tier = _tier(registry)
-    chosen = registry.choose_backend(settings.backend)
-    device_memory = cpu_memory if gpu_memory is None and chosen.backend.capabilities.is_host else gpu_memory
     quantization = Quantization(settings.quantization)
     with (
         resolve_headers(settings.model) as path,
         closing(registry.open_model(path, metadata_only=True, quantization=quantization)) as file,
     ):
+        chosen = registry.choose_backend(settings.backend, file)
+        device_memory = cpu_memory if gpu_memory is None and chosen.backend.capabilities.is_host else gpu_memory
         site = Site(chosen.backend, chosen.load(BackendOptions(settings.threads)), device_memory)
         return plan_start(settings, tier, file, site, registry, assumed_host_bytes=cpu_memory)
 

@@ -1,17 +1,19 @@
-"""The GPU backends keep the backend contract, where their device is."""
+"""The GPU backends and their kernels keep their contracts, where their device is."""
 
 from __future__ import annotations
 
 import importlib
+from typing import ClassVar
 
 import pytest
 
-from layerscale_core.conformance import BackendContract
+from layerscale_core.conformance import BackendContract, KernelsContract
 
 
-class GpuContract(BackendContract):
-    """The contract, skipped with the probe's reason where there is no such device."""
+class NeedsDevice:
+    """Skipped with the probe's reason where there is no such device."""
 
+    plugin_module: ClassVar[str]
     max_relative_error = 0.02  # products are computed in bfloat16, which keeps 8 bits
 
     @pytest.fixture(autouse=True)
@@ -23,10 +25,20 @@ class GpuContract(BackendContract):
 
 
 @pytest.mark.cuda
-class TestCuda(GpuContract):
+class TestCuda(NeedsDevice, BackendContract):
+    plugin_module = "layerscale_backend_cuda.plugin"
+
+
+@pytest.mark.cuda
+class TestCudaKernels(NeedsDevice, KernelsContract):
     plugin_module = "layerscale_backend_cuda.plugin"
 
 
 @pytest.mark.rocm
-class TestRocm(GpuContract):
+class TestRocm(NeedsDevice, BackendContract):
+    plugin_module = "layerscale_backend_rocm.plugin"
+
+
+@pytest.mark.rocm
+class TestRocmKernels(NeedsDevice, KernelsContract):
     plugin_module = "layerscale_backend_rocm.plugin"

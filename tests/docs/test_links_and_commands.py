@@ -96,6 +96,11 @@ def test_shell_commands_exist(page: Path) -> None:
                 assert (ROOT / script).is_file(), script
             case ["layerscale", *arguments]:
                 check_layerscale(arguments)
+            case ["docker", "build", "-f", dockerfile, *_]:
+                assert (ROOT / dockerfile).is_file(), dockerfile
+            case ["docker", "run", *words_to_docker]:
+                after_image = dropwhile(lambda word: not word.startswith("layerscale/"), words_to_docker)
+                check_layerscale(list(after_image)[1:])
             case _:
                 pytest.fail(f"nobody checks {shlex.join(words)!r}")
 

@@ -19,6 +19,7 @@ FORBIDDEN = {
         "layerscale_backend_rocm",
         "torch",
         "triton",
+        "onnxruntime",
         "fastapi",
         "starlette",
         "uvicorn",

@@ -122,13 +122,19 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 """Model type, and what its configuration changes of the common numbers."""
 
 
-def save_tiny_checkpoint(folder: Path, family: str, *, dtype: str = "float32", max_shard_size: str = "1GB") -> Any:
-    """Make a model of random weights, save it, and return it in float32, as it was saved."""
+def save_tiny_checkpoint(
+    folder: Path, family: str, *, dtype: str = "float32", max_shard_size: str = "1GB", **further_changes: Any
+) -> Any:
+    """Make a model of random weights, save it, and return it in float32, as it was saved.
+
+    Args:
+        further_changes: of its configuration.
+    """
     import torch  # noqa: PLC0415
     from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
 
     model_type, changes = FAMILIES[family]
-    config = AutoConfig.for_model(model_type, **{**COMMON, **changes})
+    config = AutoConfig.for_model(model_type, **{**COMMON, **changes, **further_changes})
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     with torch.no_grad():

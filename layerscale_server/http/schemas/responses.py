@@ -129,7 +129,7 @@ class TextFormat(RequestModel):
 
     type: Literal["text", "json_object", "json_schema"] = "text"
     name: str = ""
-    json_schema: JsonSchema | None = Field(None, alias="schema")
+    json_schema: JsonSchema | None = Field(default=None, alias="schema")
     strict: bool = False
 
     @model_validator(mode="after")
