@@ -46,7 +46,8 @@ def tests(session: nox.Session) -> None:
     fetch_model(session)
     session.run("python", "examples/demo/fetch.py", "gemma3", str(SECOND_MODEL))
     models = {"LAYERSCALE_TEST_MODEL": str(MODEL), "LAYERSCALE_TEST_GEMMA": str(SECOND_MODEL)}
-    session.run("pytest", *WORKERS, *session.posargs, env=models)
+    one_thread = {"OMP_NUM_THREADS": "1"}  # in numpy and torch: the test processes are as many as the cores
+    session.run("pytest", *WORKERS, *session.posargs, env=models | one_thread)
 
 
 @nox.session

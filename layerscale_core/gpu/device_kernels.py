@@ -50,7 +50,7 @@ class DeviceKernels(ElementaryKernels):
         """Each expert computes the tokens that chose it; a token's sum runs over its experts in ascending order."""
         scores = self.linear(x, router).float()
         chosen = scores.sort(dim=-1, descending=True, stable=True).indices[:, : spec.num_active]
-        weights = scores.sigmoid() if spec.is_sigmoid else scores.softmax(-1)
+        weights = _sigmoid(scores) if spec.is_sigmoid else scores.softmax(-1)
         if spec.is_normalized:
             weights = weights / weights.gather(-1, chosen).sum(-1, keepdim=True)
         output = torch.zeros_like(x)
@@ -101,3 +101,8 @@ class DeviceKernels(ElementaryKernels):
             yield
         except torch.OutOfMemoryError as error:
             raise OutOfMemoryError(f"{self._device} refused {num_bytes:,} bytes for {label}: {error}") from error
+
+
+def _sigmoid(scores: Tensor) -> Tensor:
+    """As the softmax of a score and 0: torch's own rounds an element by its place among all, and so by the batch."""
+    return torch.stack([scores, torch.zeros_like(scores)], -1).softmax(-1)[..., 0]
