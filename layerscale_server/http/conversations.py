@@ -64,6 +64,8 @@ async def prepare_turn(
     """
     if asked is not None and conversation.offer is not None:
         raise InvalidRequestError(f"{asked[0]} cannot be combined with tools", param=asked[0])
+    if asked is not None and conversation.answer_start:
+        raise InvalidRequestError(f"{asked[0]} needs an answer that is not begun in messages", param=asked[0])
     token_ids, plan = await off_loop(_plan, model, conversation)
     constraint = None
     if asked is not None:

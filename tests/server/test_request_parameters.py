@@ -161,7 +161,7 @@ OWN_FIELDS: dict[str, dict[str, tuple[list[Any], list[Any]]]] = {
         "system": (["", "s", [], [{"type": "text", "text": "s"}]], [1, {}, ["s"], [{"type": "image"}]]),
         "tools": ([[]], [[{}], {}, "x"]),
         "tool_choice": ([{"type": "auto"}, {"type": "none"}], [{}, {"type": "any"}, {"type": {}}, "auto", 1]),
-        "output_config": ([{}, {"effort": "low"}, {"format": None}], [{"format": {}}, {"format": 0}, [], "x"]),
+        "output_config": ([{}, {"effort": "low"}, {"format": None}], [{"format": {}}, {"format": 0}, "x"]),
         "mcp_servers": ([[]], [[{}], {}, "", 0]),
         "container": ([], ["", "x", {}, False]),
         "context_management": ([{}, {"edits": []}], [[], {"edits": {}}, {"edits": [{}]}, {"edits": [{"type": "x"}]}]),

@@ -230,3 +230,16 @@ def test_the_openai_sdk_parses_into_a_class(server: FakeServer, run_live: Callab
             logit_bias=bias,  # type: ignore[arg-type]  # any number
         )
     assert isinstance(completion.choices[0].message.parsed, Answer)
+
+
+@pytest.mark.parametrize("field", ["output_config", "output_format"])
+def test_anthropics_messages_match_their_schema(server: FakeServer, field: str) -> None:
+    wanted: dict[str, Any] = {"type": "json_schema", "schema": POINT}
+    body = {**CHAT, field: {"format": wanted} if field == "output_config" else wanted}
+    answer = server.post("/v1/messages", body).json()
+    assert answer["stop_reason"] == "end_turn"
+    assert IS_POINT(answer["content"][0]["text"])
+    begun = [*MESSAGES, {"role": "assistant", "content": '{"x":'}]
+    refused = server.post("/v1/messages", body | {"messages": begun})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["message"].startswith(field)

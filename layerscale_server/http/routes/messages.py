@@ -33,7 +33,7 @@ async def messages(
     request_id = request.state.request_id
     conversation = await off_loop(conversation_of, body)
     session, conversation = await find_session(model, conversation, request.headers, body.session_id)
-    turn = await prepare_turn(model, conversation)
+    turn = await prepare_turn(model, conversation, body.grammar())
     sampling = body.sampling_params(body.max_tokens, stop=tuple(body.stop_sequences))
     generation = begin_turn(model, session, request_id, turn, sampling, is_warm_up=body.warm_up)
     message = AnthropicMessage(request_id, model.model_id, len(turn.token_ids), shows_thinking=body.wants_thinking)

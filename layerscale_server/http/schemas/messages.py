@@ -6,10 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, FailFast, Field, Tag, field_validator, model_validator
 
+from layerscale_core.constraints import Grammar
 from layerscale_core.dialogue import Tool, ToolOffer
 from layerscale_server.http.schemas.base import RequestModel, at_most
 from layerscale_server.http.schemas.content import TextContent, TextPart, as_parts
 from layerscale_server.http.schemas.sampling import SamplingFields
+from layerscale_server.http.schemas.structured_output import JsonSchema
 from layerscale_server.http.schemas.tools import ArgumentsSchema, FunctionName, NamedTool, ToolName, offer_of
 from layerscale_server.http.schemas.turn import StopTexts, WarmUpField
 
@@ -132,6 +134,19 @@ class ContextManagement(RequestModel):
     edits: list[ClearThinking] = Field(default_factory=list)
 
 
+class OutputFormat(RequestModel):
+    """What the text of the answer must match."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchema = Field(alias="schema")
+
+
+class OutputConfig(RequestModel):
+    """Anthropic's ``output_config``, of which the format counts."""
+
+    format: OutputFormat | None = None
+
+
 class CountTokensRequest(RequestModel):
     """A conversation, and what would change its answer. ``model`` and fields not named here are ignored."""
 
@@ -140,8 +155,8 @@ class CountTokensRequest(RequestModel):
     tools: Annotated[list[ToolDefinition], FailFast(), at_most("tools", "tools")] = Field(default_factory=list)
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
-    output_config: dict[str, Any] = Field(default_factory=dict)
-    output_format: Any = None
+    output_config: OutputConfig = OutputConfig()
+    output_format: OutputFormat | None = Field(None, description="the older name of output_config.format")
     mcp_servers: Any = None
     container: Any = None
     compaction: Any = None
@@ -167,14 +182,14 @@ class CountTokensRequest(RequestModel):
         """What the template is told besides the conversation."""
         return {"enable_thinking": self.wants_thinking}
 
-    @field_validator("output_config")
-    @classmethod
-    def _refuse_format(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if value.get("format") is not None:
-            raise ValueError("format is not supported by this version")
-        return value
+    def grammar(self) -> tuple[str, Grammar] | None:
+        """What the answer must match, and the field that says so."""
+        for field, wanted in (("output_config", self.output_config.format), ("output_format", self.output_format)):
+            if wanted is not None:
+                return field, Grammar.json_schema(wanted.json_schema)
+        return None
 
-    @field_validator("output_format", "mcp_servers", "container", "compaction")
+    @field_validator("mcp_servers", "container", "compaction")
     @classmethod
     def _refuse(cls, value: Any) -> Any:
         if value != []:
