@@ -15,7 +15,7 @@ Bytes = NDArray[np.uint8]
 
 
 def _grid(packed: str, width: int) -> Bytes:
-    """Indices of magnitudes, uint8 [codes, width], from 16 bits a code, the first lowest."""
+    """Indices of magnitudes (IQ1: of -1, 0, 1), uint8 [codes, width], from 16 bits a code, the first lowest."""
     numbers = np.frombuffer(base64.b85decode(packed), "<u2")
     bits = 16 // width
     indices = numbers[:, None] >> np.arange(0, 16, bits, dtype=np.uint16) & np.uint16(2**bits - 1)
