@@ -89,6 +89,7 @@ LAYOUTS: Mapping[str, DenseLayout | QuantizedLayout] = {
     "6-bit, groups of 32, mins": QuantizedLayout(6, 32, has_mins=True),
     "6-bit, groups of 16": QuantizedLayout(6, 16, zero=32),
     "8-bit, groups of 32": QuantizedLayout(8, 32, zero=128),
+    "8-bit, groups of 16": QuantizedLayout(8, 16, zero=128),
     "codebook, groups of 32": QuantizedLayout(4, 32, zero=128, codebook=_CODEBOOK),
 }
 """Every kind of matrix that a model format may hand to a backend."""

@@ -29,7 +29,7 @@ _MERGES = """
 """
 MERGES = tuple(merge.replace("+", " ") for merge in _MERGES.split())
 
-# Where the half-precision scale (and minimum) of a block stands, for the types that gguf cannot quantise itself, and
+# Where the scale (and minimum) of a block stands, for the types that gguf cannot quantise itself, and
 # the minimum that centres uniformly random codes on zero, in units of the scale.
 _RANDOM_BLOCKS: dict[str, tuple[int, int | None, float]] = {
     "Q2_K": (80, 82, 1.5),
@@ -37,11 +37,16 @@ _RANDOM_BLOCKS: dict[str, tuple[int, int | None, float]] = {
     "Q4_K": (0, 2, 7.5),
     "Q5_K": (0, 2, 15.5),
     "Q6_K": (208, None, 0.0),
+    "IQ1_S": (0, None, 0.0),
+    "IQ1_M": (48, None, 0.0),
     "IQ2_XXS": (0, None, 0.0),
+    "IQ2_XS": (0, None, 0.0),
+    "IQ2_S": (0, None, 0.0),
     "IQ3_XXS": (0, None, 0.0),
     "IQ3_S": (0, None, 0.0),
     "IQ4_NL": (0, None, 0.0),
     "IQ4_XS": (0, None, 0.0),
+    "NVFP4": (0, None, 0.0),
 }
 
 
@@ -136,8 +141,10 @@ def random_matrix(rng: np.random.Generator, encoding: str, rows: int, cols: int,
     if encoding not in _RANDOM_BLOCKS:
         weights = rng.normal(0, std, (rows, cols)).astype(np.float32)
         return gguf.quants.quantize(weights, GgmlType[encoding])
-    blocks = random_blocks(rng, encoding, rows * cols // gguf.GGML_QUANT_SIZES[GgmlType[encoding]][0])
-    return _rescaled(blocks, encoding, std).reshape(rows, -1)
+    blocks, scales = _random_blocks(rng, encoding, rows * cols // gguf.GGML_QUANT_SIZES[GgmlType[encoding]][0])
+    factor = std / gguf.quants.dequantize(blocks, GgmlType[encoding]).std()
+    _put_scales(blocks, encoding, scales * factor)
+    return blocks.reshape(rows, -1)
 
 
 def random_blocks(rng: np.random.Generator, encoding: str, num_blocks: int) -> NDArray[np.uint8]:
@@ -146,26 +153,39 @@ def random_blocks(rng: np.random.Generator, encoding: str, num_blocks: int) -> N
     Returns:
         uint8 [num_blocks, bytes of a block].
     """
-    block_size, block_bytes = gguf.GGML_QUANT_SIZES[GgmlType[encoding]]
-    if encoding not in _RANDOM_BLOCKS:
-        weights = rng.uniform(-8, 8, (num_blocks, block_size)).astype(np.float32)
-        return gguf.quants.quantize(weights, GgmlType[encoding])
+    if encoding in _RANDOM_BLOCKS:
+        return _random_blocks(rng, encoding, num_blocks)[0]
+    block_size = gguf.GGML_QUANT_SIZES[GgmlType[encoding]][0]
+    weights = rng.uniform(-8, 8, (num_blocks, block_size)).astype(np.float32)
+    return gguf.quants.quantize(weights, GgmlType[encoding])
+
+
+def _random_blocks(
+    rng: np.random.Generator, encoding: str, num_blocks: int
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Blocks of a type that gguf cannot quantise itself, and their scales."""
+    block_bytes = gguf.GGML_QUANT_SIZES[GgmlType[encoding]][1]
     blocks = rng.integers(0, 256, (num_blocks, block_bytes), dtype=np.uint8)
-    scale_at, minimum_at, centre = _RANDOM_BLOCKS[encoding]
     scales = rng.uniform(0.5, 1.5, num_blocks)
-    _put_halves(blocks, scale_at, scales)
+    _put_scales(blocks, encoding, scales)
+    return blocks, scales
+
+
+def _put_scales(blocks: NDArray[np.uint8], encoding: str, scales: NDArray[np.float64]) -> None:
+    """Give each block its scale, and the minimum that goes with it where there is one."""
+    scale_at, minimum_at, centre = _RANDOM_BLOCKS[encoding]
+    halves = scales.astype(np.float16).view(np.uint16)
+    if encoding == "IQ1_M":  # a quarter of it in the upper half of every second byte, the lowest first
+        for part in range(4):
+            at = scale_at + 2 * part + 1
+            blocks[:, at] = blocks[:, at] & 0xF | (halves >> 4 * part & 0xF) << 4
+    elif encoding == "NVFP4":  # one for each of its four groups
+        factors = np.array([0.5, 1.0, 1.5, 2.0])
+        blocks[:, scale_at : scale_at + 4] = gguf.quants.NVFP4.fp32_to_ue4m3(scales[:, None] * factors)
+    else:
+        _put_halves(blocks, scale_at, scales)
     if minimum_at is not None:
         _put_halves(blocks, minimum_at, scales * centre)
-    return blocks
-
-
-def _rescaled(blocks: NDArray[np.uint8], encoding: str, std: float) -> NDArray[np.uint8]:
-    """The blocks with their block scales multiplied so that the weights have the given standard deviation."""
-    factor = std / gguf.quants.dequantize(blocks, GgmlType[encoding]).std()
-    scale_at, minimum_at, _ = _RANDOM_BLOCKS[encoding]
-    for at in (scale_at,) if minimum_at is None else (scale_at, minimum_at):
-        _put_halves(blocks, at, blocks[:, at : at + 2].copy().view(np.float16)[:, 0] * factor)
-    return blocks
 
 
 def _put_halves(blocks: NDArray[np.uint8], at: int, values: NDArray[np.floating]) -> None:

@@ -12,6 +12,7 @@ Bytes = NDArray[np.uint8]
 TQ1_0 = np.dtype([("fives", "u1", 32), ("short_fives", "u1", 16), ("fours", "u1", 4), ("scale", "<f2")])
 TQ2_0 = np.dtype([("codes", "u1", (2, 32)), ("scale", "<f2")])
 MXFP4 = np.dtype([("exponent", "u1"), ("codes", "u1", 16)])
+NVFP4 = np.dtype([("scales", "u1", 4), ("codes", "u1", (4, 8))])
 
 _E2M1_TWICE = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12])
 """Twice what a 4-bit float stands for, so that it is whole."""
@@ -38,6 +39,29 @@ def read_mxfp4(raw: Bytes) -> QuantizedMatrix:
     scales = np.ldexp(np.float32(1), blocks["exponent"].astype(np.int32) - 128)
     codebook = (_E2M1_TWICE + 128).astype(np.uint8)
     return QuantizedMatrix(codes.reshape(len(raw), blocks.shape[1] * 32), scales, None, 128, 4, 32, codebook)
+
+
+def read_nvfp4(raw: Bytes) -> QuantizedMatrix:
+    """4-bit floats with an 8-bit one for each 16: four bits of exponent, three of mantissa, the sign bit unused."""
+    blocks = raw.view(NVFP4)
+    codes = np.concatenate([blocks["codes"] & 0xF, blocks["codes"] >> 4], axis=-1)
+    rows, num_groups = len(raw), blocks.shape[1] * 4
+    scales = _E4M3_HALVED[blocks["scales"]].reshape(rows, num_groups)
+    values = (_E2M1_TWICE + 32).astype(np.uint8)
+    return QuantizedMatrix(values[codes.reshape(rows, num_groups * 16)], scales, None, 32, 6, 16)
+
+
+def _e4m3_halved() -> NDArray[np.float32]:
+    """Half of what each byte stands for as a scale, float32 [256]; the pattern of NaN stands for 0."""
+    exponents, mantissas = np.divmod(np.arange(128), 8)
+    wholes = np.where(exponents == 0, mantissas, mantissas + 8)
+    scales = np.ldexp(wholes.astype(np.float32), np.maximum(exponents, 1) - 11)
+    unsigned = np.concatenate([scales, scales])
+    unsigned[127] = 0
+    return unsigned
+
+
+_E4M3_HALVED = _e4m3_halved()
 
 
 def _digits(packed: Bytes, count: int) -> Bytes:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerscale_core.formats.gguf.ggml_types import GGML_TYPES, UNSUPPORTED_TYPES, GgmlType
+from layerscale_core.formats.gguf.grids import IQ1_GRID, IQ2_S_GRID, IQ2_XS_GRID
 from layerscale_core.models import DenseMatrix, Matrix, QuantizedMatrix
 from tests.support.tiny_gguf import random_blocks
 
@@ -25,12 +26,17 @@ LAYOUTS = {
     "Q4_K": (4, 32, 0, True),
     "Q5_K": (6, 32, 0, True),
     "Q6_K": (6, 16, 32, False),
+    "IQ1_S": (4, 32, 128, False),
+    "IQ1_M": (6, 16, 32, False),
     "IQ2_XXS": (4, 32, 128, False),
+    "IQ2_XS": (8, 16, 128, False),
+    "IQ2_S": (8, 16, 128, False),
     "IQ3_XXS": (4, 32, 128, False),
     "IQ3_S": (4, 32, 128, False),
     "TQ1_0": (4, 32, 1, False),
     "TQ2_0": (4, 32, 1, False),
     "MXFP4": (4, 32, 128, False),
+    "NVFP4": (6, 16, 32, False),
     "IQ4_NL": (4, 32, 128, False),
     "IQ4_XS": (4, 32, 128, False),
 }
@@ -74,6 +80,23 @@ def test_dequantizes_bit_for_bit_as_ggml_does(name: str, rows: int, blocks_per_r
     np.testing.assert_array_equal(bits(weights), bits(expected(raw, name)))
 
 
+@pytest.mark.parametrize(("name", "num_codes"), [("IQ1_S", 2048), ("IQ2_XS", 512), ("IQ2_S", 1024)])
+def test_every_entry_of_a_table_is_that_of_ggml(name: str, num_codes: int) -> None:
+    grid = {"IQ1_S": IQ1_GRID, "IQ2_XS": IQ2_XS_GRID, "IQ2_S": IQ2_S_GRID}[name]
+    assert grid.shape == (num_codes, 8)
+    oracle = getattr(gguf.quants, name)
+    oracle.init_grid()
+    np.testing.assert_array_equal(np.array(oracle.grid_map)[grid], oracle.grid.reshape(grid.shape))
+
+
+def test_every_scale_of_nvfp4_is_read() -> None:
+    """The exponent's whole range, denormal ones, the pattern of NaN, and a sign bit that does not count."""
+    rows = random_rows("NVFP4", 64, 1)
+    rows[:, :4] = np.arange(256, dtype=np.uint8).reshape(64, 4)
+    weights = TYPES["NVFP4"].read(rows).dequantize()
+    np.testing.assert_array_equal(bits(weights), bits(expected(rows, "NVFP4")))
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_quantised_types_fill_their_internal_layout(name: str) -> None:
     matrix = TYPES[name].read(random_rows(name, 64, 4))
@@ -81,7 +104,7 @@ def test_quantised_types_fill_their_internal_layout(name: str) -> None:
     num_bits, group_size, zero, has_mins = LAYOUTS[name]
     assert (matrix.bits, matrix.group_size, matrix.zero) == (num_bits, group_size, zero)
     assert (matrix.mins is not None) == has_mins
-    assert (matrix.codebook is not None) == name.startswith(("IQ", "MX"))
+    assert (matrix.codebook is not None) == (num_bits == 4 and name.startswith(("IQ", "MX")))
     rows, cols = 64, 4 * TYPES[name].block_size
     assert matrix.shape == (rows, cols)
     assert matrix.codes.dtype == np.uint8
