@@ -33,7 +33,7 @@ def test_a_graph_is_served_by_the_backend_of_its_own(folder: Path) -> None:
     assembly = Assembler(settings, PluginRegistry.discover(), FREE_TIER, Metrics()).assemble()
     try:
         assert assembly.model.devices[0].description.startswith("onnxruntime")
-        assert assembly.model.chat_template is not None
+        assert assembly.model.dialogue is not None
         sinks = [RecordingSink() for _ in range(2)]
         for number, sink in enumerate(sinks):
             request = Request(str(number), (5,) * 70, SamplingParams(3, temperature=0.0, ignore_eos=True))
