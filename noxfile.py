@@ -78,6 +78,14 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def docker_steps(session: nox.Session) -> None:
+    """The steps of the CPU image without a container engine: downloads, compiles, serves (``-- ARGS`` go to pytest)."""
+    session.install("-e", ".[test]")
+    tests = ("tests/packaging/test_docker.py", "-rs", *session.posargs)
+    session.run("pytest", *tests, env={"LAYERSCALE_TEST_DOCKER_STEPS": "1"})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """LayerScale and llama.cpp side by side on the small real model (``-- ARGS`` go to the script)."""
     session.install(".[bench]")
@@ -101,6 +109,17 @@ def load(session: nox.Session) -> None:
     session.install(".[bench]")
     fetch_model(session)
     session.run("python", "benchmarks/session_load.py", "--model", str(MODEL), *session.posargs)
+
+
+@nox.session
+def gpu(session: nox.Session) -> None:
+    """On a machine with a GPU: the conformance kit on it, and how near it comes to its best rates.
+
+    Writes into benchmarks/results; ``-- ARGS`` go to the script. On ROCm, set PIP_EXTRA_INDEX_URL to PyTorch's index.
+    """
+    session.install("-e", ".[test,cuda]")
+    session.run("pytest", "tests/contract/test_gpu_backends.py")
+    session.run("python", "benchmarks/gpu_speed.py", *session.posargs)
 
 
 def requirements(*extras: str) -> list[str]:

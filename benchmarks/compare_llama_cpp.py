@@ -20,12 +20,12 @@ from typing import Any
 from engine_comparison import compare_engines, find_best_setups
 from figures import Row, print_table
 from layerscale_engine import LayerScaleEngine
-from layerscale_process import LayerScaleProcess
 from llama_cpp_peer import LlamaCppPeer
 from process_comparison import Memory, compare_starts, compare_streams, measure_memory
 from workloads import CONTEXT_LEN, FIGURES, SHORT, Prompts
 
 from layerscale_core.version import __version__
+from layerscale_server.bench.server_process import LayerScaleProcess
 
 _MIB = 1 << 20
 
@@ -54,7 +54,10 @@ def main() -> None:
     print("measuring the processes", flush=True)
     flags = _server_flags(arguments)
     rows.append(compare_starts(model_path, flags, setups[FIGURES[0]], repetitions))
-    with tempfile.NamedTemporaryFile() as log, LayerScaleProcess(model_path, CONTEXT_LEN, log.file, *flags) as server:
+    with (
+        tempfile.NamedTemporaryFile() as log,
+        LayerScaleProcess(model_path, log.file, "--context", str(CONTEXT_LEN), *flags) as server,
+    ):
         memory = measure_memory(server, model_path, kv_bytes_per_token, prompts)
         rows += compare_streams(server, setups[FIGURES[0]], prompts, repetitions)
 

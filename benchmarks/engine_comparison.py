@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from figures import Row, Spread
+from figures import Row
 from layerscale_engine import LayerScaleEngine
 from llama_cpp_peer import Completion, LlamaCppPeer, PeerOptions
 from workloads import CONTEXT_LEN, FIGURES, WORKLOADS, Figure, Prompts, Workload
 
 from layerscale_core.host import inspect_host
+from layerscale_server.bench.statistics import Spread
 
 SETTLE_S = 0.2
 """Pause before each run, after which the other engine's threads have gone to sleep."""

@@ -4,28 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Repeated measurements of one thing."""
-
-    median: float
-    p20: float
-    p80: float
-    samples: tuple[float, ...]
-
-    @classmethod
-    def of(cls, samples: Sequence[float]) -> Self:
-        """Summarise; at least one sample."""
-        p20, median, p80 = np.percentile(samples, [20, 50, 80]).tolist()
-        return cls(median, p20, p80, tuple(samples))
-
-    def __str__(self) -> str:
-        return f"{self.median:8.1f}  ({self.p20:.1f} to {self.p80:.1f})"
+from layerscale_server.bench.statistics import Spread
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-TIMEOUT_S = 300
+from layerscale_server.bench.api_client import ApiClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +30,13 @@ def stream_completion(address: str, prompt_ids: Sequence[int], max_tokens: int) 
         address: the server's URL.
     """
     times, num_tokens = [], 0
-    for seconds, chunk in post_stream(address, "/v1/completions", completion_body(prompt_ids, max_tokens)):
-        if any(choice["text"] for choice in chunk["choices"]):
-            times.append(seconds)
-        if chunk.get("usage"):
-            num_tokens = chunk["usage"]["completion_tokens"]
+    with ApiClient(address) as client:
+        started = time.perf_counter()
+        for moment, chunk in client.post_stream("/v1/completions", completion_body(prompt_ids, max_tokens)):
+            if any(choice["text"] for choice in chunk["choices"]):
+                times.append(moment - started)
+            if chunk.get("usage"):
+                num_tokens = chunk["usage"]["completion_tokens"]
     assert num_tokens == max_tokens, "the answer has another length than asked for"
     return StreamTimes(times[0], (times[-1] - times[0]) / (num_tokens - 1))
 
@@ -53,17 +51,3 @@ def completion_body(prompt_ids: Sequence[int], max_tokens: int) -> dict[str, Any
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-
-
-def post_stream(address: str, path: str, body: Mapping[str, object]) -> Iterator[tuple[float, dict[str, Any]]]:
-    """The events of a streamed answer, each with the seconds from sending the request to receiving it."""
-    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=TIMEOUT_S)
-    with contextlib.closing(connection):
-        started = time.perf_counter()
-        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        if response.status != http.client.OK:
-            raise RuntimeError(f"{address}{path} answered {response.status}: {response.read()[:500]!r}")
-        for line in response:
-            if line.startswith(b"data: {"):
-                yield time.perf_counter() - started, json.loads(line[len(b"data: ") :])

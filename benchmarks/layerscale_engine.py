@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import queue
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from llama_cpp_peer import Completion
 
-from layerscale_core.engine import (
-    Engine,
-    EngineLimits,
-    Event,
-    Failed,
-    Finished,
-    Request,
-    SamplingParams,
-    TerminalEvent,
-    TokensGenerated,
-    Usage,
-)
+from layerscale_core.engine import Engine, EngineLimits, Request, SamplingParams
 from layerscale_core.forward import make_executor
 from layerscale_core.plugins import PluginRegistry
 from layerscale_core.specs import BackendOptions, KVLayout
+from layerscale_server.bench.recording import Recording
 
 
 class LayerScaleEngine:
@@ -80,42 +68,14 @@ class LayerScaleEngine:
 
     def complete(self, prompt_ids: Sequence[int], max_tokens: int) -> Completion:
         """Continue greedily by exactly ``max_tokens`` tokens, timed from ``submit`` to the events."""
-        recording = _Recording()
+        recording = Recording()
         started = time.perf_counter()
         sampling = SamplingParams(max_tokens=max_tokens, ignore_eos=True)
         self._engine.submit(Request("benchmark", tuple(prompt_ids), sampling), recording)
-        usage = recording.wait()
+        recording.wait()
         return Completion(
             token_ids=recording.token_ids,
-            num_prefilled=usage.prompt_tokens - usage.cached_tokens,
-            prefill_s=recording.times[0] - started,
-            decode_s=recording.times[-1] - recording.times[0],
+            num_prefilled=recording.num_computed,
+            prefill_s=recording.first - started,
+            decode_s=recording.last - recording.first,
         )
-
-
-@dataclass(slots=True)
-class _Recording:
-    """An event sink that keeps tokens and when they came."""
-
-    token_ids: list[int] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
-    _ended: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, TokensGenerated):
-            self.times.append(time.perf_counter())
-            self.token_ids.extend(event.token_ids)
-        elif isinstance(event, TerminalEvent):
-            self._ended.put(event)
-
-    def wait(self) -> Usage:
-        """Wait for the end; returns the counts.
-
-        Raises:
-            RequestError: the request failed.
-        """
-        event = self._ended.get()
-        if isinstance(event, Failed):
-            raise event.error
-        assert isinstance(event, Finished)
-        return event.usage

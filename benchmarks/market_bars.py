@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from layerscale_core.plugins import PluginRegistry
+from layerscale_server.bench.stream_session import Feed
 
 PREFIX = "Daily bars of a stock, the oldest first.\n"
 QUESTION = "Next: close "
@@ -34,6 +35,11 @@ class Market:
     bars: Sequence[Bar]
     prefix_ids: tuple[int, ...]
     question_ids: tuple[int, ...]
+
+    @property
+    def feed(self) -> Feed:
+        """The bars as a session gets them."""
+        return Feed("ohlcv", PREFIX, QUESTION, [bar.entry for bar in self.bars])
 
     def prompt(self, first: int, last: int) -> list[int]:
         """Prefix, the bars from ``first`` up to ``last`` and the question, as a session holds them."""

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine_comparison import SETTLE_S
-from figures import Row, Spread
+from figures import Row
 from http_stream import StreamTimes, stream_completion
-from layerscale_process import LayerScaleProcess
 from llama_cpp_peer import LlamaCppPeer, PeerOptions
 from workloads import CONTEXT_LEN, Prompts, Workload
+
+from layerscale_server.bench.server_process import LayerScaleProcess
+from layerscale_server.bench.statistics import Spread
 
 STREAM = Workload(512, 64)
 ALLOWANCE_BYTES = 250 * 2**20
@@ -43,7 +45,7 @@ def compare_starts(model_path: Path, flags: Sequence[str], setup: PeerOptions, r
     for _ in range(repetitions):
         with (
             tempfile.NamedTemporaryFile() as log,
-            LayerScaleProcess(model_path, CONTEXT_LEN, log.file, *flags) as server,
+            LayerScaleProcess(model_path, log.file, "--context", str(CONTEXT_LEN), *flags) as server,
         ):
             ours.append(server.start_s * 1e3)
         with LlamaCppPeer(setup) as peer:

@@ -24,11 +24,11 @@ from pathlib import Path
 from unittest import mock
 
 from layerscale import LayerScale
-from layerscale_process import LayerScaleProcess
 from load_session import LoadSession, Outcome
 
 from layerscale_core.licensing.authorities import Issuer
 from layerscale_core.licensing.verifier import AUTHORITIES_VARIABLE
+from layerscale_server.bench.server_process import LayerScaleProcess
 
 KEY_VARIABLE = "LAYERSCALE_LICENSE_KEY"
 WARM_UP_PART = 0.6
@@ -50,7 +50,7 @@ def main() -> int:
         pro_licence(),
         tempfile.NamedTemporaryFile() as log,
         LayerScaleProcess(
-            arguments.model, arguments.context, log.file, "--sessions", str(arguments.sessions)
+            arguments.model, log.file, "--context", str(arguments.context), "--sessions", str(arguments.sessions)
         ) as server,
     ):
         outcomes, resident = run_load(server, arguments)

@@ -12,18 +12,21 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 
 import numpy as np
 from compare_llama_cpp import describe_run
-from layerscale_process import LayerScaleProcess
 from llama_cpp_peer import LlamaCppPeer, PeerOptions
 from market_bars import Market, read_market
-from streaming_arms import SIZES, WINDOW, Arms, Sample
-from streaming_systems import Rereader, SessionFollower
+from streaming_systems import Rereader
 
 from layerscale_core.host import inspect_host
+from layerscale_server.bench.api_client import ApiClient
+from layerscale_server.bench.server_process import LayerScaleProcess
+from layerscale_server.bench.statistics import Percentiles
+from layerscale_server.bench.stream_arms import SIZES, WINDOW, Arms, Sample
+from layerscale_server.bench.stream_session import SessionFollower
 
 CONTEXT_LEN = 8192
 REUSED_CHUNK_LEN = 64
@@ -50,18 +53,20 @@ def main() -> None:
     flags = [] if arguments.threads is None else ["--threads", str(arguments.threads)]
     with (
         tempfile.NamedTemporaryFile() as log,
-        LayerScaleProcess(arguments.model, CONTEXT_LEN, log.file, *flags) as server,
+        LayerScaleProcess(arguments.model, log.file, "--context", str(CONTEXT_LEN), *flags) as server,
         LlamaCppPeer(setup) as peer,
+        ApiClient(server.address) as client,
+        ApiClient(peer.address) as peer_client,
     ):
         setting = describe_run(arguments) | {
             "llama.cpp": f"xllamacpp {peer.version}, {setup}, reuses shifted chunks from {REUSED_CHUNK_LEN} tokens on",
             "one bar in": f"{arguments.tick} s",
         }
-        session = SessionFollower(SESSION, server.address, market)
-        registered = SessionFollower(REGISTERED, server.address, market, is_registered=True)
+        session = SessionFollower(SESSION, client, market.feed)
+        registered = SessionFollower(REGISTERED, client, market.feed, is_registered=True)
         rereaders = (
-            (Rereader(CONTROL, server.address, market), lambda: server.cpu_s),
-            (Rereader(PEER, peer.address, market), lambda: peer.cpu_s),
+            (Rereader(CONTROL, client, market), lambda: server.cpu_s),
+            (Rereader(PEER, peer_client, market), lambda: peer.cpu_s),
         )
         for repetition in range(arguments.repetitions):
             print(f"repetition {repetition + 1} of {arguments.repetitions}", flush=True)
@@ -71,6 +76,7 @@ def main() -> None:
                 arms = Arms(system, arguments.tick, seed, cpu_s)
                 samples += arms.append_only()
                 samples += arms.sliding()
+            assert session.prefix_len == len(market.prefix_ids), "the systems read different tokens"
             session.end()
             samples += Arms(registered, arguments.tick, seed, lambda: server.cpu_s).registered()
             registered.end()
@@ -101,8 +107,8 @@ def _best_setup(model_path: Path, market: Market) -> PeerOptions:
             options = PeerOptions(
                 model_path, CONTEXT_LEN, num_threads, flash_attention, reused_chunk_len=REUSED_CHUNK_LEN
             )
-            with LlamaCppPeer(options) as peer:
-                system = Rereader(PEER, peer.address, market)
+            with LlamaCppPeer(options) as peer, ApiClient(peer.address) as client:
+                system = Rereader(PEER, client, market)
                 (sample,) = Arms(system, 0.0, 0, lambda: 0.0).append_only((60,))
             seconds[options] = sample.total_s
     return min(seconds, key=lambda options: seconds[options])
@@ -134,12 +140,12 @@ def _groups(samples: Sequence[Sample], arm: str) -> Iterator[tuple[int, str, lis
 
 
 def _line(size: int, system: str, group: Sequence[Sample]) -> str:
-    ttft = "{:>13.1f} {:>8.1f} {:>8.1f}".format(*_percentiles(group, lambda sample: sample.ttft_s))
-    total = "{:>15.1f} {:>8.1f} {:>8.1f}".format(*_percentiles(group, lambda sample: sample.total_s))
+    ttft = "{:>13.1f} {:>8.1f} {:>8.1f}".format(*astuple(_percentiles(group, lambda sample: sample.ttft_s)))
+    total = "{:>15.1f} {:>8.1f} {:>8.1f}".format(*astuple(_percentiles(group, lambda sample: sample.total_s)))
     tpot = np.median([sample.query.tpot_s for sample in group]) * 1e3
     prefilled = max(sample.query.num_prefilled for sample in group)
     num_stored = sum(sample.query.is_stored for sample in group)
-    behind = max(sample.bars_behind for sample in group)
+    behind = max(sample.entries_behind for sample in group)
     cpu_s = np.median([sample.cpu_s for sample in group])
     return (
         f"{size:5} {system:11} {len(group):3} {ttft} {total} {tpot:8.1f} {prefilled:9} {num_stored:7} {behind:6}"
@@ -147,15 +153,15 @@ def _line(size: int, system: str, group: Sequence[Sample]) -> str:
     )
 
 
-def _percentiles(group: Sequence[Sample], read: Callable[[Sample], float]) -> list[float]:
-    """P50, P90 and P99, in milliseconds."""
-    return [float(value) * 1e3 for value in np.percentile([read(sample) for sample in group], [50, 90, 99])]
+def _percentiles(group: Sequence[Sample], read: Callable[[Sample], float]) -> Percentiles:
+    """In milliseconds."""
+    return Percentiles.of([read(sample) * 1e3 for sample in group])
 
 
 def _goals(samples: Sequence[Sample]) -> Iterator[str]:
     def median_ms(arm: str, system: str, size: int, read: Callable[[Sample], float]) -> float:
         group = [sample for sample in samples if (sample.arm, sample.system, sample.size) == (arm, system, size)]
-        return _percentiles(group, read)[0]
+        return _percentiles(group, read).p50
 
     for name, read in ("first token", lambda sample: sample.ttft_s), ("whole answer", lambda sample: sample.total_s):
         ours, peer = (median_ms("append-only", system, WINDOW, read) for system in (SESSION, PEER))
@@ -166,7 +172,7 @@ def _goals(samples: Sequence[Sample]) -> Iterator[str]:
             f" window slides; {last / first - 1:+.0%} from {SIZES[0]} to {SIZES[-1]} bars"
         )
     stored = [sample for sample in samples if sample.arm == "registered, fresh"]
-    yield f"a registered question with a fresh answer: {_percentiles(stored, lambda sample: sample.total_s)[0]:.2f} ms"
+    yield f"a registered question with a fresh answer: {_percentiles(stored, lambda sample: sample.total_s).p50:.2f} ms"
 
 
 if __name__ == "__main__":

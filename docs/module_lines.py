@@ -11,7 +11,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
-PACKAGES = ("layerscale_core", "layerscale_backend_cpu", "layerscale_server")
+PACKAGES = (
+    "layerscale_core",
+    "layerscale_backend_cpu",
+    "layerscale_backend_cuda",
+    "layerscale_backend_rocm",
+    "layerscale_server",
+)
 
 BEGIN = "<!-- one line per module, written by module_lines.py -->"
 END = "<!-- end of the lines per module -->"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from layerscale_core.errors import BackendError, OutOfMemoryError, StepError
 from layerscale_core.models import (
     Activation,
+    AttentionSpec,
     DenseMatrix,
     LayerSpec,
     Matrix,
@@ -31,7 +32,7 @@ PAGE_SIZE = 16
 ISA_VARIABLE = "LAYERSCALE_CPU_ISA"
 """Environment variable that forces a level: ``avx512``, ``avx2``, ``baseline``, or ``numpy`` for no native code."""
 
-_NO_WINDOW = 2**31 - 1
+_ALL_KEYS = 2**31 - 1
 _NO_CAP = 0.0
 
 _CODES_PER_CHUNK = 1 << 23
@@ -80,6 +81,19 @@ def native_isa() -> str | None:
 def mlp_of(layer: LayerSpec) -> MlpSpec:
     """A layer's MLP, or what each of its experts is."""
     return layer.mlp.expert if isinstance(layer.mlp, MoeSpec) else layer.mlp
+
+
+def _temperature_of(attention: AttentionSpec) -> tuple[int, int, float]:
+    """Interval, offset and slope; a slope of 0 is none."""
+    temperature = attention.temperature
+    return (1, 0, 0.0) if temperature is None else (temperature.interval, temperature.offset, temperature.slope)
+
+
+def widest_intermediate(spec: ModelSpec) -> int:
+    """The most elements that an MLP of the model, or an expert, has between its matrices."""
+    shared = (layer.mlp.shared for layer in spec.layers if isinstance(layer.mlp, MoeSpec))
+    mlps = [*map(mlp_of, spec.layers), *filter(None, shared)]
+    return max(mlp.intermediate_size for mlp in mlps)
 
 
 class NativeExecutor:
@@ -136,10 +150,12 @@ class NativeExecutor:
                 attention.num_kv_heads,
                 attention.head_dim,
                 attention.scale,
-                attention.window or _NO_WINDOW,
+                attention.window or _ALL_KEYS,
+                attention.chunk or _ALL_KEYS,
                 attention.softcap or _NO_CAP,
                 attention.has_biases,
                 attention.has_qk_norm,
+                *_temperature_of(attention),
             ),
             rope,
             mlp.intermediate_size,
@@ -148,6 +164,8 @@ class NativeExecutor:
             moe.num_experts if moe else 0,
             moe.num_active if moe else 0,
             moe.is_normalized if moe else False,
+            moe.is_sigmoid if moe else False,
+            moe.shared.intermediate_size if moe and moe.shared else 0,
         )
 
     def _load_weights(self, spec: ModelSpec, weights: WeightSource) -> None:

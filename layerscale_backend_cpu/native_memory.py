@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layerscale_backend_cpu.native_executor import mlp_of
+from layerscale_backend_cpu.native_executor import widest_intermediate
 from layerscale_core.models import DenseMatrix, Matrix, ModelSpec, MoeSpec
 from layerscale_core.models.spec import weight_shapes
 from layerscale_core.specs import MemoryNeeds, StepLimits, WeightSource
@@ -44,7 +44,7 @@ def _workspace_bytes(spec: ModelSpec, limits: StepLimits) -> int:
     tokens, logits, hidden = limits.max_tokens, limits.max_logits, spec.hidden_size
     query = max(layer.attention.num_heads * layer.attention.head_dim for layer in spec.layers)
     kv = max(layer.attention.num_kv_heads * layer.attention.head_dim for layer in spec.layers)
-    intermediate = max(mlp_of(layer).intermediate_size for layer in spec.layers)
+    intermediate = widest_intermediate(spec)
     rotary = sum({layer.attention.rope: layer.attention.rope.rotary_dim for layer in spec.layers}.values())
     floats = tokens * (hidden + 2 * query + 2 * kv + 2 * intermediate + rotary)
     floats += max(tokens, logits) * hidden + logits * (hidden + spec.vocab_size)

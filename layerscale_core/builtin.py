@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from layerscale_core.specs import (
+    Backend,
     KVLayout,
     KVPool,
     LicenseVerifier,
+    ModelFile,
     ModelFormat,
     OffloadPlanner,
     SchedulerPolicy,
@@ -25,10 +27,19 @@ LAYERSCALE_SPEC_VERSION = 1
 
 @hookimpl(trylast=True)
 def layerscale_model_formats() -> Sequence[ModelFormat]:
-    """GGUF, and folders of safetensors."""
-    from layerscale_core.formats import GgufFormat, SafetensorsFormat  # noqa: PLC0415
+    """GGUF, ONNX graphs, and folders of safetensors."""
+    from layerscale_core.formats import GgufFormat, OnnxFormat, SafetensorsFormat  # noqa: PLC0415
 
-    return (GgufFormat(), SafetensorsFormat())
+    # A folder with a graph and no safetensors has a config.json too, which is all that the last one looks for.
+    return (GgufFormat(), OnnxFormat(), SafetensorsFormat())
+
+
+@hookimpl(trylast=True)
+def layerscale_backend_of_model(model: ModelFile) -> Backend | None:
+    """ONNX graphs are run by onnxruntime."""
+    from layerscale_core.formats.onnx import OnnxBackend, OnnxModelFile  # noqa: PLC0415
+
+    return OnnxBackend(model) if isinstance(model, OnnxModelFile) else None
 
 
 @hookimpl(trylast=True)

@@ -13,7 +13,8 @@
     │   └── OutOfMemoryError         the plan needs more memory than there is
     └── RequestError                 one request fails; the engine and its neighbours go on
         ├── InvalidRequestError      the client's fault: a field, a value, a size
-        │   └── ContextLengthError   the prompt does not fit the context window
+        │   ├── ContextLengthError   the prompt does not fit the context window
+        │   └── GrammarError         a schema, pattern or grammar is wrong, unsupported or too complex
         ├── NotFoundError            no such session, flash query or model
         ├── ConflictError            it exists already
         ├── MaxSessionsError         all sessions that memory is reserved for exist
@@ -119,6 +120,17 @@ class ContextLengthError(InvalidRequestError):
         )
         self.prompt_len = prompt_len
         self.max_context_len = max_context_len
+
+
+class GrammarError(InvalidRequestError):
+    """What an answer must match is wrong, not supported, impossible to satisfy, or beyond the limits.
+
+    Args:
+        param: the field of the request that holds it.
+    """
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message, param=param, code="invalid_grammar")
 
 
 class NotFoundError(RequestError):

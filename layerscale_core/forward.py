@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from layerscale_core.errors import StepError
 from layerscale_core.model_part import ModelPart
-from layerscale_core.models import ModelSpec
+from layerscale_core.models import ModelSpec, MoeSpec
 from layerscale_core.models import spec as names
 from layerscale_core.offload import layer_ranges
 from layerscale_core.specs.backend import Device
@@ -71,6 +73,8 @@ class KernelExecutor:
             self._parts.append(ModelPart(host_layers.kernels, spec, on_host))
         self._parts_with_pages = [part for part in self._parts if part.layers]
         self._part_of = {index: part for part in self._parts for index in part.layers}
+        has_experts = any(isinstance(layer.mlp, MoeSpec) for layer in spec.layers)
+        self._can_replay = host_layers is None and not has_experts  # which of them compute depends on the tokens
         try:
             for part in self._parts:
                 part.load(weights, kv)
@@ -121,25 +125,34 @@ class KernelExecutor:
 
     def _forward(self, batch: StepBatch) -> NDArray[np.float32]:
         steps = {part: part.kernels.begin_step(batch) for part in self._parts}
+        device, kernels = self._device, self._device.kernels
+        if batch.logits_indices.size == 0:
+            self._run_layers(steps)
+            return np.empty((0, self._spec.vocab_size), np.float32)
+        if self._can_replay:
+            return kernels.to_host(kernels.run_step(steps[device], lambda step: self._logits({device: step})))
+        return kernels.to_host(self._logits(steps))
+
+    def _run_layers(self, steps: Mapping[ModelPart, Any]) -> tuple[Array, ModelPart]:
+        """The residual stream behind the last layer, and where it is."""
         here = self._device
-        x = here.kernels.embed(here.weights[names.EMBEDDING], steps[here])
+        x = here.kernels.embed(here.outer_weights[names.EMBEDDING], steps[here])
         if self._spec.embedding_scale != 1:
             x = here.kernels.scale(x, self._spec.embedding_scale)
         for index in range(len(self._spec.layers)):
             there = self._part_of[index]
             x, here = _carry(x, here, there), there
             x = here.run_layer(x, steps[here], index)
-        if batch.logits_indices.size == 0:
-            return np.empty((0, self._spec.vocab_size), np.float32)
-        return self._logits(_carry(here.kernels.select(x, steps[here]), here, self._device))
+        return x, here
 
-    def _logits(self, x: Array) -> NDArray[np.float32]:
-        kernels, weights = self._device.kernels, self._device.weights
+    def _logits(self, steps: Mapping[ModelPart, Any]) -> Array:
+        """Of the rows that are wanted, on the device."""
+        x, here = self._run_layers(steps)
+        x = _carry(here.kernels.select(x, steps[here]), here, self._device)
+        kernels, weights = self._device.kernels, self._device.outer_weights
         head = weights[names.EMBEDDING if self._spec.tied_output else names.OUTPUT]
         logits = kernels.linear(self._device.norm(x, names.OUTPUT_NORM), head)
-        if self._spec.logit_softcap is not None:
-            logits = kernels.softcap(logits, self._spec.logit_softcap)
-        return kernels.to_host(logits)
+        return logits if self._spec.logit_softcap is None else kernels.softcap(logits, self._spec.logit_softcap)
 
 
 def _carry(x: Array, source: ModelPart, target: ModelPart) -> Array:

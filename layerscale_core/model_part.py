@@ -1,4 +1,4 @@
-"""Some of a model's layers on one set of kernels: their weights, their KV cache, and the arithmetic of a layer."""
+"""Some of a model's layers on one set of kernels: their weights, their KV cache, and the operations of a layer."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscale_core.models import LayerSpec, MlpSpec, ModelSpec, MoeSpec
-from layerscale_core.models import spec as names
+from layerscale_core.layer_weights import LayerLoader, MixtureWeights
+from layerscale_core.models import ModelSpec
 from layerscale_core.specs.executor import KVLayout
-from layerscale_core.specs.kernels import Array, ExpertWeights, Kernels
+from layerscale_core.specs.kernels import Array, AttentionWeights, Kernels, MlpWeights
 from layerscale_core.specs.model_format import WeightSource
 
 
@@ -21,7 +21,10 @@ class ModelPart:
 
     Args:
         layers: indices of its layers, in order.
-        further_shapes: weights outside the layers that it also holds, by canonical name.
+        outer_shapes: weights outside the layers that it also holds, by canonical name.
+
+    Attributes:
+        outer_weights: handles of those, by canonical name.
     """
 
     def __init__(
@@ -29,15 +32,15 @@ class ModelPart:
         kernels: Kernels,
         spec: ModelSpec,
         layers: Sequence[int],
-        further_shapes: Mapping[str, tuple[int, ...]] | None = None,
+        outer_shapes: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
         self.kernels = kernels
         self.layers = tuple(layers)
-        self.weights: dict[str, Any] = {}
+        self.outer_weights: dict[str, Any] = {}
         self._spec = spec
-        self._shapes = dict(further_shapes or {})
-        for layer in layers:
-            self._shapes |= names.layer_shapes(spec, layer)
+        self._outer_shapes = dict(outer_shapes or {})
+        self._attention_weights: dict[int, AttentionWeights] = {}
+        self._mlp_weights: dict[int, MlpWeights | MixtureWeights] = {}
         self._kv: Any = None
         self._kv_layers = {layer: number for number, layer in enumerate(layers)}
 
@@ -47,23 +50,25 @@ class ModelPart:
         Raises:
             OutOfMemoryError: they do not fit; ``release`` gives back what was taken until then.
         """
-        for name, shape in self._shapes.items():
+        for name, shape in self._outer_shapes.items():
             if len(shape) == 2:
-                self.weights[name] = self.kernels.load_matrix(weights.matrix(name))
+                self.outer_weights[name] = self.kernels.load_matrix(weights.matrix(name))
             else:
-                self.weights[name] = self.kernels.load_vector(weights.vector(name))
+                self.outer_weights[name] = self.kernels.load_vector(weights.vector(name))
+        for index in self.layers:
+            loader = LayerLoader(self.kernels, weights, index, self._spec)
+            self._attention_weights[index] = loader.attention()
+            self._mlp_weights[index] = loader.mlp()
         if self.layers:
             self._kv = self.kernels.allocate_kv(replace(kv, num_layers=len(self.layers)))
 
     def run_layer(self, x: Array, step: Any, index: int) -> Array:
         """One layer over the residual stream [T, hidden]; writes the step's keys and values."""
-        layer = self._spec.layers[index]
-        x = self.kernels.add(x, self._attention(x, step, index, layer))
-        return self.kernels.add(x, self._mlp(x, index, layer))
+        return self._add_mlp(self._add_attention(x, step, index), self._mlp_weights[index])
 
     def norm(self, x: Array, name: str) -> Array:
-        """RMS norm with one of its weights."""
-        return self.kernels.rms_norm(x, self.weights[name], self._spec.norm_eps)
+        """RMS norm with one of its weights outside the layers."""
+        return self.kernels.rms_norm(x, self.outer_weights[name], self._spec.norm_eps)
 
     def copy_pages(self, source_ids: NDArray[np.int32], target_ids: NDArray[np.int32]) -> None:
         """Copy whole pages of its layers."""
@@ -91,54 +96,24 @@ class ModelPart:
     def release(self) -> None:
         """Free weights and cache. Idempotent."""
         self.kernels.release()
-        self.weights = {}
+        self.outer_weights, self._attention_weights, self._mlp_weights = {}, {}, {}
         self._kv = None
 
-    def _attention(self, x: Array, step: Any, index: int, layer: LayerSpec) -> Array:
-        kernels, kv_layer, spec = self.kernels, self._kv_layers[index], layer.attention
-        x = self._norm(x, index, names.ATTENTION_NORM)
-        query, key, value = (self._linear(x, index, name) for name in (names.QUERY, names.KEY, names.VALUE))
-        if spec.has_biases:
-            query = kernels.add(query, self._weight(index, names.QUERY_BIAS))
-            key = kernels.add(key, self._weight(index, names.KEY_BIAS))
-            value = kernels.add(value, self._weight(index, names.VALUE_BIAS))
-        if spec.has_qk_norm:
-            query = self._norm(query, index, names.QUERY_NORM)
-            key = self._norm(key, index, names.KEY_NORM)
-        query = kernels.rope(query, step, spec.num_heads, spec.head_dim, spec.rope)
-        key = kernels.rope(key, step, spec.num_kv_heads, spec.head_dim, spec.rope)
-        kernels.store_kv(key, value, self._kv, kv_layer, step)
-        attended = kernels.attention(query, self._kv, kv_layer, step, spec)
-        output = self._linear(attended, index, names.ATTENTION_OUTPUT)
-        return self._norm(output, index, names.ATTENTION_POST_NORM) if layer.has_post_norms else output
+    def _add_attention(self, x: Array, step: Any, index: int) -> Array:
+        kernels, weights, kv_layer = self.kernels, self._attention_weights[index], self._kv_layers[index]
+        query = kernels.project_qkv(x, weights, self._kv, kv_layer, step)
+        if weights.spec.temperature is not None:
+            query = kernels.scale_by_position(query, step, weights.spec.temperature)
+        attended = kernels.attention(query, self._kv, kv_layer, step, weights.spec)
+        return kernels.add_linear(x, attended, weights.output, weights.post_norm, weights.eps)
 
-    def _mlp(self, x: Array, index: int, layer: LayerSpec) -> Array:
-        x = self._norm(x, index, names.MLP_NORM)
-        output = (
-            self._experts(x, index, layer.mlp) if isinstance(layer.mlp, MoeSpec) else self._gated(x, index, layer.mlp)
-        )
-        return self._norm(output, index, names.MLP_POST_NORM) if layer.has_post_norms else output
-
-    def _gated(self, x: Array, index: int, spec: MlpSpec) -> Array:
-        gate, up = self._linear(x, index, names.GATE), self._linear(x, index, names.UP)
-        hidden = self.kernels.gated_activation(gate, up, spec.activation)
-        return self._linear(hidden, index, names.DOWN)
-
-    def _experts(self, x: Array, index: int, spec: MoeSpec) -> Array:
-        experts = [self._expert(index, expert) for expert in range(spec.num_experts)]
-        return self.kernels.mixture(x, self._weight(index, names.ROUTER), experts, spec)
-
-    def _expert(self, index: int, expert: int) -> ExpertWeights:
-        gate, up, down = (
-            self._weight(index, names.expert_weight(expert, name)) for name in (names.GATE, names.UP, names.DOWN)
-        )
-        return ExpertWeights(gate, up, down)
-
-    def _norm(self, x: Array, index: int, name: str) -> Array:
-        return self.norm(x, names.layer_weight(index, name))
-
-    def _linear(self, x: Array, index: int, name: str) -> Array:
-        return self.kernels.linear(x, self._weight(index, name))
-
-    def _weight(self, index: int, name: str) -> Any:
-        return self.weights[names.layer_weight(index, name)]
+    def _add_mlp(self, x: Array, weights: MlpWeights | MixtureWeights) -> Array:
+        kernels, eps = self.kernels, weights.eps
+        if isinstance(weights, MlpWeights):
+            hidden = kernels.gated_linear(x, weights)
+            return kernels.add_linear(x, hidden, weights.down, weights.post_norm, eps)
+        output = kernels.mixture(kernels.rms_norm(x, weights.norm, eps), weights.router, weights.experts, weights.spec)
+        if weights.shared is not None:
+            hidden = kernels.gated_linear(x, weights.shared)
+            output = kernels.add_linear(output, hidden, weights.shared.down, None, eps)
+        return kernels.add(x, output if weights.post_norm is None else kernels.rms_norm(output, weights.post_norm, eps))

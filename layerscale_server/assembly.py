@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from layerscale_core.chat_template import ChatTemplate
+from layerscale_core.constraints import ConstraintCompiler, GrammarLimits
+from layerscale_core.dialogue import Dialogue
 from layerscale_core.engine import Engine, EngineLimits
 from layerscale_core.forward import make_executor
+from layerscale_core.models.quantize import Quantization
 from layerscale_core.plugins import PluginRegistry
-from layerscale_core.sessions import Fingerprint, SavedSessions, SessionLimits, Sessions, StateDirectory
+from layerscale_core.sessions import Adoption, Fingerprint, SavedSessions, SessionLimits, Sessions, StateDirectory
 from layerscale_core.specs import BackendOptions, Executor, KVPool, ModelFile, Tier, Tokenizer
 from layerscale_core.tokenizers.fingerprint import tokenizer_fingerprint
+from layerscale_server.constraint_workers import ConstraintWorkers
 from layerscale_server.generation import AsyncEngine
 from layerscale_server.hub import resolve_model
 from layerscale_server.logging import AS_TABLE, get_logger
@@ -25,6 +29,9 @@ from layerscale_server.settings import Settings
 from layerscale_server.state import LoadedModel
 
 logger = get_logger("layerscale.start")
+
+_ADOPTED_TYPE = "event"
+"""The stream type of sessions that are adopted for conversations; it counts only if somebody pushes data to one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,7 @@ class Assembly:
 
         Where a step hangs nothing can be read from the device any more, and the end of the process frees it.
         """
+        self.model.constraints.close()
         self.sessions.stop()
         self.engine.stop()
         stats = self.engine.stats()
@@ -76,16 +84,22 @@ class Assembler:
         """
         for notice in notices(self.settings, self.tier):
             logger.warning(notice)
-        chosen = self.registry.choose_backend(self.settings.backend)
+        if self.settings.backend is not None:
+            self.registry.choose_backend(self.settings.backend)  # what cannot serve is found before a model is fetched
         with contextlib.ExitStack() as undo:
             directory = StateDirectory(Path(self.settings.state_dir)) if self.settings.state_dir else None
             if directory is not None:
                 undo.callback(directory.close)
-            resolved = resolve_model(self.settings.model, progress=self.settings.log_format == "text")
-            file = self.registry.open_model(resolved.path)
+            wants_bars = self.settings.log_format == "text"
+            resolved = resolve_model(self.settings.model, self.registry, progress=wants_bars)
+            file = self.registry.open_model(resolved.path, quantization=Quantization(self.settings.quantization))
             undo.callback(file.close)
             tokenizer = file.make_tokenizer()
-            chat_template = _chat_template(file, tokenizer)
+            constraints = self._make_constraints(tokenizer)
+            undo.callback(constraints.close)
+            vocabulary_indexed = constraints.prepare()
+            dialogue = _dialogue(file, tokenizer)
+            chosen = self.registry.choose_backend(self.settings.backend, file)
             device = chosen.load(BackendOptions(self.settings.threads))
             for notice in (*self.registry.notices(), *device.notices):
                 logger.warning(notice)
@@ -102,6 +116,7 @@ class Assembler:
             if directory is not None:
                 saved = _make_saved(directory, sessions, executor, file, tokenizer)
                 saved.restore_all()
+            vocabulary_indexed.result()  # it holds the interpreter's lock, so nobody is served before
             undo.pop_all()
         engine.start()
         sessions.start()
@@ -110,16 +125,23 @@ class Assembler:
             spec=file.spec,
             size_bytes=file.size_bytes,
             tokenizer=tokenizer,
-            chat_template=chat_template,
+            dialogue=dialogue,
             engine=AsyncEngine(engine, self.settings.limits.stream_events),
             sessions=sessions,
             plan=start.memory,
             devices=device.infos,
             max_tokens_per_step=start.limits.max_tokens,
             created=int(time.time()),
+            constraints=constraints,
             saved=saved,
+            adoption=Adoption(sessions, engine, _ADOPTED_TYPE) if self.settings.adopt_sessions == "on" else None,
         )
         return Assembly(model, engine, sessions, executor, file)
+
+    def _make_constraints(self, tokenizer: Tokenizer) -> ConstraintWorkers:
+        asked = self.settings.limits
+        limits = GrammarLimits(asked.grammar_bytes, asked.grammar_depth, asked.grammar_rules)
+        return ConstraintWorkers(ConstraintCompiler(tokenizer, limits), asked.grammar_compile_s)
 
     def _engine_limits(self, start: StartPlan) -> EngineLimits:
         asked, context_len = self.settings.limits, start.memory.context_len
@@ -176,7 +198,7 @@ def _log_plan(start: StartPlan) -> None:
     logger.info("memory plan", **{AS_TABLE: plan_lines(start)}, **plan_fields(start))
 
 
-def _chat_template(file: ModelFile, tokenizer: Tokenizer) -> ChatTemplate | None:
+def _dialogue(file: ModelFile, tokenizer: Tokenizer) -> Dialogue | None:
     if file.chat_template is None:
         logger.warning("the model has no chat template: /v1/completions serves it, /v1/chat/completions does not")
         return None
@@ -184,4 +206,7 @@ def _chat_template(file: ModelFile, tokenizer: Tokenizer) -> ChatTemplate | None
     def text_of(token_id: int | None) -> str:
         return "" if token_id is None else tokenizer.token_text(token_id)
 
-    return ChatTemplate(file.chat_template, bos=text_of(tokenizer.bos_id), eos=text_of(tokenizer.eos_id))
+    template = ChatTemplate(file.chat_template, bos=text_of(tokenizer.bos_id), eos=text_of(tokenizer.eos_id))
+    dialogue = Dialogue(template, tokenizer)
+    logger.info("chat", tool_calls=dialogue.tool_format.syntax.name, reasoning=dialogue.markers is not None)
+    return dialogue

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from layerscale_core.errors import StartupError
+from layerscale_core.errors import LayerScaleError
 from layerscale_core.version import __version__
+from layerscale_server.commands.lazy_group import LazyGroup
 from layerscale_server.options import MODEL_IS_MISSING, option_of
 from layerscale_server.settings import LICENSE_KEY_VARIABLE, SETTING_ROWS, Settings, parse_limits
 from layerscale_server.text import printable
 
 _COMMANDS = {
+    "bench": "layerscale_server.commands.bench:bench",
     "doctor": "layerscale_server.commands.doctor:doctor",
     "license": "layerscale_server.commands.license:license_",
     "plan": "layerscale_server.commands.plan:plan",
@@ -23,21 +24,6 @@ _COMMANDS = {
     "pull": "layerscale_server.hub.pull:pull",
 }
 """Subcommands by name; each is imported when it is asked for, so that serving loads none of them."""
-
-
-class _ServeGroup(click.Group):
-    """A group that serves when no subcommand is named, and imports its subcommands on demand."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
-        return sorted(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 (likewise)
-        if cmd_name not in _COMMANDS:
-            return None
-        module, attribute = _COMMANDS[cmd_name].split(":")
-        command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
 
 
 def _refuse_license_key(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
@@ -80,8 +66,9 @@ def _serve(ctx: click.Context, /, assignments: Sequence[str], **values: Any) -> 
     serve(Settings(limits=limits, **values))
 
 
-cli = _ServeGroup(
+cli = LazyGroup(
     "layerscale",
+    places=_COMMANDS,
     callback=_serve,
     invoke_without_command=True,
     params=[*(option_of(each) for each in SETTING_ROWS), _LIMIT_OPTION, _LICENSE_KEY_OPTION],
@@ -93,12 +80,15 @@ click.version_option(__version__, prog_name="layerscale", message="%(prog)s %(ve
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; exits 0, 1 when the server cannot start, or 2 when the command is wrong."""
+    """Run the command line; exits 0, 1 when it cannot do what was asked, or 2 when the command is wrong."""
     try:
         sys.exit(cli.main(args=arguments, prog_name="layerscale", standalone_mode=False))
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         _fail(f"{error.format_message()} (layerscale --help lists the options)", error.exit_code)
-    except StartupError as error:
+    except LayerScaleError as error:
         _fail(str(error), 1)
     except click.Abort:
         sys.exit(130)

@@ -10,6 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
+from layerscale_core.constraints import Constraint
 from layerscale_core.engine.engine import Engine
 from layerscale_core.engine.request import Cancelled, Event, EventSink, Failed, Finished, Request
 from layerscale_core.engine.sampling_params import SamplingParams
@@ -148,6 +149,7 @@ class AsyncEngine:
         sampling: SamplingParams,
         *,
         clears_after: bool = False,
+        constraint: Constraint | None = None,
     ) -> Generation:
         """Hand a question to a session; its events come from the generation, at index 0.
 
@@ -157,7 +159,7 @@ class AsyncEngine:
         """
         self._engine.check_sampling(sampling)
         generation = Generation(self._max_events)
-        turn = Turn(request_id, prompt, sampling, self._sink(generation), clears_after)
+        turn = Turn(request_id, prompt, sampling, self._sink(generation), clears_after, constraint)
         return _submit(session, turn, generation)
 
     def warm_up(self, session: Session, request_id: str, prompt: ChatPrompt) -> Generation:

@@ -17,7 +17,7 @@ import structlog
 
 from layerscale_server.text import printable
 
-_QUIET_LIBRARIES = ("uvicorn", "uvicorn.error", "asyncio", "httpx", "huggingface_hub", "filelock", "urllib3")
+_QUIET_LIBRARIES = ("uvicorn", "uvicorn.error", "asyncio", "httpx", "httpx2", "huggingface_hub", "filelock", "urllib3")
 """Loggers of libraries that are heard from warnings on."""
 
 AS_TABLE = "as_table"

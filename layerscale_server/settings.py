@@ -44,6 +44,13 @@ class Settings:
         minimum=0,
         help="GiB of model weights to keep in CPU memory; the rest stays on the GPU",
     )
+    quantization: str = row(
+        "none",
+        kind=str,
+        metavar="TYPE",
+        choices=("none", "int8", "int4"),
+        help="what weights that the file holds in floats become when they are loaded; none = they stay as they are",
+    )
     kv_cache_type: str = row(
         "fp16",
         kind=str,
@@ -71,6 +78,13 @@ class Settings:
         minimum=0,
         maximum=10_000,
         help="persistent sessions to reserve memory for; 0 = none",
+    )
+    adopt_sessions: str = row(
+        "off",
+        kind=str,
+        metavar="MODE",
+        choices=("on", "off"),
+        help="on: conversations whose requests name them in a header, as agents do, get a session each",
     )
     state_dir: str | None = row(
         None,

@@ -6,16 +6,18 @@ import hashlib
 import time
 from dataclasses import dataclass, field
 
-from layerscale_core.chat_template import ChatTemplate
+from layerscale_core.dialogue import Dialogue
 from layerscale_core.errors import ShuttingDownError
 from layerscale_core.memory_plan import MemoryPlan
 from layerscale_core.models import ModelSpec
-from layerscale_core.sessions import SavedSessions, Sessions
+from layerscale_core.sessions import Adoption, SavedSessions, Sessions
 from layerscale_core.specs import FREE_TIER, DeviceInfo, License, Tier, Tokenizer
+from layerscale_server.constraint_workers import ConstraintWorkers
 from layerscale_server.errors import LicenseExpiredError, ModelLoadingError
 from layerscale_server.generation import AsyncEngine
 from layerscale_server.metrics import Metrics
 from layerscale_server.settings import Settings
+from layerscale_server.stored_responses import StoredResponses
 from layerscale_server.subscriptions import Subscriptions
 
 
@@ -26,24 +28,28 @@ class LoadedModel:
     Attributes:
         model_id: what clients call it.
         size_bytes: of its file.
-        chat_template: None: the model has none, and no chat.
+        dialogue: None: the model has no chat template, and no chat.
         max_tokens_per_step: its engine's token budget.
         created: Unix seconds at which it was loaded.
+        constraints: compiles what answers must match.
         saved: its sessions on disk; None without a state directory.
+        adoption: finds sessions for conversations that name themselves; None: they get none.
     """
 
     model_id: str
     spec: ModelSpec
     size_bytes: int
     tokenizer: Tokenizer
-    chat_template: ChatTemplate | None
+    dialogue: Dialogue | None
     engine: AsyncEngine
     sessions: Sessions
     plan: MemoryPlan
     devices: tuple[DeviceInfo, ...]
     max_tokens_per_step: int
     created: int
+    constraints: ConstraintWorkers
     saved: SavedSessions | None = None
+    adoption: Adoption | None = None
 
 
 def digest_of(key: bytes) -> bytes:
@@ -61,6 +67,7 @@ class ServerState:
         model: None until it is loaded.
         is_draining: running requests finish, nothing new is taken.
         subscriptions: to the events of all sessions.
+        responses: that can be gone on from by their id.
     """
 
     settings: Settings
@@ -70,8 +77,11 @@ class ServerState:
     model: LoadedModel | None = None
     is_draining: bool = False
     subscriptions: Subscriptions = field(default_factory=Subscriptions)
+    responses: StoredResponses = field(init=False)
 
     def __post_init__(self) -> None:
+        limits = self.settings.limits
+        self.responses = StoredResponses(limits.stored_responses, limits.stored_response_chars)
         self.metrics.watch_subscribers(self.subscriptions.__len__)
 
     @property

@@ -128,7 +128,7 @@ void Attention::compute(const Task& task, Scratch& scratch, const KvCache& kv, i
             row_offsets[i] = token * row_size + static_cast<size_t>(head) * shape.head_dim;
             rows.queries[i] = queries + row_offsets[i];
             rows.num_visible[i] = context_len(task.seq) - (last_token - token);
-            rows.num_hidden[i] = std::max(0, rows.num_visible[i] - shape.window);
+            rows.num_hidden[i] = shape.num_hidden(rows.num_visible[i]);
             states[i] = scratch.state.data() + i * size;
             const bool shared = task.partial != kDone;
             rows.partials[i] =

@@ -1,6 +1,7 @@
 // Causal attention over the paged KV cache.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -17,9 +18,17 @@ struct AttentionShape {
     int head_dim;
     float scale;
     int window;        // most keys that a token sees; the largest number there is where that is all
+    int chunk;         // keys of a chunk, of which a token sees its own alone; the same
     float softcap;     // 0 = none
     bool has_biases;   // of query, key and value
     bool has_qk_norm;
+    int temperature_interval, temperature_offset;
+    float temperature_slope;  // of what queries are multiplied by; 0 = nothing
+
+    // Of so many keys, how many their last token does not see.
+    int num_hidden(int num_visible) const {
+        return std::max({0, num_visible - window, (num_visible - 1) / chunk * chunk});
+    }
 };
 
 // Causal attention of a whole batch. Every query runs over the partitions of its pages in order, whether they are

@@ -21,6 +21,12 @@ void grow(std::vector<T>& buffer, size_t size) {
     if (buffer.size() < size) buffer.resize(size);
 }
 
+// What a query is multiplied by (arXiv:2501.19399).
+float temperature(const AttentionShape& shape, int64_t position) {
+    const double intervals = static_cast<double>((position + shape.temperature_offset) / shape.temperature_interval);
+    return static_cast<float>(1.0 + shape.temperature_slope * std::log1p(intervals));
+}
+
 int num_tiles(int num_tokens) { return (num_tokens + kTokenTile - 1) / kTokenTile; }
 
 }  // namespace
@@ -76,6 +82,7 @@ Executor::Layer Executor::find_layer(const LayerShape& shape, const std::string&
     if (shape.num_experts == 0) add_mlp("");
     else layer.router = matrix("router");
     for (int expert = 0; expert < shape.num_experts; ++expert) add_mlp("experts." + std::to_string(expert) + ".");
+    if (shape.shared_size > 0) add_mlp("shared.");
     return layer;
 }
 
@@ -141,7 +148,7 @@ void Executor::reserve(const Batch& batch) {
         const AttentionShape& attention = layer.attention;
         query = std::max<size_t>(query, static_cast<size_t>(attention.num_heads) * attention.head_dim);
         kv = std::max<size_t>(kv, static_cast<size_t>(attention.num_kv_heads) * attention.head_dim);
-        intermediate = std::max<size_t>(intermediate, layer.intermediate_size);
+        intermediate = std::max<size_t>(intermediate, std::max(layer.intermediate_size, layer.shared_size));
         experts = std::max<size_t>(experts, layer.num_experts);
         has_post_norms |= layer.has_post_norms;
     }
@@ -248,6 +255,7 @@ void Executor::store_kv(int index, const Batch& batch) {
             place_heads(layer, token, query, attention.num_heads, layer.query_bias, layer.query_norm);
             place_heads(layer, token, key, attention.num_kv_heads, layer.key_bias, layer.key_norm);
             if (layer.value_bias) add(value, layer.value_bias, kv_size);
+            if (attention.temperature_slope != 0.0f) scale(query, query_size, temperature(attention, batch.positions[token]));
             if (hadamard) {
                 hadamard->apply(query, attention.num_heads);
                 hadamard->apply(key, attention.num_kv_heads);
@@ -261,21 +269,20 @@ void Executor::store_kv(int index, const Batch& batch) {
 void Executor::mlp_block(const Layer& layer, int num_tokens) {
     normalize(residual_.data(), layer.mlp_norm, num_tokens);
     if (!layer.mlp_post_norm)
-        return gated_mlp(layer.mlps[0], layer.shape, normed_.data(), num_tokens, residual_.data(), Store::kAdd);
-    gated_mlp(layer.mlps[0], layer.shape, normed_.data(), num_tokens, projected_.data(), Store::kReplace);
+        return gated_mlp(layer.mlps[0], layer.shape.is_gelu, normed_.data(), num_tokens, residual_.data(), Store::kAdd);
+    gated_mlp(layer.mlps[0], layer.shape.is_gelu, normed_.data(), num_tokens, projected_.data(), Store::kReplace);
     add_to_residual(layer.mlp_post_norm, num_tokens);
 }
 
 // x and codes_ hold the same.
-void Executor::gated_mlp(const Mlp& mlp, const LayerShape& shape, const float* x, int num_tokens, float* out,
-                         Store mode) {
-    const int intermediate = shape.intermediate_size;
+void Executor::gated_mlp(const Mlp& mlp, bool is_gelu, const float* x, int num_tokens, float* out, Store mode) {
+    const int intermediate = mlp.gate->rows;
     multiply({{mlp.gate, gate_.data()}, {mlp.up, up_.data()}}, x, num_tokens, Store::kReplace);
     pool_.parallel_for(num_tiles(num_tokens), [&](int tile, int) {
         const int end = std::min(num_tokens, (tile + 1) * kTokenTile);
         for (int token = tile * kTokenTile; token < end; ++token) {
             const size_t offset = static_cast<size_t>(token) * intermediate;
-            const auto gated = shape.is_gelu ? gated_gelu : gated_silu;
+            const auto gated = is_gelu ? gated_gelu : gated_silu;
             gated(gate_.data() + offset, up_.data() + offset, intermediate);
         }
     });

@@ -30,6 +30,8 @@ struct LayerShape {
     int num_experts;        // 0 = one MLP
     int num_active;
     bool normalizes_experts;
+    bool is_sigmoid;             // experts weigh what they take
+    int shared_size;             // of the expert for every token; 0 = none
 };
 
 struct ModelShape {
@@ -76,7 +78,7 @@ private:
         const float *attention_norm, *mlp_norm, *attention_post_norm, *mlp_post_norm;
         const float *query_bias, *key_bias, *value_bias, *query_norm, *key_norm;
         const Matrix *query, *key, *value, *attention_output, *router;
-        std::vector<Mlp> mlps;  // one, or the experts
+        std::vector<Mlp> mlps;  // one, or the experts and then the shared one
     };
     struct Chosen {
         int token;
@@ -99,7 +101,7 @@ private:
     void mlp_block(const Layer& layer, int num_tokens);
     void mixture_block(const Layer& layer, int num_tokens);
     void choose_experts(const LayerShape& shape, int num_tokens);
-    void gated_mlp(const Mlp& mlp, const LayerShape& shape, const float* x, int num_tokens, float* out, Store mode);
+    void gated_mlp(const Mlp& mlp, bool is_gelu, const float* x, int num_tokens, float* out, Store mode);
     void project(const Matrix& matrix, const float* x, int num_tokens, const float* post_norm);
     void add_to_residual(const float* post_norm, int num_tokens);
     void rotate(const Rope& rope, int rope_index, int token, float* heads, int num_heads, int head_dim) const;

@@ -17,6 +17,11 @@ void softmax(float* scores, int size) {
     for (int i = 0; i < size; ++i) scores[i] /= sum;
 }
 
+// 1 / (1 + e^-x), in place.
+void sigmoid(float* scores, int size) {
+    for (int i = 0; i < size; ++i) scores[i] = 1.0f / (1.0f + std::exp(-scores[i]));
+}
+
 }  // namespace
 
 // Fills chosen_ from the router's scores. By comparisons that NaN fails, so that broken scores choose some expert, whose
@@ -35,7 +40,8 @@ void Executor::choose_experts(const LayerShape& shape, int num_tokens) {
                     next = expert;
             best.push_back(next);
         }
-        softmax(scores, shape.num_experts);
+        if (shape.is_sigmoid) sigmoid(scores, shape.num_experts);
+        else softmax(scores, shape.num_experts);
         float total = 0.0f;
         for (const int expert : best) total += scores[expert];
         for (const int expert : best)
@@ -48,19 +54,25 @@ void Executor::mixture_block(const Layer& layer, int num_tokens) {
     normalize(residual_.data(), layer.mlp_norm, num_tokens);
     multiply({{layer.router, router_.data()}}, normed_.data(), num_tokens, Store::kReplace);
     choose_experts(layer.shape, num_tokens);
-    std::fill_n(projected_.data(), static_cast<size_t>(num_tokens) * hidden, 0.0f);
+    const bool is_gelu = layer.shape.is_gelu, weighs_input = layer.shape.is_sigmoid;
+    if (layer.shape.shared_size > 0)
+        gated_mlp(layer.mlps.back(), is_gelu, normed_.data(), num_tokens, projected_.data(), Store::kReplace);
+    else
+        std::fill_n(projected_.data(), static_cast<size_t>(num_tokens) * hidden, 0.0f);
     for (int expert = 0; expert < layer.shape.num_experts; ++expert) {
         const std::vector<Chosen>& tokens = chosen_[expert];
         const int count = static_cast<int>(tokens.size());
         if (count == 0) continue;
-        for (int i = 0; i < count; ++i)
-            std::copy_n(normed_.data() + static_cast<size_t>(tokens[i].token) * hidden, hidden,
-                        expert_in_.data() + static_cast<size_t>(i) * hidden);
+        for (int i = 0; i < count; ++i) {
+            float* row = expert_in_.data() + static_cast<size_t>(i) * hidden;
+            std::copy_n(normed_.data() + static_cast<size_t>(tokens[i].token) * hidden, hidden, row);
+            if (weighs_input) scale(row, hidden, tokens[i].weight);
+        }
         quantize(expert_in_.data(), count, hidden);
-        gated_mlp(layer.mlps[expert], layer.shape, expert_in_.data(), count, expert_out_.data(), Store::kReplace);
+        gated_mlp(layer.mlps[expert], is_gelu, expert_in_.data(), count, expert_out_.data(), Store::kReplace);
         for (int i = 0; i < count; ++i)
             add(projected_.data() + static_cast<size_t>(tokens[i].token) * hidden,
-                expert_out_.data() + static_cast<size_t>(i) * hidden, hidden, tokens[i].weight);
+                expert_out_.data() + static_cast<size_t>(i) * hidden, hidden, weighs_input ? 1.0f : tokens[i].weight);
     }
     add_to_residual(layer.mlp_post_norm, num_tokens);
 }

@@ -225,8 +225,8 @@ PYBIND11_MODULE(LAYERSCALE_MODULE, module) {
     module.def("supported_levels", &supported_levels, "Instruction-set levels this processor runs, best first.");
 
     py::class_<layerscale::Rope>(module, "Rope", py::module_local()).def(py::init<std::vector<double>, float, bool>());
-    py::class_<layerscale::AttentionShape>(module, "AttentionShape", py::module_local()).def(py::init<int, int, int, float, int, float, bool, bool>());
-    py::class_<layerscale::LayerShape>(module, "LayerShape", py::module_local()).def(py::init<layerscale::AttentionShape, int, int, bool, bool, int, int, bool>());
+    py::class_<layerscale::AttentionShape>(module, "AttentionShape", py::module_local()).def(py::init<int, int, int, float, int, int, float, bool, bool, int, int, float>());
+    py::class_<layerscale::LayerShape>(module, "LayerShape", py::module_local()).def(py::init<layerscale::AttentionShape, int, int, bool, bool, int, int, bool, bool, int>());
     py::class_<layerscale::ModelShape>(module, "ModelShape", py::module_local())
         .def(py::init<int, int, float, bool, float, float, std::vector<layerscale::Rope>, std::vector<layerscale::LayerShape>>());
     py::class_<Executor>(module, "Executor", py::module_local())

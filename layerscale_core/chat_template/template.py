@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Template
 from jinja2.exceptions import TemplateError, TemplateSyntaxError
+from jinja2.meta import find_undeclared_variables
 
 from layerscale_core.chat_template.budget import MAX_OUTPUT_CHARS, Budget, TemplateLimitError
 from layerscale_core.chat_template.functions import RefusedError
@@ -28,6 +29,9 @@ class ChatTemplate:
         source: Jinja, in the dialect of transformers' ``apply_chat_template``.
         bos, eos: what the template gets as ``bos_token`` and ``eos_token``; "" where the model has none.
 
+    Attributes:
+        variables: names that it reads and does not define.
+
     Raises:
         UnsupportedModelError: the source does not compile, or is too long.
     """
@@ -38,7 +42,9 @@ class ChatTemplate:
                 f"the model's chat template has {len(source)} characters; at most {MAX_SOURCE_CHARS} are supported"
             )
         try:
-            self._code = BoundedEnvironment(Budget()).compile(source, "chat template", "<chat template>")
+            environment = BoundedEnvironment(Budget())
+            self._code = environment.compile(source, "chat template", "<chat template>")
+            self.variables = frozenset(find_undeclared_variables(environment.parse(source)))
         except TemplateSyntaxError as error:
             raise UnsupportedModelError(
                 f"the model's chat template does not compile: line {error.lineno}: {_one_line(error.message)}"
@@ -47,6 +53,7 @@ class ChatTemplate:
             raise UnsupportedModelError(
                 f"the model's chat template does not compile: {type(error).__name__}"
             ) from error
+        self.source = source
         self._bos = bos
         self._eos = eos
 

@@ -14,12 +14,18 @@ import pytest
 
 _CONTRACTS = (
     "backend",
+    "device",
     "executors",
+    "family_models",
+    "kernel_arithmetic",
+    "kernel_cache",
+    "kernels",
     "numerics",
     "paging",
     "kv_pool",
     "model_format",
     "scheduler_policy",
+    "side_by_side",
     "stream_type",
 )
 
@@ -27,8 +33,9 @@ _CONTRACTS = (
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _CONTRACTS))
 
 from layerscale_core.conformance.backend import BackendContract  # noqa: E402
+from layerscale_core.conformance.kernels import KernelsContract  # noqa: E402
 from layerscale_core.conformance.kv_pool import KVPoolContract  # noqa: E402
-from layerscale_core.conformance.model_format import ModelFormatContract  # noqa: E402
+from layerscale_core.conformance.model_format import ModelFileContract, ModelFormatContract  # noqa: E402
 from layerscale_core.conformance.random_model import LAYOUTS, OPERATIONS, RandomWeights, tiny_spec  # noqa: E402
 from layerscale_core.conformance.scheduler_policy import SchedulerPolicyContract  # noqa: E402
 from layerscale_core.conformance.step_batches import PageBook, PagedSequence, Span  # noqa: E402
@@ -39,6 +46,8 @@ __all__ = [
     "OPERATIONS",
     "BackendContract",
     "KVPoolContract",
+    "KernelsContract",
+    "ModelFileContract",
     "ModelFormatContract",
     "PageBook",
     "PagedSequence",

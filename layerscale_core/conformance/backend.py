@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
 
 import pytest
 
+from layerscale_core.conformance.device import DeviceUnderTest
 from layerscale_core.conformance.executors import kv_layout, logits_in_chunks, open_executor, random_tokens
 from layerscale_core.conformance.numerics import NumericsContract
 from layerscale_core.conformance.paging import PagingContract
@@ -41,28 +40,8 @@ print(*sys.modules)
 """
 
 
-class BackendContract(NumericsContract, PagingContract):
-    """Every promise of ``Backend``, ``Device``, ``Allocator`` and ``Executor``. To run where the device is present.
-
-    Attributes:
-        plugin_module: the plugin's module; its first backend is tested, unless ``backend`` is overridden.
-    """
-
-    plugin_module: ClassVar[str]
-
-    @pytest.fixture
-    def backend(self) -> Backend:
-        """The backend under test."""
-        backends: tuple[Backend, ...] = tuple(importlib.import_module(self.plugin_module).layerscale_backends())
-        return backends[0]
-
-    @pytest.fixture
-    def device(self, backend: Backend) -> Iterator[Device]:
-        """The loaded device; every test must leave its memory as it was."""
-        device = backend.load(BackendOptions(num_threads=2))
-        used_before = device.allocator.stats().used_bytes
-        yield device
-        assert device.allocator.stats().used_bytes == used_before, "memory was not given back"
+class BackendContract(DeviceUnderTest, NumericsContract, PagingContract):
+    """Every promise of ``Backend``, ``Device``, ``Allocator`` and ``Executor``. To run where the device is present."""
 
     # Backend
 

@@ -15,10 +15,10 @@ from layerscale_core.models.spec import weight_shapes
 from layerscale_core.specs import ModelFile, ModelFormat
 
 
-class ModelFormatContract:
-    """Every promise of ``ModelFormat``, ``ModelFile`` and ``WeightSource``, on one good model.
+class ModelFileContract:
+    """Every promise of ``ModelFormat`` and ``ModelFile``, on one good model.
 
-    Of a folder the largest file is the one that is cut.
+    Of a folder the largest file is the one that is cut. For formats of weights there is ``ModelFormatContract``.
     """
 
     def make_format(self) -> ModelFormat:
@@ -47,17 +47,10 @@ class ModelFormatContract:
     def test_metadata_is_enough_to_describe_a_model(
         self, model_format: ModelFormat, model: ModelFile, model_path: Path, tmp_path: Path
     ) -> None:
-        """``open`` with ``metadata_only``: the same description, sizes and layouts, though the last weight is cut."""
-        cut = _shortened(model_path, tmp_path, lambda num_bytes: num_bytes - 64)
-        described = model_format.open(cut, metadata_only=True)
+        """``open`` with ``metadata_only``: the same description and size, though the last weight is cut."""
+        described = model_format.open(_without_its_end(model_path, tmp_path), metadata_only=True)
         assert described.spec == model.spec
         assert described.size_bytes == model.size_bytes
-        for name, shape in weight_shapes(model.spec).items():
-            assert described.weights.stored_bytes(name) == model.weights.stored_bytes(name)
-            if len(shape) == 2:
-                empty, whole = described.weights.matrix(name, 0, 0), model.weights.matrix(name)
-                assert type(empty) is type(whole)
-                assert empty.shape == (0, shape[1])
         described.close()
 
     def test_has_a_name(self, model_format: ModelFormat) -> None:
@@ -128,7 +121,27 @@ class ModelFormatContract:
         assert tokenizer.decode(token_ids).strip() == text
         assert b"".join(tokenizer.token_bytes(token_id) for token_id in token_ids).decode().strip() == text
 
-    # WeightSource
+    def test_an_unknown_weight_is_a_key_error(self, model: ModelFile) -> None:
+        """``matrix``: KeyError."""
+        with pytest.raises(KeyError):
+            model.weights.matrix("no such weight")
+
+
+class ModelFormatContract(ModelFileContract):
+    """The same, and every promise of ``WeightSource``."""
+
+    def test_metadata_is_enough_to_know_the_layouts(
+        self, model_format: ModelFormat, model: ModelFile, model_path: Path, tmp_path: Path
+    ) -> None:
+        """``open`` with ``metadata_only``: how each weight is stored, though the last is cut."""
+        described = model_format.open(_without_its_end(model_path, tmp_path), metadata_only=True)
+        for name, shape in weight_shapes(model.spec).items():
+            assert described.weights.stored_bytes(name) == model.weights.stored_bytes(name)
+            if len(shape) == 2:
+                empty, whole = described.weights.matrix(name, 0, 0), model.weights.matrix(name)
+                assert type(empty) is type(whole)
+                assert empty.shape == (0, shape[1])
+        described.close()
 
     def test_holds_every_weight_in_its_shape(self, model: ModelFile) -> None:
         """``names``, ``shape`` and ``stored_bytes`` agree with the description."""
@@ -163,10 +176,10 @@ class ModelFormatContract:
         model.close()
         np.testing.assert_array_equal(before.dequantize(), values)
 
-    def test_an_unknown_weight_is_a_key_error(self, model: ModelFile) -> None:
-        """``matrix``: KeyError."""
-        with pytest.raises(KeyError):
-            model.weights.matrix("no such weight")
+
+def _without_its_end(model_path: Path, folder: Path) -> Path:
+    """A copy of which a weight lacks its last bytes."""
+    return _shortened(model_path, folder, lambda num_bytes: num_bytes - 64)
 
 
 def _shortened(model_path: Path, folder: Path, length: Callable[[int], int]) -> Path:

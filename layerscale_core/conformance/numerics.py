@@ -16,6 +16,7 @@ from layerscale_core.conformance.executors import (
     reference_kernels,
     relative_error,
 )
+from layerscale_core.conformance.family_models import family_specs
 from layerscale_core.conformance.random_model import LAYOUTS, OPERATIONS, RandomWeights, tiny_spec
 from layerscale_core.conformance.step_batches import PageBook, Span
 from layerscale_core.errors import UnsupportedModelError
@@ -41,6 +42,8 @@ SHAPES: dict[str, dict[str, Any]] = {
 """Shapes beside the ordinary one, as arguments of ``tiny_spec``."""
 
 
+FAMILY_SPECS = family_specs()
+
 CODE_FLIPS = {KVType.FP16: 0.0, KVType.INT8: 0.005, KVType.INT4: 0.05}
 """What is added to the error where an element lies between two codes and rounding before decides which it gets."""
 
@@ -64,6 +67,14 @@ class NumericsContract:
         """A shape is computed right or refused with ``UnsupportedModelError``, never computed wrong."""
         try:
             self._compare(backend, device, tiny_spec(**SHAPES[shape]), "f32")
+        except UnsupportedModelError as refusal:
+            pytest.skip(f"refused, as it may be: {refusal}")
+
+    @pytest.mark.parametrize("family", FAMILY_SPECS)
+    def test_equals_the_reference_for_every_family(self, backend: Backend, device: Device, family: str) -> None:
+        """A whole model of each family is computed right or refused."""
+        try:
+            self._compare(backend, device, FAMILY_SPECS[family], "f32")
         except UnsupportedModelError as refusal:
             pytest.skip(f"refused, as it may be: {refusal}")
 

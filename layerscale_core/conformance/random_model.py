@@ -22,6 +22,7 @@ from layerscale_core.models import (
     MoeSpec,
     QuantizedMatrix,
     RopeSpec,
+    TemperatureSpec,
 )
 from layerscale_core.models.spec import weight_shapes
 
@@ -115,6 +116,10 @@ def tiny_spec(
     num_experts: int | None = None,
     num_active: int = 2,
     is_normalized: bool = True,
+    is_sigmoid: bool = False,
+    shared_size: int | None = None,
+    chunk: int | None = None,
+    temperature: TemperatureSpec | None = None,
     embedding_scale: float = 1.0,
     logit_softcap: float | None = None,
 ) -> ModelSpec:
@@ -123,6 +128,7 @@ def tiny_spec(
     Args:
         windows: of the first layers; the others repeat them.
         num_experts: with experts of ``intermediate_size`` in place of one MLP.
+        shared_size: with one more expert of this size, for every token.
     """
     rotary_dim = head_dim if rotary_dim is None else rotary_dim
     inv_freq = tuple(10_000.0 ** (-2 * pair / rotary_dim) for pair in range(rotary_dim // 2))
@@ -135,9 +141,12 @@ def tiny_spec(
         softcap=softcap,
         has_biases=has_biases,
         has_qk_norm=has_qk_norm,
+        chunk=chunk,
+        temperature=temperature,
     )
     mlp = MlpSpec(intermediate_size, activation)
-    moe = None if num_experts is None else MoeSpec(num_experts, num_active, mlp, is_normalized)
+    shared = None if shared_size is None else MlpSpec(shared_size, activation)
+    moe = None if num_experts is None else MoeSpec(num_experts, num_active, mlp, is_normalized, is_sigmoid, shared)
     spec = ModelSpec(
         architecture="random",
         vocab_size=vocab_size,
@@ -168,6 +177,11 @@ OPERATIONS: Mapping[str, Mapping[str, Any]] = {
     "post-norms": {"has_post_norms": True},
     "experts": {"num_experts": 5},
     "experts with weights as they are": {"num_experts": 4, "num_active": 3, "is_normalized": False},
+    "experts that weigh what they take": {"num_experts": 4, "is_normalized": False, "is_sigmoid": True},
+    "a shared expert": {"num_experts": 4, "shared_size": 160},
+    "chunks": {"chunk": 10},
+    "chunks of a page": {"chunk": 16},
+    "queries that grow": {"temperature": TemperatureSpec(8, 0.5, offset=1)},
     "scaled embedding": {"embedding_scale": 8.0},
     "soft cap on logits": {"logit_softcap": 1.5},
     "everything": {

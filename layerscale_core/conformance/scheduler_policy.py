@@ -88,7 +88,7 @@ def _random_sequence(chance: random.Random, sequence_id: int) -> RunningSequence
     return RunningSequence(
         sequence_id=sequence_id,
         priority=chance.choice(list(Priority)),
-        num_uncomputed=1 if is_decoding else chance.choice([1, 2, 30, 1000]),
+        num_uncomputed=chance.choice([1, 1, 5]) if is_decoding else chance.choice([1, 2, 30, 1000]),
         is_decoding=is_decoding,
         wants_prompt_logits=not is_decoding and chance.random() < 0.2,
         steps_waited=0,

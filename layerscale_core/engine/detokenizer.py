@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Collection
 
 from layerscale_core.specs.tokenizer import Tokenizer
 
@@ -18,19 +19,25 @@ class IncrementalDetokenizer:
     Args:
         tokenizer: turns ids into bytes.
         stop: texts that end generation; none is empty.
+        shown_ids: control tokens that are shown by their names; others show nothing.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stop: tuple[str, ...] = (), shown_ids: Collection[int] = frozenset()
+    ) -> None:
         assert all(stop), "an empty stop text would match everywhere"
         self.stop_text: str | None = None
         self._tokenizer = tokenizer
         self._stops = stop
+        self._shown_ids = shown_ids
         self._first_chars = frozenset(text[0] for text in stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
 
     def push(self, token_id: int) -> str:
         """Add a token; return the text that can now be shown: "" once ``stop_text`` is set."""
+        if token_id in self._shown_ids:
+            return self._advance(self._tokenizer.token_text(token_id).encode(), final=False)
         return self._advance(self._tokenizer.token_bytes(token_id), final=False)
 
     def flush(self) -> str:

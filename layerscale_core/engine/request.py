@@ -6,6 +6,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from layerscale_core.constraints.matcher import Constraint
 from layerscale_core.engine.sampling_params import SamplingParams
 from layerscale_core.errors import RequestError
 from layerscale_core.specs.scheduler import Priority
@@ -26,6 +27,9 @@ class Request:
         request_id: unique among live requests; for cancellation and logs.
         prompt_ids: at least one token.
         cache_key: on whose behalf it is made; prefixes are shared among equal keys only.
+        constraint: what the answer must match. Tokens that it forces are taken over without being sampled; where it
+            allows an end, the model's stop tokens end the answer, ``ignore_eos`` or not, and where it allows nothing
+            else, the answer ends by itself. ``early_gap`` has no effect then.
     """
 
     request_id: str
@@ -33,6 +37,7 @@ class Request:
     sampling: SamplingParams
     priority: Priority = Priority.INTERACTIVE
     cache_key: str = ""
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)

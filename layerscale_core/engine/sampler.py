@@ -3,7 +3,8 @@
 A row of logits passes, in this order:
 
 1. penalties on what was seen (repetition, then frequency and presence), logit bias, stop tokens ruled out until
-   ``min_tokens``: the logits processors;
+   ``min_tokens``: the logits processors; then every token ruled out that the constraint does not allow, which has the
+   last word;
 2. temperature 0: the likeliest token. Otherwise the logits are divided by the temperature and
 3. cut to the ``top_k`` likeliest tokens, then
 4. to the nucleus: the fewest tokens that hold ``top_p`` of what is left, then
@@ -24,6 +25,7 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
+from layerscale_core.constraints.matcher import Matcher
 from layerscale_core.engine.logits_processors import make_logits_processors
 from layerscale_core.engine.request import TokenLogprob
 from layerscale_core.engine.sampling_params import SamplingParams
@@ -53,18 +55,35 @@ class Sampler:
 
     Args:
         stop_ids: the ids that end this sequence.
+        matcher: where the answer stands in what it must match.
     """
 
     def __init__(
-        self, params: SamplingParams, prompt_ids: tuple[int, ...], max_new_tokens: int, stop_ids: Collection[int]
+        self,
+        params: SamplingParams,
+        prompt_ids: tuple[int, ...],
+        max_new_tokens: int,
+        stop_ids: Collection[int],
+        matcher: Matcher | None = None,
     ) -> None:
         self._params = params
         self._processors = make_logits_processors(params, prompt_ids, max_new_tokens, stop_ids)
         self._is_greedy = params.temperature < _MIN_TEMPERATURE
         self._random = None if self._is_greedy else np.random.Generator(np.random.PCG64(_seed_bits(params.seed)))
+        self._matcher = matcher
+        self._forced: list[int] = []
+        self._num_left = max_new_tokens
 
-    def sample(self, logits: NDArray[np.float32], likeliest: int) -> int:
-        """Pick the next token and remember it.
+    @property
+    def is_finished(self) -> bool:
+        """Whether the constraint allows no further token."""
+        return self._matcher is not None and self._matcher.is_finished
+
+    def next_tokens(self, logits: NDArray[np.float32], likeliest: int) -> list[int]:
+        """The next token, and those behind it that the constraint forces: at least one, all of them remembered.
+
+        A constraint may force the very first ones; then nothing is sampled. Where log-probabilities are wanted it is
+        one token at a time, so that each has its row of logits.
 
         Args:
             logits: [vocab_size], finite; not modified.
@@ -72,20 +91,59 @@ class Sampler:
 
         Raises:
             NumericalError: the request rules out every token.
+            GrammarError: the constraint is too complex to go on with.
         """
+        if forced := self._take_forced():
+            return forced
+        token_id = self.sample(logits, likeliest)
+        return [token_id] if self._params.logprobs is not None else [token_id, *self._take_forced()]
+
+    def sample(self, logits: NDArray[np.float32], likeliest: int) -> int:
+        """Pick the next token and remember it; arguments and errors are those of ``next_tokens``."""
+        adjusted = logits
         if self._processors:
-            logits = logits.copy()
+            adjusted = logits.copy()
             for processor in self._processors:
-                processor.apply(logits)
-            likeliest = int(logits.argmax())
-            if not np.isfinite(logits[likeliest]):
-                raise NumericalError("the sampling parameters leave no token to sample")
+                processor.apply(adjusted)
+            likeliest = int(adjusted.argmax())
+        if self._matcher is not None and not (self._is_greedy and self._matcher.allows(likeliest)):
+            adjusted, likeliest = self._constrained(logits, adjusted, self._matcher)
+        if not np.isfinite(adjusted[likeliest]):
+            raise NumericalError("the sampling parameters leave no token to sample")
         token_id = likeliest
         if self._random is not None:
-            token_id = pick(logits, likeliest, self._params, self._random.random())
+            token_id = pick(adjusted, likeliest, self._params, self._random.random())
+        self._remember(token_id)
+        return token_id
+
+    def _constrained(
+        self, logits: NDArray[np.float32], adjusted: NDArray[np.float32], matcher: Matcher
+    ) -> tuple[NDArray[np.float32], int]:
+        """The logits of allowed tokens and their argmax; the model's own where parameters rule all of them out."""
+        allowed = adjusted.copy() if adjusted is logits else adjusted
+        matcher.apply(allowed)
+        likeliest = int(allowed.argmax())
+        if adjusted is logits or np.isfinite(allowed[likeliest]):
+            return allowed, likeliest
+        return self._constrained(logits, logits, matcher)
+
+    def _take_forced(self) -> list[int]:
+        if self._matcher is None or self._matcher.is_finished:
+            return []
+        if not self._forced:
+            self._forced = self._matcher.forced_tokens()
+        num_taken = min(len(self._forced), self._num_left if self._params.logprobs is None else 1)
+        taken, self._forced = self._forced[:num_taken], self._forced[num_taken:]
+        for token_id in taken:
+            self._remember(token_id)
+        return taken
+
+    def _remember(self, token_id: int) -> None:
+        self._num_left -= 1
         for processor in self._processors:
             processor.observe(token_id)
-        return token_id
+        if self._matcher is not None:
+            self._matcher.accept(token_id)
 
 
 def pick(logits: NDArray[np.float32], likeliest: int, params: SamplingParams, point: float) -> int:

@@ -22,6 +22,7 @@ class SamplingParams:
         logit_bias: token id to what is added to its logit.
         seed: of the request's own random stream; None = unpredictable.
         stop: texts that end generation; never part of the output.
+        shown_token_ids: control tokens whose text is part of the output, where it tells its parts from one another.
         stop_token_ids: further ids that end generation.
         ignore_eos: do not stop at the model's own stop tokens.
         min_tokens: stop tokens are not sampled before this many tokens.
@@ -42,6 +43,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    shown_token_ids: frozenset[int] = frozenset()
     stop_token_ids: frozenset[int] = frozenset()
     ignore_eos: bool = False
     min_tokens: int = 0

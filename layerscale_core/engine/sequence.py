@@ -50,8 +50,8 @@ class LiveSequence:
     """A sequence and what a request wants of it.
 
     ``tokens`` are the prompt's, then the generated ones. ``[0, num_computed)`` are in the KV pool,
-    ``[num_computed, len(tokens))`` are not: the rest of the prompt in prefill, then the last sampled token. The very
-    last token of an answer is never computed.
+    ``[num_computed, len(tokens))`` are not: the rest of the prompt in prefill, then the last sampled token and those
+    that a constraint forced behind it. The very last token of an answer is never computed.
 
     In a session the tokens before these are in the pool already; then ``tokens`` begins at ``first_position``.
 
@@ -99,10 +99,11 @@ class LiveSequence:
         self.first_token_at: float | None = None
         self.last_token_at: float | None = None
 
-        model_stops = frozenset() if params.ignore_eos else tokenizer.stop_ids
-        self._stop_ids = model_stops | params.stop_token_ids
-        self._sampler = Sampler(params, request.prompt_ids, self.max_new_tokens, self._stop_ids)
-        self._detokenizer = IncrementalDetokenizer(tokenizer, params.stop)
+        ignores_stops = params.ignore_eos and request.constraint is None
+        self._stop_ids = (frozenset() if ignores_stops else tokenizer.stop_ids) | params.stop_token_ids
+        matcher = None if request.constraint is None else request.constraint.begin()
+        self._sampler = Sampler(params, request.prompt_ids, self.max_new_tokens, self._stop_ids, matcher)
+        self._detokenizer = IncrementalDetokenizer(tokenizer, params.stop, params.shown_token_ids)
         self._prompt_logprobs: list[TokenLogprob | None] = [None]
         self._logit_gap: float | None = None
 
@@ -114,7 +115,7 @@ class LiveSequence:
 
     @property
     def num_generated(self) -> int:
-        """Sampled tokens, the one that stopped the answer included."""
+        """Tokens of the answer, the one that stopped it included."""
         return len(self.tokens) - self.prompt_len
 
     @property
@@ -233,31 +234,54 @@ class LiveSequence:
     def _generate(self, logits: NDArray[np.float32], likeliest: int | None, now: float) -> list[Event]:
         if self.max_new_tokens == 0:
             return [self._finished(FinishReason.LENGTH)]
+        if self._sampler.is_finished:
+            return [self._finished(FinishReason.STOP)]
         assert likeliest is not None
         params, position = self.request.sampling, self.first_position + len(self.tokens)
         if self.num_generated == 0 and (params.logit_gap or params.early_gap is not None):
             self._logit_gap = logit_gap(logits)
-        token_id = self._sampler.sample(logits, likeliest)
-        self.tokens.append(token_id)
+        sampled = self._sampler.next_tokens(logits, likeliest)
+        shown, text, end = self._take(sampled)
         self.first_token_at = now if self.first_token_at is None else self.first_token_at
         self.last_token_at = now
-        if token_id in self._stop_ids:
-            return [self._finished(FinishReason.STOP)]
-        text = self._detokenizer.push(token_id)
-        logprobs = () if params.logprobs is None else (token_logprob(logits, token_id, params.logprobs),)
-        generated = TokensGenerated(text, (token_id,), logprobs, position)
+        logprobs: tuple[TokenLogprob, ...] = ()
+        if params.logprobs is not None:
+            logprobs = tuple(token_logprob(logits, token_id, params.logprobs) for token_id in shown)
+        generated = [TokensGenerated(text, tuple(shown), logprobs, position)] if shown else []
+        return [*generated, end] if end is not None else [*generated]
+
+    def _take(self, token_ids: list[int]) -> tuple[list[int], str, Finished | None]:
+        """Add tokens up to the one that ends the answer; returns those that are shown, their text, and the end."""
+        shown: list[int] = []
+        text, end = "", None
+        for token_id in token_ids:
+            self.tokens.append(token_id)
+            if token_id in self._stop_ids:
+                return shown, text, self._finished(FinishReason.STOP)
+            shown.append(token_id)
+            text += self._detokenizer.push(token_id)
+            end = self._end_after(is_last=len(shown) == len(token_ids))
+            if end is not None:
+                break
+        return shown, text, end
+
+    def _end_after(self, *, is_last: bool) -> Finished | None:
+        """How the answer ends behind the token that was just added, if it does."""
         if self._detokenizer.stop_text is not None:
-            return [generated, self._finished(FinishReason.STOP)]
+            return self._finished(FinishReason.STOP)
         if self._is_clear_enough():
-            return [generated, self._finished(FinishReason.STOP, is_early=True)]
+            return self._finished(FinishReason.STOP, is_early=True)
+        if is_last and self._sampler.is_finished:
+            return self._finished(FinishReason.STOP)
         if self.num_generated == self.max_new_tokens:
-            return [generated, self._finished(FinishReason.LENGTH)]
-        return [generated]
+            return self._finished(FinishReason.LENGTH)
+        return None
 
     def _is_clear_enough(self) -> bool:
         """Whether the first token may be the whole answer."""
         wanted, gap = self.request.sampling.early_gap, self._logit_gap
-        return self.num_generated == 1 and wanted is not None and gap is not None and gap >= wanted
+        is_free = self.request.constraint is None
+        return is_free and self.num_generated == 1 and wanted is not None and gap is not None and gap >= wanted
 
     def _finished(self, reason: FinishReason, *, is_early: bool = False) -> Finished:
         held_back = self._detokenizer.flush()

@@ -8,10 +8,11 @@ from pathlib import Path
 from layerscale_core.errors import ModelFileError
 from layerscale_core.formats.files import check_path
 from layerscale_core.formats.gguf import GgufFormat
+from layerscale_core.formats.onnx import OnnxFormat
 from layerscale_core.formats.safetensors import SafetensorsFormat
 from layerscale_core.specs.model_format import ModelFile, ModelFormat
 
-__all__ = ["GgufFormat", "SafetensorsFormat", "open_model"]
+__all__ = ["GgufFormat", "OnnxFormat", "SafetensorsFormat", "open_model"]
 
 
 def open_model(path: Path, formats: Sequence[ModelFormat]) -> ModelFile:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,21 +44,22 @@ class StoredTensor:
     """One tensor of a file, and which weights it holds, one after the other.
 
     Attributes:
-        is_stacked: the weights are the entries of a further, slowest dimension; else their rows follow one another.
-        offset: added to every element.
+        num_entries: of a further, slowest dimension, each of as many of the weights; 0: there is none. The rows of the
+            weights follow one another.
+        offset: added to every element of a vector.
+        factor: on every element of a vector, after that.
     """
 
     name: str
     weights: tuple[str, ...]
-    is_stacked: bool = False
+    num_entries: int = 0
     offset: float = 0.0
+    factor: float = 1.0
 
     def shape(self, shapes: Shapes) -> tuple[int, ...]:
         """The dimensions that the tensor must have, given those of all weights."""
-        first = shapes[self.weights[0]]
-        if self.is_stacked:
-            return (len(self.weights), *first)
-        return (sum(shapes[weight][0] for weight in self.weights), *first[1:])
+        num_rows, cols = sum(shapes[weight][0] for weight in self.weights), shapes[self.weights[0]][1:]
+        return (self.num_entries, num_rows // self.num_entries, *cols) if self.num_entries else (num_rows, *cols)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class StoredWeights:
     Args:
         stored: where each weight of the model lies.
         other: tensors that are no weights and may be there.
+        ones: weights that no tensor holds, since all their elements are 1.
 
     Raises:
         ModelFileError: a weight is missing or has another shape.
@@ -81,9 +83,17 @@ class StoredWeights:
     """
 
     def __init__(
-        self, tensors: Tensors, spec: ModelSpec, stored: Iterable[StoredTensor], other: Iterable[str], path: str
+        self,
+        tensors: Tensors,
+        spec: ModelSpec,
+        stored: Iterable[StoredTensor],
+        other: Iterable[str],
+        path: str,
+        *,
+        ones: Collection[str] = (),
     ) -> None:
         self._tensors = tensors
+        self._ones = ones
         self._shapes = weight_shapes(spec)
         self._places: dict[str, _Place] = {}
         found = tensors.shapes()
@@ -107,6 +117,8 @@ class StoredWeights:
 
     def stored_bytes(self, name: str) -> int:
         """See ``WeightSource``."""
+        if name in self._ones:
+            return 0
         tensor = self._places[name].tensor
         share = math.prod(self._shapes[name]) / math.prod(tensor.shape(self._shapes))
         return round(self._tensors.num_bytes(tensor.name) * share)
@@ -119,11 +131,13 @@ class StoredWeights:
 
     def vector(self, name: str) -> NDArray[np.float32]:
         """See ``WeightSource``."""
-        place = self._places[name]
         (size,) = self._shapes[name]
+        if name in self._ones:
+            return np.ones(size, np.float32)
+        place = self._places[name]
         whole = self._tensors.rows(place.tensor.name, 0, 1).dequantize().reshape(-1)
         values: NDArray[np.float32] = whole[place.first_row : place.first_row + size]
-        return values + np.float32(place.tensor.offset) if place.tensor.offset else values.copy()
+        return (values + np.float32(place.tensor.offset)) * np.float32(place.tensor.factor)
 
     def drop_cache(self) -> None:
         """See ``WeightSource``."""

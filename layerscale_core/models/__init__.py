@@ -1,7 +1,16 @@
 """Models as data: layer descriptions and weight layouts."""
 
 from layerscale_core.models.matrix import DenseMatrix, Matrix, QuantizedMatrix
-from layerscale_core.models.spec import Activation, AttentionSpec, LayerSpec, MlpSpec, ModelSpec, MoeSpec, RopeSpec
+from layerscale_core.models.spec import (
+    Activation,
+    AttentionSpec,
+    LayerSpec,
+    MlpSpec,
+    ModelSpec,
+    MoeSpec,
+    RopeSpec,
+    TemperatureSpec,
+)
 
 __all__ = [
     "Activation",
@@ -14,4 +23,5 @@ __all__ = [
     "MoeSpec",
     "QuantizedMatrix",
     "RopeSpec",
+    "TemperatureSpec",
 ]

@@ -40,15 +40,29 @@ class RopeSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TemperatureSpec:
+    """Queries that grow with their position, so that attention over long contexts stays sharp (arXiv:2501.19399).
+
+    A query is multiplied by ``1 + slope * log(1 + floor((position + offset) / interval))``.
+    """
+
+    interval: int
+    slope: float
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class AttentionSpec:
     """Causal grouped-query attention (arXiv:2305.13245).
 
     Attributes:
         scale: factor on query · key, usually head_dim ** -0.5.
         window: most keys that a token sees, the latest of its context with its own (arXiv:2004.05150); None = all.
+        chunk: the context is cut into chunks of so many keys, and a token sees those of its own chunk; None = all.
         softcap: scaled scores become ``softcap * tanh(score / softcap)`` (arXiv:2408.00118); None = as they are.
         has_biases: query, key and value are projected with a bias.
         has_qk_norm: each head of query and key is RMS-normalised before it is rotated (arXiv:2302.05442).
+        temperature: what rotated queries are multiplied by; None = nothing.
     """
 
     num_heads: int
@@ -60,6 +74,8 @@ class AttentionSpec:
     softcap: float | None = None
     has_biases: bool = False
     has_qk_norm: bool = False
+    chunk: int | None = None
+    temperature: TemperatureSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +96,17 @@ class MoeSpec:
         num_active: experts that compute a token, those with the highest scores.
         expert: each of them.
         is_normalized: the weights of a token's active experts are divided by their sum.
+        is_sigmoid: an expert's weight is the sigmoid of its score instead, and multiplies what it takes, not what it
+            gives.
+        shared: one more expert, whose output for every token is added as it is; None = there is none.
     """
 
     num_experts: int
     num_active: int
     expert: MlpSpec
     is_normalized: bool
+    is_sigmoid: bool = False
+    shared: MlpSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +183,11 @@ def expert_weight(expert: int, name: str) -> str:
     return f"experts.{expert}.{name}"
 
 
+def shared_weight(name: str) -> str:
+    """The name within its layer of a shared expert's weight, e.g. ``shared.gate``."""
+    return f"shared.{name}"
+
+
 Shapes = dict[str, tuple[int, ...]]
 """Weights by name: matrices [rows = out, cols = in], vectors [n]."""
 
@@ -200,6 +226,8 @@ def _mlp_shapes(mlp: MlpSpec | MoeSpec, hidden: int) -> Shapes:
     for expert in range(mlp.num_experts):
         for name, shape in _mlp_shapes(mlp.expert, hidden).items():
             shapes[expert_weight(expert, name)] = shape
+    if mlp.shared is not None:
+        shapes |= {shared_weight(name): shape for name, shape in _mlp_shapes(mlp.shared, hidden).items()}
     return shapes
 
 

@@ -8,10 +8,12 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from layerscale_core.errors import LayerScaleError, PluginError, UnsupportedModelError
+from layerscale_core.errors import BackendError, LayerScaleError, PluginError, UnsupportedModelError
+from layerscale_core.models.quantize import Quantization
 from layerscale_core.plugins.backend_choice import ChosenBackend, choose_backend
 from layerscale_core.plugins.plugin import Contribution, Plugin, one_line
 from layerscale_core.plugins.validation import make_manager, validate
+from layerscale_core.quantized_model import quantized
 from layerscale_core.specs import (
     ENTRY_POINT_GROUP,
     Backend,
@@ -100,9 +102,23 @@ class PluginRegistry:
         """
         return self._collect_unique("layerscale_backends", "backend")
 
-    def choose_backend(self, name: str | None = None) -> ChosenBackend:
-        """The backend of that name, or the one whose probe has the highest score; see ``choose_backend``."""
-        return choose_backend(self.backends(), name, self._plugins)
+    def choose_backend(self, name: str | None = None, model: ModelFile | None = None) -> ChosenBackend:
+        """The backend of that name, or the one whose probe has the highest score; see ``choose_backend``.
+
+        Args:
+            model: what it must compute: some have a backend of their own.
+
+        Raises:
+            BackendError: also where another is named than the model's own.
+        """
+        own = None if model is None else self._first_answer("layerscale_backend_of_model", model=model)
+        if own is None or model is None:
+            return choose_backend(self.backends(), name, self._plugins)
+        if name not in (None, own.item.name):
+            raise BackendError(
+                f"--backend {name} cannot compute {model.name}, {own.item.name} can; leave --backend out"
+            )
+        return choose_backend([own], own.item.name, self._plugins)
 
     def choose_host_backend(self) -> ChosenBackend:
         """Of those that compute on the host, the one whose probe has the highest score; see ``choose_backend``."""
@@ -121,19 +137,22 @@ class PluginRegistry:
         """Every model format, in the order in which they are asked."""
         return [found.item for found in self._collect("layerscale_model_formats")]
 
-    def open_model(self, path: Path, *, metadata_only: bool = False) -> ModelFile:
+    def open_model(
+        self, path: Path, *, metadata_only: bool = False, quantization: Quantization = Quantization.NONE
+    ) -> ModelFile:
         """Open a model with the first format that recognises it.
 
         Args:
             metadata_only: see ``ModelFormat.open``.
+            quantization: what becomes of weights in floats.
 
         Raises:
-            UnsupportedModelError: none does.
+            UnsupportedModelError: none does, or there are no weights in floats to quantise.
             ModelFileError: the file is corrupt.
         """
         for model_format in self.model_formats():
             if model_format.matches(path):
-                return model_format.open(path, metadata_only=metadata_only)
+                return quantized(model_format.open(path, metadata_only=metadata_only), quantization)
         known = ", ".join(model_format.name for model_format in self.model_formats())
         raise UnsupportedModelError(f"{path} is in none of the known model formats ({known})")
 
@@ -185,6 +204,13 @@ class PluginRegistry:
             yield from (Contribution(plugin, item) for item in items)
 
     def _first(self, hook_name: str, **arguments: object) -> Any:
+        answer = self._first_answer(hook_name, **arguments)
+        if answer is None:
+            raise PluginError(f"no plugin serves {hook_name}")
+        logger.info("%s is served by plugin %s", hook_name, answer.plugin)
+        return answer.item
+
+    def _first_answer(self, hook_name: str, **arguments: object) -> Contribution[Any] | None:
         for plugin in self._implementers(hook_name):
             try:
                 result = self._ask(plugin, hook_name, **arguments)
@@ -193,9 +219,8 @@ class PluginRegistry:
             except Exception as error:
                 raise PluginError(f"plugin {plugin} is broken: {hook_name} failed: {one_line(error)}") from error
             if result is not None:
-                logger.info("%s is served by plugin %s", hook_name, plugin)
-                return result
-        raise PluginError(f"no plugin serves {hook_name}")
+                return Contribution(plugin, result)
+        return None
 
     def _implementers(self, hook_name: str) -> Iterable[Plugin]:
         """The working plugins that implement a hook, in call order: the last registered first, ``trylast`` last."""

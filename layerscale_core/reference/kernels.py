@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from layerscale_core.elementary import ElementaryKernels
 from layerscale_core.errors import OutOfMemoryError
-from layerscale_core.models import Activation, AttentionSpec, Matrix, ModelSpec, MoeSpec, RopeSpec
+from layerscale_core.models import Activation, AttentionSpec, Matrix, ModelSpec, MoeSpec, RopeSpec, TemperatureSpec
 from layerscale_core.reference.kv_codecs import FloatCodec, KVCodec, key_codec, value_codec
 from layerscale_core.reference.memory import reference_memory_needs
 from layerscale_core.specs.executor import KVLayout, KVType, StepBatch
@@ -52,6 +53,15 @@ class PagedKV:
         )
         return keys, values
 
+    def read(self, layer: int, slots: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """A layer's keys and values in some slots, [num_slots, num_kv_heads, head_dim]."""
+        return self.key_codec.decode(self.keys[layer, slots]), self.value_codec.decode(self.values[layer, slots])
+
+    def write(self, layer: int, slots: NDArray[np.int64], keys: Floats, values: Floats) -> None:
+        """Put keys and values into slots, in place."""
+        self.keys[layer, slots] = self.key_codec.encode(keys)
+        self.values[layer, slots] = self.value_codec.encode(values)
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -62,7 +72,7 @@ class Step:
     """For each sequence its pages [num_pages, 3]: id, first valid offset, end of the valid offsets."""
 
 
-class ReferenceKernels:
+class ReferenceKernels(ElementaryKernels):
     """``layerscale_core.specs.Kernels`` in numpy. Weights are dequantised to float32 when they are loaded.
 
     Args:
@@ -138,14 +148,13 @@ class ReferenceKernels:
     def rope(self, x: Floats, step: Step, num_heads: int, head_dim: int, rope: RopeSpec) -> Floats:
         """Rotate each pair of a head by its angle, position times frequency."""
         heads = x.reshape(-1, num_heads, head_dim)
-        return _rotate(heads, step.batch.positions[:, None], rope, rope.magnitude).reshape(x.shape)
+        return rotate(heads, step.batch.positions[:, None], rope, rope.magnitude).reshape(x.shape)
 
     @_quiet
     def store_kv(self, key: Floats, value: Floats, kv: PagedKV, layer: int, step: Step) -> None:
         """Write keys and values into their slots."""
         heads = (len(key), kv.keys.shape[2], -1)
-        kv.keys[layer, step.batch.slot_mapping] = kv.key_codec.encode(key.reshape(heads))
-        kv.values[layer, step.batch.slot_mapping] = kv.value_codec.encode(value.reshape(heads))
+        kv.write(layer, step.batch.slot_mapping, key.reshape(heads), value.reshape(heads))
 
     @_quiet
     def attention(self, query: Floats, kv: PagedKV, layer: int, step: Step, spec: AttentionSpec) -> Floats:
@@ -155,12 +164,11 @@ class ReferenceKernels:
         output = np.empty_like(queries)
         for sequence, ranges in enumerate(step.page_ranges):
             first, stop = step.batch.cu_seqlens[sequence : sequence + 2]
-            slots = _context_slots(ranges, kv.page_size)
-            keys = _by_head(kv.key_codec.decode(kv.keys[layer, slots]))
-            values = _by_head(kv.value_codec.decode(kv.values[layer, slots]))
+            slots = context_slots(ranges, kv.page_size)
+            keys, values = map(_by_head, kv.read(layer, slots))
             for token in range(first, stop):
                 context_len = len(slots) - (stop - 1 - token)
-                seen = slice(max(0, context_len - (spec.window or context_len)), context_len)
+                seen = slice(_first_seen(context_len, spec), context_len)
                 output[token] = _attend(queries[token], keys[:, seen], values[:, seen], spec.softcap)
         return output.reshape(query.shape)
 
@@ -185,6 +193,13 @@ class ReferenceKernels:
         return x * np.float32(factor)
 
     @_quiet
+    def scale_by_position(self, x: Floats, step: Step, temperature: TemperatureSpec) -> Floats:
+        """``x * (1 + slope * log(1 + floor((position + offset) / interval)))``."""
+        intervals = (step.batch.positions + temperature.offset) // temperature.interval
+        factors = 1 + temperature.slope * np.log1p(intervals)
+        return x * factors.astype(np.float32)[:, None]
+
+    @_quiet
     def softcap(self, x: Floats, cap: float) -> Floats:
         """``cap * tanh(x / cap)``."""
         return _softcap(x, cap)
@@ -194,16 +209,17 @@ class ReferenceKernels:
         """Each expert computes the tokens that chose it; a token's sum runs over its experts in ascending order."""
         scores = self.linear(x, router)
         chosen = np.argsort(-scores, axis=-1, kind="stable")[:, : spec.num_active]
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        weights /= weights.sum(axis=-1, keepdims=True)
+        weights = _sigmoid(scores) if spec.is_sigmoid else _softmax(scores)
         if spec.is_normalized:
             weights /= np.take_along_axis(weights, chosen, axis=-1).sum(axis=-1, keepdims=True)
         output = np.zeros_like(x)
         for index in np.unique(chosen):
             expert, tokens = experts[index], np.flatnonzero((chosen == index).any(axis=-1))
-            gate, up = self.linear(x[tokens], expert.gate), self.linear(x[tokens], expert.up)
-            hidden = self.gated_activation(gate, up, spec.expert.activation)
-            output[tokens] += self.linear(hidden, expert.down) * weights[tokens, index, None]
+            weight = weights[tokens, index, None]
+            taken = x[tokens] * weight if spec.is_sigmoid else x[tokens]
+            gate, up = self.linear(taken, expert.gate), self.linear(taken, expert.up)
+            given = self.linear(self.gated_activation(gate, up, spec.expert.activation), expert.down)
+            output[tokens] += given if spec.is_sigmoid else given * weight
         return output
 
     def select(self, x: Floats, step: Step) -> Floats:
@@ -228,7 +244,7 @@ class ReferenceKernels:
         """Rotate the pages' keys; their magnitude stays."""
         keys, _ = kv.pages()
         decoded = kv.key_codec.decode(keys[layer, page_ids])
-        keys[layer, page_ids] = kv.key_codec.encode(_rotate(decoded, np.array([delta]), rope, magnitude=1))
+        keys[layer, page_ids] = kv.key_codec.encode(rotate(decoded, np.array([delta]), rope, magnitude=1))
 
     @property
     def kv_format(self) -> str:
@@ -277,6 +293,18 @@ def _gelu_tanh(x: Floats) -> Floats:
     return y
 
 
+def _sigmoid(scores: Floats) -> Floats:
+    weights: Floats = np.exp(-scores)
+    weights += 1
+    return np.reciprocal(weights, out=weights)
+
+
+def _softmax(scores: Floats) -> Floats:
+    weights: Floats = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return weights
+
+
 def _softcap(x: Floats, cap: float) -> Floats:
     """In place."""
     x /= np.float32(cap)
@@ -285,7 +313,7 @@ def _softcap(x: Floats, cap: float) -> Floats:
     return x
 
 
-def _rotate(heads: Floats, positions: NDArray[np.integer], rope: RopeSpec, magnitude: float) -> Floats:
+def rotate(heads: Floats, positions: NDArray[np.integer], rope: RopeSpec, magnitude: float) -> Floats:
     """Heads [.., head_dim], each pair turned by its angle; positions broadcast over the leading axes."""
     # float64, because at position 100,000 a float32 angle is already wrong by 0.004.
     angles = positions[..., None].astype(np.float64) * np.asarray(rope.inv_freq)
@@ -306,11 +334,18 @@ def _rope_pairs(rope: RopeSpec) -> tuple[slice, slice]:
     return slice(0, half), slice(half, rope.rotary_dim)
 
 
-def _context_slots(page_ranges: NDArray[np.int32], page_size: int) -> NDArray[np.int64]:
+def context_slots(page_ranges: NDArray[np.int32], page_size: int) -> NDArray[np.int64]:
     """The valid slots of a sequence, in order."""
     return np.concatenate(
         [np.arange(start, stop, dtype=np.int64) + int(page_id) * page_size for page_id, start, stop in page_ranges]
     )
+
+
+def _first_seen(context_len: int, spec: AttentionSpec) -> int:
+    """The first key that the last token of a context sees."""
+    first_in_window = max(0, context_len - (spec.window or context_len))
+    first_in_chunk = (context_len - 1) // spec.chunk * spec.chunk if spec.chunk else 0
+    return max(first_in_window, first_in_chunk)
 
 
 def _by_head(vectors: Floats) -> Floats:

@@ -147,12 +147,12 @@ def rotate(vectors: Floats) -> Floats:
 
     Source: arXiv:2404.00456. Orthogonal: scalar products of vectors that are rotated alike stay what they are.
     """
-    return _hadamard(vectors * _signs(vectors.shape[-1]))
+    return _hadamard(vectors * signs(vectors.shape[-1]))
 
 
 def rotate_back(vectors: Floats) -> Floats:
     """The inverse of ``rotate``."""
-    rotated: Floats = _hadamard(vectors) * _signs(vectors.shape[-1])
+    rotated: Floats = _hadamard(vectors) * signs(vectors.shape[-1])
     return rotated
 
 
@@ -170,8 +170,8 @@ def _hadamard(vectors: Floats) -> Floats:
     return scaled
 
 
-def _signs(head_dim: int) -> Floats:
-    """Any fixed sequence serves; this one is congruential."""
+def signs(head_dim: int) -> Floats:
+    """Of the rotation. Any fixed sequence serves; this one is congruential."""
     state = 1
     signs = np.empty(head_dim, np.float32)
     for dim in range(head_dim):

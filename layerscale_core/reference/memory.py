@@ -41,4 +41,5 @@ def _mlp_floats(spec: ModelSpec, layer: LayerSpec, limits: StepLimits) -> int:
     if isinstance(layer.mlp, MlpSpec):
         return limits.max_tokens * (2 * spec.hidden_size + 5 * layer.mlp.intermediate_size)
     moe = layer.mlp
-    return limits.max_tokens * (6 * spec.hidden_size + 5 * moe.num_experts + 5 * moe.expert.intermediate_size)
+    widest = max(moe.expert.intermediate_size, 0 if moe.shared is None else moe.shared.intermediate_size)
+    return limits.max_tokens * (6 * spec.hidden_size + 5 * moe.num_experts + 5 * widest)

@@ -1,5 +1,6 @@
 """Sessions: contexts that stay in the KV cache, streams that are computed as they arrive, questions answered ahead."""
 
+from layerscale_core.sessions.adoption import Adoption
 from layerscale_core.sessions.durability import Capture, SavedSessions
 from layerscale_core.sessions.events import Connected, DataUpdated, FlashReady, SessionClosed, SessionEvent, Subscriber
 from layerscale_core.sessions.flash import (
@@ -23,6 +24,7 @@ __all__ = [
     "DEFAULT_ANSWER_TOKENS",
     "MAX_ANSWER_TOKENS",
     "MAX_QUERIES",
+    "Adoption",
     "Capture",
     "ChatPrompt",
     "Connected",

@@ -107,6 +107,16 @@ class SessionActor:
         if self._turn is not None and self._turn.is_warm_up:
             self._parts.engine.cancel(self._turn.request_id)
 
+    def touch(self) -> None:
+        """Somebody is about to use it."""
+        self.last_used_at = self._parts.now()
+        self.publish_view()
+
+    @property
+    def idle_s(self) -> int:
+        """Seconds since its last use; 0 while a request runs or waits."""
+        return 0 if self._turn is not None or self._operations else self._parts.now() - self.last_used_at
+
     # What is next
 
     def advance(self) -> None:
@@ -161,7 +171,8 @@ class SessionActor:
         try:
             turn.begin(self._context, self.ingestion.data_version)
             sink = partial(self._on_turn_event, turn)
-            self.lane.run(turn.request_id, turn.num_prefilled, turn.sampling, turn.priority, sink)
+            wanted = (turn.sampling, turn.priority, sink)
+            self.lane.run(turn.request_id, turn.num_prefilled, *wanted, constraint=turn.constraint)
         except RequestError as error:
             turn.undo(self._context)
             turn.fail(error)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from layerscale_core.constraints import Constraint
 from layerscale_core.engine import Engine, SamplingParams
 from layerscale_core.engine.request import Event, EventSink, Failed, Request, TerminalEvent
 from layerscale_core.engine.sequence import LiveSequence
@@ -32,7 +33,14 @@ class ContextLane:
         return self._sequence is not None
 
     def run(
-        self, request_id: str, num_tokens: int, sampling: SamplingParams, priority: Priority, sink: EventSink
+        self,
+        request_id: str,
+        num_tokens: int,
+        sampling: SamplingParams,
+        priority: Priority,
+        sink: EventSink,
+        *,
+        constraint: Constraint | None = None,
     ) -> None:
         """Compute the next tokens of the context, then as many new ones as are wanted and find room.
 
@@ -46,7 +54,8 @@ class ContextLane:
         max_tokens = min(sampling.max_tokens, context.room)
         context.make_pages(num_tokens + max_tokens)
         token_ids = tuple(context.tokens[first : first + num_tokens])
-        request = Request(request_id, token_ids, replace(sampling, max_tokens=max_tokens), priority)
+        asked = replace(sampling, max_tokens=max_tokens)
+        request = Request(request_id, token_ids, asked, priority, constraint=constraint)
         on_event = partial(self._on_event, sink, first)
         self._sequence = self._engine.begin_resident(request, on_event, context.table, context.position(first))
 

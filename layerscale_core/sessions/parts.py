@@ -29,6 +29,7 @@ class SessionParts:
     """
 
     session_id: str
+    label: str = ""
     engine: Engine
     tokenizer: Tokenizer
     stream_type: StreamType

@@ -66,6 +66,7 @@ class SavedSession:
     """
 
     session_id: str
+    label: str
     type: str
     window_size: int
     created_at: int

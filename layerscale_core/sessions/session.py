@@ -29,6 +29,7 @@ class Session:
 
     def __init__(self, parts: SessionParts) -> None:
         self.session_id = parts.session_id
+        self.label = parts.label
         self.stream_type = parts.stream_type
         self.window_size = parts.window.max_entries
         self.ring = parts.ring

@@ -69,6 +69,7 @@ class NewSession:
         prompt_ids: what its context begins with.
         context_len: most tokens; None = as many as the server allows, which more are cut to.
         window_size: most entries.
+        label: by which it is found again, see ``layerscale_core.sessions.adoption``; empty for most.
     """
 
     type: str
@@ -76,6 +77,7 @@ class NewSession:
     context_len: int | None = None
     window_size: int = 10_000
     flash: tuple[NewFlashQuery, ...] = ()
+    label: str = ""
 
 
 class Sessions:
@@ -158,7 +160,7 @@ class Sessions:
         Raises:
             ShuttingDownError: the engine has stopped.
         """
-        return post(self._engine, partial(self._create, new))
+        return post(self._engine, partial(self.create_now, new))
 
     def resume(self, saved: SavedSession, fill: FillPages | None) -> Future[Session]:
         """Make a session that goes on where another was left, which this server's stream types know.
@@ -189,7 +191,7 @@ class Sessions:
         Raises:
             ShuttingDownError: the engine has stopped.
         """
-        return post(self._engine, partial(self._delete, session_id))
+        return post(self._engine, partial(self.delete_now, session_id))
 
     def push(self, session: Session, entries: Sequence[Entry]) -> PushAck:
         """Enqueue validated entries; never waits for the model."""
@@ -204,7 +206,8 @@ class Sessions:
 
     # Engine thread
 
-    def _create(self, new: NewSession) -> Session:
+    def create_now(self, new: NewSession) -> Session:
+        """As ``create``, at once."""
         if new.type not in self.stream_types:
             raise InvalidRequestError(f"type must be one of {', '.join(self.stream_types)}", param="type")
         wanted = self.limits.max_context_len if new.context_len is None else new.context_len
@@ -212,7 +215,7 @@ class Sessions:
         if len(new.prompt_ids) >= context_len:
             raise ContextLengthError(len(new.prompt_ids), context_len, param="prompt")
         context = self._make_context(context_len)
-        session = self._make_session(self._new_id(), new.type, new.window_size, context)
+        session = self._make_session(self._new_id(), new.type, new.window_size, context, new.label)
         try:
             for query in new.flash:
                 session.flash.register(query.query, query.max_tokens, query.token_ids)
@@ -232,7 +235,7 @@ class Sessions:
         except BaseException:
             context.release()
             raise
-        session = self._make_session(saved.session_id, saved.type, saved.window_size, context)
+        session = self._make_session(saved.session_id, saved.type, saved.window_size, context, saved.label)
         self._sessions[session.session_id] = session
         resume(session, saved)
         if saved.waiting:
@@ -241,7 +244,7 @@ class Sessions:
 
     def _fork(self, source: Session) -> Session:
         now = int(time.time())
-        saved = replace(snapshot(source), session_id=self._new_id(), created_at=now, last_used_at=now)
+        saved = replace(snapshot(source), session_id=self._new_id(), label="", created_at=now, last_used_at=now)
         return self.resume_now(saved, partial(self._executor.copy_pages, page_ids_of(source.context.table)))
 
     def _context_len_for(self, saved: SavedContext) -> int:
@@ -262,9 +265,12 @@ class Sessions:
             raise MaxSessionsError(self.limits.max_sessions)
         return SessionContext(self._pool, self._executor, context_len)
 
-    def _make_session(self, session_id: str, type_name: str, window_size: int, context: SessionContext) -> Session:
+    def _make_session(
+        self, session_id: str, type_name: str, window_size: int, context: SessionContext, label: str
+    ) -> Session:
         parts = SessionParts(
             session_id=session_id,
+            label=label,
             engine=self._engine,
             tokenizer=self._tokenizer,
             stream_type=self.stream_types[type_name],
@@ -283,7 +289,8 @@ class Sessions:
         ids = (f"sess_{secrets.token_hex(6)}" for _ in itertools.count())
         return next(each for each in ids if each not in self._sessions)
 
-    def _delete(self, session_id: str) -> None:
+    def delete_now(self, session_id: str) -> None:
+        """As ``delete``, at once."""
         session = self.get(session_id)
         with self._past_lock:
             del self._sessions[session_id]

@@ -28,6 +28,7 @@ def snapshot(session: Session) -> SavedSession:
     waiting, counts = session.ring.unprocessed()
     return SavedSession(
         session_id=session.session_id,
+        label=session.label,
         type=session.stream_type.name,
         window_size=session.window_size,
         created_at=session.actor.created_at,

@@ -22,7 +22,7 @@ from layerscale_core.sessions.saved_state import Fingerprint, SavedSession
 
 MAGIC = b"LSSESS\r\n"
 """A line end that a transfer as text would change."""
-VERSION = 1
+VERSION = 2
 
 MAX_HEADER_BYTES = 256 << 20
 """Entries in the window and in the ring are all in memory when they are read."""

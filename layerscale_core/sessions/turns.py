@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
+from layerscale_core.constraints import Constraint
 from layerscale_core.engine import SamplingParams
 from layerscale_core.engine.faults import contained
 from layerscale_core.engine.request import (
@@ -21,6 +23,8 @@ from layerscale_core.errors import ContextLengthError, InvalidRequestError, Requ
 from layerscale_core.sessions.context import SessionContext, num_common
 from layerscale_core.sessions.prompts import ChatPrompt, NoPrompt, Prompt, place
 from layerscale_core.specs.scheduler import Priority
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +53,7 @@ class Turn:
     Attributes:
         request_id: for cancellation and logs.
         clears_after: leave the session as it was.
+        constraint: what the answer must match.
         is_warm_up: the prompt is a conversation that is expected: it is computed and not held, and gives way to
             whatever comes.
         data_version: what the answer is based on.
@@ -63,6 +68,7 @@ class Turn:
     sampling: SamplingParams
     sink: EventSink
     clears_after: bool = False
+    constraint: Constraint | None = None
     is_warm_up: bool = False
     data_version: int = 0
     tail: list[int] | None = None
@@ -92,6 +98,13 @@ class Turn:
             raise ContextLengthError(num_kept + len(new), context.context_len, param=param)
         if num_kept + len(new) == 0:
             raise InvalidRequestError("prompt is needed: the session holds nothing to go on from", param="prompt")
+        if isinstance(self.prompt, ChatPrompt) and num_kept < len(context.tokens):
+            logger.debug(
+                "request %s: the conversation parts from what its session holds at token %d of %d",
+                self.request_id,
+                num_kept,
+                len(context.tokens),
+            )
         self.data_version, self.num_new = data_version, len(new)
         context.replace_tail(num_kept, new)
         context.uncompute(len(context.tokens) - 1)

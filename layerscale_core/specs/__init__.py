@@ -1,14 +1,14 @@
 """The specs: hooks that assemble, protocols that serve.
 
 All that a plugin implements is here. What it may use of core besides: the errors and model descriptions that the specs
-speak of, ``allocator``, ``host`` and ``licensing``, the ``reference`` kernels, and in its tests the ``conformance``
-kit.
+speak of, ``allocator``, ``elementary``, ``host`` and ``licensing``, the ``reference`` kernels, and in its tests the
+``conformance`` kit.
 """
 
 from layerscale_core.specs.backend import Backend, BackendOptions, Capabilities, Device, DeviceInfo, Probe
 from layerscale_core.specs.executor import Executor, KVLayout, KVType, StepBatch
 from layerscale_core.specs.hooks import ENTRY_POINT_GROUP, PROJECT_NAME, hookimpl, hookspec
-from layerscale_core.specs.kernels import Array, ExpertWeights, Kernels
+from layerscale_core.specs.kernels import Array, AttentionWeights, ExpertWeights, Kernels, MlpWeights
 from layerscale_core.specs.kv_pool import (
     KVPool,
     MissReason,
@@ -41,6 +41,7 @@ __all__ = [
     "PRO_TIER",
     "Allocator",
     "Array",
+    "AttentionWeights",
     "Backend",
     "BackendOptions",
     "Capabilities",
@@ -57,6 +58,7 @@ __all__ = [
     "MemoryNeeds",
     "MemoryStats",
     "MissReason",
+    "MlpWeights",
     "ModelFile",
     "ModelFormat",
     "OffloadPlan",

@@ -133,7 +133,8 @@ class Executor(Protocol):
     def step(self, batch: StepBatch) -> NDArray[np.float32]:
         """Compute a batch: write its keys and values, return the wanted logits.
 
-        A sequence's logits do not depend on its neighbours in the batch, nor on how its prompt was cut into chunks.
+        A sequence's logits do not depend on its neighbours in the batch, nor on how its prompt was cut into chunks; on
+        the latter up to the rounding of the cache where a model brings its own backend.
 
         Returns:
             float32 [num_logits, vocab_size], in the order of ``logits_indices``; valid until the next call.

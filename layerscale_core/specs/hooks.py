@@ -16,7 +16,7 @@ from layerscale_core.specs.backend import Backend
 from layerscale_core.specs.executor import KVLayout
 from layerscale_core.specs.kv_pool import KVPool
 from layerscale_core.specs.licensing import LicenseVerifier
-from layerscale_core.specs.model_format import ModelFormat
+from layerscale_core.specs.model_format import ModelFile, ModelFormat
 from layerscale_core.specs.offload import OffloadPlanner
 from layerscale_core.specs.scheduler import SchedulerPolicy
 from layerscale_core.specs.stream_type import StreamType
@@ -44,6 +44,18 @@ def layerscale_model_formats() -> Sequence[ModelFormat]:
     The first whose ``matches`` says yes opens the file; later registered plugins are asked first. Since spec version 1.
     """
     return ()
+
+
+@hookspec(firstresult=True)
+def layerscale_backend_of_model(model: ModelFile) -> Backend | None:  # noqa: ARG001 (a specification has no body)
+    """Called once when a model was opened, before its memory is planned: the backend that alone can compute it.
+
+    For formats whose files hold a program in place of weights (``ModelFile.weights`` has none then). Return None to
+    pass, as for all models that are weights: the backend that was named, or probes best, computes those. A model's own
+    backend declares ``is_host``, because nothing of a program can be offloaded, and is asked for no kernels.
+    Since spec version 1.
+    """
+    return None
 
 
 @hookspec

@@ -2,18 +2,31 @@
 
 Arrays are the backend's own kind (numpy, torch …); core passes them from kernel to kernel and never looks inside. The
 compute dtype is the backend's choice; ``to_host`` is float32.
+
+A layer is four operations and attention between them: ``project_qkv``, ``attention``, ``add_linear``, ``gated_linear``
+and ``add_linear`` again. A backend fuses as much of each as it can; ``layerscale_core.elementary`` composes them of the
+elementary ones for a backend that fuses nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscale_core.models import Activation, AttentionSpec, Matrix, ModelSpec, MoeSpec, RopeSpec
+from layerscale_core.models import (
+    Activation,
+    AttentionSpec,
+    Matrix,
+    MlpSpec,
+    ModelSpec,
+    MoeSpec,
+    RopeSpec,
+    TemperatureSpec,
+)
 from layerscale_core.specs.executor import KVLayout, StepBatch
 from layerscale_core.specs.memory import MemoryNeeds, StepLimits
 from layerscale_core.specs.model_format import WeightSource
@@ -29,6 +42,50 @@ class ExpertWeights:
     gate: Any
     up: Any
     down: Any
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionWeights:
+    """What a layer's attention is, and handles of what it takes; None: the layer has no such weight.
+
+    Attributes:
+        eps: of its norms.
+        norm: of its inputs.
+        qkv: the stack of query, key and value.
+        biases: of query, key and value.
+        query_norm, key_norm: of each head.
+        output: the projection back.
+        post_norm: of what that gives.
+    """
+
+    spec: AttentionSpec
+    eps: float
+    norm: Any
+    qkv: Any
+    biases: tuple[Any, Any, Any] | None
+    query_norm: Any | None
+    key_norm: Any | None
+    output: Any
+    post_norm: Any | None
+
+
+@dataclass(frozen=True, slots=True)
+class MlpWeights:
+    """What a layer's gated MLP is, and handles of what it takes.
+
+    Attributes:
+        eps: of its norms.
+        norm: of its inputs.
+        gate_up: the stack of gate and up.
+        post_norm: of what ``down`` gives; None: the layer has none.
+    """
+
+    spec: MlpSpec
+    eps: float
+    norm: Any
+    gate_up: Any
+    down: Any
+    post_norm: Any | None
 
 
 class Kernels(Protocol):
@@ -53,6 +110,16 @@ class Kernels(Protocol):
         """
         ...
 
+    def load_stack(self, matrices: Sequence[Matrix]) -> Any:
+        """Take matrices over the same inputs, which one operation below multiplies together; returns their handle.
+
+        They may be of different layouts.
+
+        Raises:
+            OutOfMemoryError: the device cannot hold them.
+        """
+        ...
+
     def load_vector(self, vector: NDArray[np.float32]) -> Any:
         """Take a weight vector [n] onto the device; returns its handle."""
         ...
@@ -67,6 +134,15 @@ class Kernels(Protocol):
 
     def begin_step(self, batch: StepBatch) -> Any:
         """Bring a batch's indices to the device once a step; returns what the kernels below take as ``step``."""
+        ...
+
+    def run_step(self, step: Any, compute: Callable[[Any], Array]) -> Array:
+        """``compute(step)``: all that a step computes on this device, from tokens to logits [num_logits, vocab_size].
+
+        Not called where some layers are computed elsewhere or which experts compute depends on the tokens, so that a
+        backend may record the operations once and replay them for every later step of the same shape. What is returned
+        holds until the next step.
+        """
         ...
 
     def embed(self, table: Any, step: Any) -> Array:
@@ -95,8 +171,27 @@ class Kernels(Protocol):
     def attention(self, query: Array, kv: Any, layer: int, step: Any, spec: AttentionSpec) -> Array:
         """Causal attention over each sequence's pages: [T, num_heads * head_dim] to the same shape.
 
-        A window counts keys, not positions: where a sequence's middle was dropped, a token sees as many as ever.
+        Windows and chunks count keys, not positions: where a sequence's middle was dropped, a window holds as many as
+        ever, and chunks begin elsewhere.
         """
+        ...
+
+    def project_qkv(self, x: Array, weights: AttentionWeights, kv: Any, layer: int, step: Any) -> Array:
+        """What comes before attention: norm, query, key and value of x [T, hidden], their biases, norms and rotation.
+
+        Keys and values are written into the step's slots.
+
+        Returns:
+            The queries [T, num_heads * head_dim]; x is not modified.
+        """
+        ...
+
+    def gated_linear(self, x: Array, weights: MlpWeights) -> Array:
+        """``activation(gate(norm(x))) * up(norm(x))``: [T, hidden] to [T, intermediate_size]; x is not modified."""
+        ...
+
+    def add_linear(self, x: Array, y: Array, matrix: Any, post_norm: Any | None, eps: float) -> Array:
+        """``x + norm(linear(y, matrix))``, without the norm if there is none; may reuse the memory of x."""
         ...
 
     def gated_activation(self, gate: Array, up: Array, activation: Activation) -> Array:
@@ -111,12 +206,19 @@ class Kernels(Protocol):
         """``factor * x``; may reuse the memory of x."""
         ...
 
+    def scale_by_position(self, x: Array, step: Any, temperature: TemperatureSpec) -> Array:
+        """Each token's row of x by the factor of its position; see ``TemperatureSpec``."""
+        ...
+
     def softcap(self, x: Array, cap: float) -> Array:
         """``cap * tanh(x / cap)``; may reuse the memory of x."""
         ...
 
     def mixture(self, x: Array, router: Any, experts: Sequence[ExpertWeights], spec: MoeSpec) -> Array:
-        """A mixture of experts over x [T, hidden]; see ``MoeSpec``. Of two equal scores the first expert's wins."""
+        """A mixture of experts over x [T, hidden]; see ``MoeSpec``. Of two equal scores the first expert's wins.
+
+        The shared expert is not among them: core computes and adds it.
+        """
         ...
 
     def select(self, x: Array, step: Any) -> Array:
@@ -124,7 +226,7 @@ class Kernels(Protocol):
         ...
 
     def to_host(self, x: Array) -> NDArray[np.float32]:
-        """Bring a result to the host as float32."""
+        """Bring a result to the host as float32; it holds until the next call."""
         ...
 
     def from_host(self, x: NDArray[np.float32]) -> Array:

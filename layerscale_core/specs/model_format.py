@@ -17,7 +17,7 @@ class WeightSource(Protocol):
     """A model's weights by canonical name (``layerscale_core.models.spec``), read on demand from the file."""
 
     def names(self) -> Sequence[str]:
-        """Every weight the file holds for the model."""
+        """Every weight the file holds for the model; none where they are part of a program (``ModelFile.weights``)."""
         ...
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -76,7 +76,7 @@ class ModelFile(Protocol):
 
     @property
     def weights(self) -> WeightSource:
-        """Its weights."""
+        """Its weights; a source without any where the file holds a program that its own backend runs."""
         ...
 
     @property

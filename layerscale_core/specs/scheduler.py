@@ -22,7 +22,8 @@ class RunningSequence:
 
     Attributes:
         sequence_id: the engine's number for it, ascending in order of admission.
-        num_uncomputed: tokens known and not yet in the KV pool: 1 while decoding, the rest of the prompt in prefill.
+        num_uncomputed: tokens known and not yet in the KV pool: the rest of the prompt in prefill; while decoding 1,
+            and more where those behind the sampled one were known without sampling. Logits are wanted of the last.
         is_decoding: its prompt is in the pool.
         wants_prompt_logits: every prompt token's logits are wanted (each costs a row of the vocabulary's size).
         steps_waited: steps since it last advanced.

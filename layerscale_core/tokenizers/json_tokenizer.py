@@ -51,7 +51,7 @@ class JsonTokenizer(PieceTokenizer):
         added = [token for token in _added_tokens(description, path) if token["id"] < max_vocab_size]
         content = json.dumps({**description, "added_tokens": added})
         self._special_encoder = _make_encoder(content, path)
-        self._plain_encoder = _make_encoder(content, path)
+        self._plain_encoder = _sharing_its_model(self._special_encoder)
         self._plain_encoder.encode_special_tokens = True
         ids = _token_ids(self._special_encoder, max_vocab_size, path)
         vocabulary = _vocabulary(ids, description["model"], added, special)
@@ -75,6 +75,15 @@ def _make_encoder(content: str, path: str) -> Encoder:
     encoder.no_padding()
     encoder.no_truncation()
     return encoder
+
+
+def _sharing_its_model(encoder: Encoder) -> Encoder:
+    """An encoder that does the same, without reading the vocabulary once more: of a large one that takes a second."""
+    other = Encoder(encoder.model)
+    other.normalizer, other.pre_tokenizer = encoder.normalizer, encoder.pre_tokenizer
+    other.post_processor = encoder.post_processor
+    other.add_tokens([token for _, token in sorted(encoder.get_added_tokens_decoder().items())])
+    return other
 
 
 def _added_tokens(description: Mapping[str, Any], path: str) -> list[dict[str, Any]]:

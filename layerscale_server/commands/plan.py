@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from layerscale_core.licensing.selection import license_for_key
+from layerscale_core.models.quantize import Quantization
 from layerscale_core.plugins import PluginRegistry
 from layerscale_core.specs import FREE_TIER, BackendOptions, Tier
-from layerscale_server.hub import resolve_model
+from layerscale_server.hub import resolve_headers
 from layerscale_server.key_protection import take_from_environment
 from layerscale_server.options import MODEL_IS_MISSING, option_of
 from layerscale_server.placement import Site
@@ -21,7 +22,7 @@ from layerscale_server.settings import LICENSE_KEY_VARIABLE, SETTING_ROWS, Setti
 from layerscale_server.sizes import parse_size
 from layerscale_server.text import printable
 
-_FLAGS = ("model", "context", "sessions", "cpu_offload_gb", "kv_cache_type", "backend", "threads")
+_FLAGS = ("model", "context", "sessions", "cpu_offload_gb", "quantization", "kv_cache_type", "backend", "threads")
 """The settings that a plan may depend on."""
 
 
@@ -29,8 +30,8 @@ _FLAGS = ("model", "context", "sessions", "cpu_offload_gb", "kv_cache_type", "ba
 def _plan(ctx: click.Context, /, gpu_memory: int | None, cpu_memory: int | None, as_json: bool, **values: Any) -> None:
     """Show where every byte of memory would go, without loading the model.
 
-    Reads the model's metadata alone: a GGUF file may end after its header. Exits 1, with the numbers and what would
-    help, if the model does not fit.
+    Reads the model's metadata alone: weights may end after their headers, and of a repository of the hub only these
+    are fetched. Exits 1, with the numbers and what would help, if the model does not fit.
     """
     if not values["model"]:
         raise click.UsageError(MODEL_IS_MISSING, ctx)
@@ -43,10 +44,13 @@ def _plan(ctx: click.Context, /, gpu_memory: int | None, cpu_memory: int | None,
 def _planned(settings: Settings, gpu_memory: int | None, cpu_memory: int | None) -> StartPlan:
     registry = PluginRegistry.discover()
     tier = _tier(registry)
-    chosen = registry.choose_backend(settings.backend)
-    path = resolve_model(settings.model).path
-    device_memory = cpu_memory if gpu_memory is None and chosen.backend.capabilities.is_host else gpu_memory
-    with closing(registry.open_model(path, metadata_only=True)) as file:
+    quantization = Quantization(settings.quantization)
+    with (
+        resolve_headers(settings.model) as path,
+        closing(registry.open_model(path, metadata_only=True, quantization=quantization)) as file,
+    ):
+        chosen = registry.choose_backend(settings.backend, file)
+        device_memory = cpu_memory if gpu_memory is None and chosen.backend.capabilities.is_host else gpu_memory
         site = Site(chosen.backend, chosen.load(BackendOptions(settings.threads)), device_memory)
         return plan_start(settings, tier, file, site, registry, assumed_host_bytes=cpu_memory)
 

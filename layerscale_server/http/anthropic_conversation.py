@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from layerscale_core.errors import InvalidRequestError
-from layerscale_server.http.prompts import rendered_ids
+from layerscale_server.http.conversations import Conversation
 from layerscale_server.http.schemas.content import TextPart, text_of
 from layerscale_server.http.schemas.messages import (
     CountTokensRequest,
@@ -16,27 +15,8 @@ from layerscale_server.http.schemas.messages import (
     ToolResultBlock,
     ToolUseBlock,
 )
-from layerscale_server.state import LoadedModel
 
 TemplateMessage = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """What a template renders, and the text with which the answer is to begin."""
-
-    messages: list[TemplateMessage]
-    answer_start: str
-
-
-def conversation_ids(model: LoadedModel, body: CountTokensRequest) -> list[int]:
-    """A conversation as the model's own template writes it.
-
-    Raises:
-        InvalidRequestError: its tool calls and results do not fit together, or the model cannot render it.
-    """
-    conversation = conversation_of(body)
-    return rendered_ids(model, conversation.messages, answer_start=conversation.answer_start)
 
 
 def conversation_of(body: CountTokensRequest) -> Conversation:
@@ -46,11 +26,12 @@ def conversation_of(body: CountTokensRequest) -> Conversation:
         InvalidRequestError: its tool calls and results do not fit together.
     """
     messages = _joined([*_system(body), *_template_messages(body.messages)])
-    if messages[-1]["role"] != "assistant":
-        return Conversation(messages, "")
-    if "tool_calls" in messages[-1]:
-        raise _misfit("the conversation ends with a tool_use that has no tool_result")
-    return Conversation(messages[:-1], messages[-1]["content"])
+    answer_start = ""
+    if messages[-1]["role"] == "assistant":
+        if "tool_calls" in messages[-1]:
+            raise _misfit("the conversation ends with a tool_use that has no tool_result")
+        answer_start = messages.pop()["content"]
+    return Conversation(messages, body.offer(), answer_start, body.template_variables())
 
 
 def _system(body: CountTokensRequest) -> Iterator[TemplateMessage]:

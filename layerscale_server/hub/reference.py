@@ -8,8 +8,8 @@ from dataclasses import dataclass
 _NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 _REFERENCE = re.compile(
     rf"(?P<repo_id>{_NAME}/{_NAME})"
-    rf"(?:@(?P<revision>{_NAME}))?"
-    r"(?::(?P<quantization>[A-Za-z0-9_]+)|/(?P<file>[^\\]+\.gguf))?"
+    rf"(?:@(?P<revision>refs/pr/\d+|{_NAME}))?"
+    rf"(?:[:/](?P<file>[^\\]+\.gguf)|:(?P<quantization>{_NAME}))?"
 )
 _MAX_REPO_ID_LEN = 96
 
@@ -21,7 +21,7 @@ class ModelReference:
     Attributes:
         revision: branch, tag or commit; None = the repository's main branch.
         quantization: a type that a file name carries, e.g. ``Q4_K_M``; case does not matter.
-        file: path of a file inside the repository.
+        file: path of a file inside the repository; it may also be written after a colon.
     """
 
     repo_id: str
@@ -40,6 +40,11 @@ class ModelReference:
         if looks_like_path or len(repo_id) > _MAX_REPO_ID_LEN:
             return None
         return cls(repo_id, match["revision"], match["quantization"], match["file"])
+
+    @property
+    def names_gguf(self) -> bool:
+        """Whether one of the repository's GGUF models is asked for, rather than the repository's model."""
+        return self.quantization is not None or self.file is not None
 
     def __str__(self) -> str:
         at_revision = f"{self.repo_id}@{self.revision}" if self.revision else self.repo_id

@@ -121,7 +121,8 @@ void check_floats(Storage storage, int element_bytes) {
 
 // One sequence of `context` keys whose last `num_new` tokens are queries, over pages with holes at their edges.
 void check_attention(KvType type, int head_dim, int num_heads, int num_kv_heads, int context, int num_new, int threads,
-                     int window = std::numeric_limits<int>::max(), float softcap = 0.0f) {
+                     int window = std::numeric_limits<int>::max(), float softcap = 0.0f,
+                     int chunk = std::numeric_limits<int>::max()) {
     ThreadPool pool(threads);
     Arena arena;
     Attention attention(pool);
@@ -165,14 +166,14 @@ void check_attention(KvType type, int head_dim, int num_heads, int num_kv_heads,
     batch.page_tables = pages.data();
     batch.page_starts = starts.data();
     batch.page_stops = stops.data();
-    const AttentionShape shape{num_heads, num_kv_heads, head_dim, 0.3f, window, softcap, false, false};
+    const AttentionShape shape{num_heads, num_kv_heads, head_dim, 0.3f, window, chunk, softcap, false, false, 1, 0, 0.0f};
     attention.begin_step(batch);
     attention.run(kv, 0, batch, shape, queries.data(), out.data());
 
     for (int token = 0; token < num_new; ++token)
         for (int head = 0; head < num_heads; ++head) {
             const int kv_head = head / (num_heads / num_kv_heads), visible = context - num_new + token + 1;
-            const int first = std::max(0, visible - window);
+            const int first = std::max({0, visible - window, (visible - 1) / chunk * chunk});
             const float* query = &queries[static_cast<size_t>(token) * query_size + head * head_dim];
             std::vector<double> weights(visible);
             double sum = 0;
@@ -307,6 +308,8 @@ int main() {
             check_attention(type, 64, 3, 3, 1200, num_new, 3);  // several partitions
             for (const int window : {1, 15, 16, 17, 500, 520, 1199, 1200})
                 check_attention(type, 32, 3, 3, 1200, num_new, 3, window, 0.5f);
+            for (const int chunk : {17, 500})
+                check_attention(type, 32, 3, 3, 1200, num_new, 3, 1100, 0.0f, chunk);
         }
     }
     return failures == 0 ? 0 : 1;

@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 
 from layerscale_backend_cpu.native_executor import ISA_VARIABLE, native_isa
-from layerscale_core.conformance import BackendContract
+from layerscale_core.conformance import BackendContract, KernelsContract
 from layerscale_core.errors import BackendError
 
 
@@ -33,6 +33,13 @@ class CpuContract(BackendContract):
 class TestNumpy(CpuContract):
     isa = "numpy"
     max_relative_error = 1e-5  # the same kernels as the reference
+
+
+class TestNumpyKernels(KernelsContract):
+    """Those that stand in where the native executor does not compute, and for layers of other devices."""
+
+    plugin_module = "layerscale_backend_cpu.plugin"
+    max_relative_error = 1e-5
 
 
 class TestBaseline(CpuContract):

@@ -14,6 +14,7 @@ from layerscale_core.conformance import (
 )
 from layerscale_core.plugins import PluginRegistry
 from layerscale_core.specs import KVLayout, KVPool, ModelFormat, SchedulerPolicy, StreamType
+from tests.support.packed_folder import pack_awq, write_twins
 from tests.support.tiny_folder import write_tiny_folder
 from tests.support.tiny_gguf import write_tiny_llama
 
@@ -52,6 +53,13 @@ class TestSafetensors(ModelFormatContract):
     @pytest.fixture
     def model_path(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return write_tiny_folder(tmp_path_factory.mktemp("folders") / "tiny.model")
+
+
+class TestPackedSafetensors(TestSafetensors):
+    @pytest.fixture
+    def model_path(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder, config = tmp_path_factory.mktemp("folders"), {"quant_method": "awq", "bits": 4, "group_size": 32}
+        return write_twins(folder, pack_awq(32), config, is_packed=lambda weight: "_proj" in weight).packed
 
 
 class TestOhlcv(StreamTypeContract):

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import threading
 import tracemalloc
+from types import SimpleNamespace
 
 import pytest
 
-from layerscale_core.chat_template import MAX_OUTPUT_CHARS, MAX_SOURCE_CHARS, ChatTemplate
+from layerscale_core.chat_template import MAX_OUTPUT_CHARS, MAX_SOURCE_CHARS, ChatTemplate, budget
 from layerscale_core.errors import InvalidRequestError, UnsupportedModelError
 from tests.core.hostile_templates import HOSTILE_TEMPLATES, UNLOADABLE_TEMPLATES
 
@@ -196,3 +198,17 @@ def test_renderings_share_nothing() -> None:
     template = ChatTemplate("{% set ns = namespace(seen=seen) %}{{ ns.seen }}{% set seen = 'again' %}", bos="", eos="")
     assert [template.render([], seen=text) for text in ("a", "b")] == ["a", "b"]
     assert template.render([]) == ""
+
+
+@pytest.mark.parametrize(("num_jumps", "is_refused"), [(0, False), (1, False), (2, True)])
+def test_a_clock_that_jumps_once_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, num_jumps: int, is_refused: bool
+) -> None:
+    now = {"s": 0.0}
+    monkeypatch.setattr(budget, "time", SimpleNamespace(thread_time=lambda: now["s"], monotonic=lambda: now["s"]))
+    means = budget.Budget()
+    with pytest.raises(budget.TemplateLimitError) if is_refused else contextlib.nullcontext():
+        for _ in range(num_jumps):
+            now["s"] += 10.0
+            means.tick()
+            means.tick()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 
 from layerscale_core.allocator import CountingAllocator
 from layerscale_core.conformance import PageBook, RandomWeights, Span, tiny_spec
+from layerscale_core.conformance.executors import logits_in_chunks
 from layerscale_core.errors import OutOfMemoryError, StepError
-from layerscale_core.forward import KernelExecutor, make_executor
+from layerscale_core.forward import HostLayers, KernelExecutor, make_executor
+from layerscale_core.models import ModelSpec
 from layerscale_core.reference import ReferenceKernels
 from layerscale_core.specs import KVLayout
 
@@ -81,3 +84,37 @@ def test_the_cache_of_the_file_is_dropped_once_everything_is_read() -> None:
     KernelExecutor(make_kernels(), SPEC, Recording(SPEC), LAYOUT)
     assert events.count("drop") == 1
     assert events[-1] == "drop"
+
+
+class Replaying(ReferenceKernels):
+    """Counts the steps that could have been recorded."""
+
+    num_steps = 0
+
+    def run_step(self, step: object, compute: Callable[[object], object]) -> object:
+        self.num_steps += 1
+        return super().run_step(step, compute)
+
+
+def test_a_step_of_one_device_is_handed_to_its_kernels_as_a_whole() -> None:
+    kernels = Replaying(CountingAllocator(PLENTY, "the test's memory"))
+    executor = KernelExecutor(kernels, SPEC, RandomWeights(SPEC), LAYOUT)
+    assert logits_in_chunks(executor, LAYOUT, [[1, 2, 3], [4]]).shape == (4, SPEC.vocab_size)
+    assert kernels.num_steps == 2
+    book = PageBook(LAYOUT)
+    executor.step(book.batch([Span(book.sequence(), [1])], wanted=[]))
+    assert kernels.num_steps == 2
+
+
+@pytest.mark.parametrize(
+    ("spec", "host_layers"),
+    [
+        pytest.param(SPEC, HostLayers((1,), make_kernels()), id="a layer elsewhere"),
+        pytest.param(tiny_spec(num_experts=3), None, id="experts, chosen by the tokens"),
+    ],
+)
+def test_what_cannot_be_replayed_is_not_handed_over(spec: ModelSpec, host_layers: HostLayers | None) -> None:
+    kernels = Replaying(CountingAllocator(PLENTY, "the test's memory"))
+    executor = KernelExecutor(kernels, spec, RandomWeights(spec), LAYOUT, host_layers)
+    logits_in_chunks(executor, LAYOUT, [[1, 2, 3]])
+    assert kernels.num_steps == 0

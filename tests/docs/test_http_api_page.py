@@ -18,6 +18,7 @@ from layerscale_server.http.schemas.chat import ChatRequest
 from layerscale_server.http.schemas.completions import CompletionRequest
 from layerscale_server.http.schemas.generate import GenerateRequest
 from layerscale_server.http.schemas.messages import MessagesRequest
+from layerscale_server.http.schemas.responses import ResponsesRequest
 from layerscale_server.http.schemas.sampling import SamplingFields
 from layerscale_server.http.schemas.sessions import (
     AppendRequest,
@@ -100,6 +101,7 @@ def _as_json(value: object) -> str:
         ("Chat completions", actual_fields(ChatRequest, without=SamplingFields)),
         ("Completions", actual_fields(CompletionRequest, without=SamplingFields)),
         ("Messages", actual_fields(MessagesRequest, without=SamplingFields)),
+        ("Responses", actual_fields(ResponsesRequest, without=SamplingFields)),
         ("Sessions", actual_fields(NewSessionRequest) | actual_fields(AppendRequest)),
         ("Saved sessions", actual_fields(RestoreRequest)),
         ("Generate", actual_fields(GenerateRequest, without=SamplingFields)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+from collections.abc import Iterator
 from itertools import dropwhile
 from pathlib import Path
 
@@ -44,11 +45,14 @@ def option_names(command: click.Command) -> set[str]:
     return {name for parameter in command.get_params(context) for name in (*parameter.opts, *parameter.secondary_opts)}
 
 
-def subcommands() -> list[click.Command]:
-    """Every subcommand of ``layerscale``."""
-    context = click.Context(cli)
-    found = [cli.get_command(context, name) for name in cli.list_commands(context)]
-    return [command for command in found if command is not None]
+def subcommands(group: click.Group = cli) -> Iterator[click.Command]:
+    """Every subcommand of ``layerscale``, and theirs."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        if command := group.get_command(context, name):
+            yield command
+            if isinstance(command, click.Group):
+                yield from subcommands(command)
 
 
 def check_layerscale(words: list[str]) -> None:
@@ -86,10 +90,17 @@ def test_shell_commands_exist(page: Path) -> None:
                 assert all((ROOT / target.split("[")[0]).exists() for target in targets if target.startswith("."))
             case ["curl", *_]:
                 pass  # run as it stands, in test_examples_run.py
+            case ["python", "-m", module, *_]:
+                assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
             case ["python", script, *_]:
                 assert (ROOT / script).is_file(), script
             case ["layerscale", *arguments]:
                 check_layerscale(arguments)
+            case ["docker", "build", "-f", dockerfile, *_]:
+                assert (ROOT / dockerfile).is_file(), dockerfile
+            case ["docker", "run", *words_to_docker]:
+                after_image = dropwhile(lambda word: not word.startswith("layerscale/"), words_to_docker)
+                check_layerscale(list(after_image)[1:])
             case _:
                 pytest.fail(f"nobody checks {shlex.join(words)!r}")
 

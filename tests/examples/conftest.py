@@ -61,7 +61,7 @@ def simulated_gpu_environment(simulated_gpu_site: Path) -> Callable[[str | None]
     def environment(memory: str | None) -> dict[str, str]:
         path = os.pathsep.join(filter(None, [str(simulated_gpu_site), os.environ.get("PYTHONPATH")]))
         inherited = {name: value for name, value in os.environ.items() if name != VARIABLE}
-        own = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        own = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
         return inherited | own | ({} if memory is None else {VARIABLE: memory})
 
     return environment

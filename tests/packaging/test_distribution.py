@@ -33,12 +33,15 @@ pytestmark = [
 SOURCES = [
     "layerscale_core",
     "layerscale_backend_cpu",
+    "layerscale_backend_cuda",
+    "layerscale_backend_rocm",
     "layerscale_server",
     "pyproject.toml",
     "setup.py",
     "README.md",
     "LICENSE",
 ]
+PACKAGES = SOURCES[:5]
 NATIVE_LEVELS = ["avx2", "avx512", "baseline"] if platform.machine() == "x86_64" else ["baseline"]
 NO_COMPILER = {"CC": "/bin/false", "CXX": "/bin/false"}
 
@@ -134,8 +137,8 @@ def stopping() -> Iterator[list[ServerProcess]]:
 
 def test_the_wheel_holds_the_packages_with_their_types_and_kernels_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == set(SOURCES[:3])
-    assert {name for name in names if name.endswith("py.typed")} == {f"{package}/py.typed" for package in SOURCES[:3]}
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == set(PACKAGES)
+    assert {name for name in names if name.endswith("py.typed")} == {f"{package}/py.typed" for package in PACKAGES}
     kernels = {name for name in names if name.endswith(tuple(EXTENSION_SUFFIXES))}
     assert kernels == {f"layerscale_backend_cpu/_native_{level}{EXTENSION_SUFFIXES[0]}" for level in NATIVE_LEVELS}
     assert {Path(name).suffix for name in names if ".dist-info" not in name} == {".py", ".so", ".typed"}

@@ -8,7 +8,7 @@ import itertools
 import json
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,12 +18,17 @@ import pytest
 import structlog
 from fastapi import FastAPI
 
+from layerscale_core.chat_template import ChatTemplate
+from layerscale_core.constraints import ConstraintCompiler, GrammarLimits
+from layerscale_core.dialogue import Dialogue
+from layerscale_core.dialogue.recognition import Template
 from layerscale_core.engine import Engine, EngineLimits, FairPolicy, PagedKVPool
 from layerscale_core.errors import InvalidRequestError
 from layerscale_core.memory_plan import MemoryPlan, MemoryRequest, plan_memory
 from layerscale_core.models import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, RopeSpec
-from layerscale_core.sessions import Fingerprint, SavedSessions, SessionLimits, Sessions, StateDirectory
+from layerscale_core.sessions import Adoption, Fingerprint, SavedSessions, SessionLimits, Sessions, StateDirectory
 from layerscale_core.specs import FREE_TIER, DeviceInfo, License, Tier
+from layerscale_server.constraint_workers import ConstraintWorkers
 from layerscale_server.generation import AsyncEngine
 from layerscale_server.http.app import create_app
 from layerscale_server.http.process import make_uvicorn
@@ -61,22 +66,41 @@ Result = TypeVar("Result")
 class FakeTemplate:
     """Renders a conversation as ``role:content;`` after the text of BOS; refuses one that says "refuse me".
 
-    A call of a tool is ``[name arguments]`` after the content.
+    Tools are ``tools:[…];`` before that, and calls are written after the content as Hermes does.
     """
 
+    source = "rendered in Python"
+    variables: frozenset[str] = frozenset()
+
     def render(
-        self, messages: Sequence[dict[str, Any]], tools: object = None, add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        /,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **_kwargs: Any,
     ) -> str:
-        assert tools is None
         if any(message["content"] == "refuse me" for message in messages):
             raise InvalidRequestError("the chat template refuses this conversation", param="messages")
-        text = "".join(f"{message['role']}:{message['content']}{self._calls(message)};" for message in messages)
+        text = f"tools:{json.dumps(tools)};" if tools else ""
+        text += "".join(f"{message['role']}:{message['content']}{self._calls(message)};" for message in messages)
         return f"<bos>{text}" + ("assistant:" if add_generation_prompt else "")
 
     @staticmethod
-    def _calls(message: dict[str, Any]) -> str:
+    def _calls(message: Mapping[str, Any]) -> str:
         calls = [call["function"] for call in message.get("tool_calls", ())]
-        return "".join(f"[{call['name']} {json.dumps(call['arguments'])}]" for call in calls)
+        return "\n".join(hermes_call(call["name"], call["arguments"]) for call in calls)
+
+
+def hermes_call(name: str, arguments: Any) -> str:
+    """A call as ``FakeTemplate`` and models of its kind write it."""
+    return f'<tool_call>\n{{"name": "{name}", "arguments": {json.dumps(arguments)}}}\n</tool_call>'
+
+
+def make_template(source: str | None) -> Template:
+    """A template from its Jinja source, or the fake one."""
+    return FakeTemplate() if source is None else ChatTemplate(source, bos="", eos="")
 
 
 @dataclass
@@ -88,6 +112,10 @@ class FakeServer:
     engine: Engine
     executor: FakeExecutor
     sessions: Sessions
+
+    def is_quiet(self) -> bool:
+        """Whether nothing is being computed or waits to be."""
+        return not self.engine.stats().has_work and not any(session.view.num_pending for session in self.sessions.all())
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """One request, in process."""
@@ -152,6 +180,11 @@ def logs() -> Iterator[io.StringIO]:
     structlog.reset_defaults()
 
 
+def make_constraints(tokenizer: ByteTokenizer, limits: Limits) -> ConstraintWorkers:
+    bounds = GrammarLimits(limits.grammar_bytes, limits.grammar_depth, limits.grammar_rules)
+    return ConstraintWorkers(ConstraintCompiler(tokenizer, bounds), limits.grammar_compile_s)
+
+
 def keep_in(directory: Path, sessions: Sessions, executor: FakeExecutor) -> SavedSessions:
     fingerprint = Fingerprint("a fake", "bytes", executor.kv_fingerprint)
     return SavedSessions(
@@ -171,24 +204,28 @@ def make_server() -> Iterator[MakeServer]:
         expires_at: float | None = None,
         has_model: bool = True,
         has_template: bool = True,
+        template: str | None = None,
+        tokenizer: ByteTokenizer | None = None,
         max_waiting: int = 1024,
         alphabet: Sequence[int] | None = None,
         context_len: int = CONTEXT_LEN,
         devices: tuple[DeviceInfo, ...] = (),
         num_sessions: int = 0,
         state_dir: Path | None = None,
+        adopts: bool = False,
         **limits: Any,
     ) -> FakeServer:
         settings = Settings(model="unused", limits=replace(Limits(), **limits))
         plan = make_plan(context_len, tier.max_burst_slots, num_sessions)
         layout = plan.layout
         words = {} if alphabet is None else {"alphabet": alphabet}
-        executor = FakeExecutor(layout.num_pages, PAGE_SIZE, **words)
+        tokenizer = tokenizer or ByteTokenizer()
+        executor = FakeExecutor(layout.num_pages, PAGE_SIZE, tokenizer.vocab_size, **words)
         pool = PagedKVPool(layout.num_pages, PAGE_SIZE, layout.num_session_pages)
         metrics = Metrics()
         engine = Engine(
             executor,
-            ByteTokenizer(),
+            tokenizer,
             pool,
             FairPolicy(),
             EngineLimits(max_context_len=context_len, max_running=tier.max_burst_slots, max_waiting=max_waiting),
@@ -198,7 +235,7 @@ def make_server() -> Iterator[MakeServer]:
             engine,
             executor,
             pool,
-            ByteTokenizer(),
+            tokenizer,
             stream_types=STREAM_TYPES,
             limits=SessionLimits(num_sessions, context_len, settings.limits.ring_entries, max_waiting=max_waiting),
         )
@@ -211,15 +248,17 @@ def make_server() -> Iterator[MakeServer]:
                 model_id=MODEL_ID,
                 spec=SPEC,
                 size_bytes=5678,
-                tokenizer=ByteTokenizer(),
-                chat_template=FakeTemplate() if has_template else None,  # type: ignore[arg-type]  # the same method
+                tokenizer=tokenizer,
+                dialogue=Dialogue(make_template(template), tokenizer) if has_template else None,
                 engine=AsyncEngine(engine, settings.limits.stream_events),
                 sessions=sessions,
                 plan=plan,
                 devices=devices,
                 max_tokens_per_step=512,
                 created=1_750_000_000,
+                constraints=make_constraints(tokenizer, settings.limits),
                 saved=saved,
+                adoption=Adoption(sessions, engine, "event") if adopts else None,
             )
         engine.start()
         sessions.start()
@@ -228,6 +267,8 @@ def make_server() -> Iterator[MakeServer]:
 
     yield make
     for server in servers:
+        if server.state.model is not None:
+            server.state.model.constraints.close()
         if server.state.model is not None and server.state.model.saved is not None:
             server.state.model.saved.close()
         for session in server.sessions.all():

@@ -13,7 +13,7 @@ from layerscale_core.errors import NoBurstSlotsError, QueueFullError, StepError
 from layerscale_core.specs import PRO_TIER
 from layerscale_server.http.anthropic_errors import is_anthropic_path
 from layerscale_server.state import ServerState
-from tests.server.conftest import PRO_KEY, FakeServer, MakeServer
+from tests.server.conftest import PRO_KEY, FakeServer, FakeTemplate, MakeServer
 
 MESSAGES = "/v1/messages"
 COUNT = "/v1/messages/count_tokens"
@@ -121,8 +121,7 @@ def test_faults_of_ours_tell_nothing(server: FakeServer, monkeypatch: pytest.Mon
     def mistake(*_: object, **__: object) -> None:
         raise RuntimeError("secret detail")
 
-    assert server.state.model is not None
-    monkeypatch.setattr(server.state.model.chat_template, "render", mistake)
+    monkeypatch.setattr(FakeTemplate, "render", mistake)
     kind, message = error_of(server.post(MESSAGES, HI), 500)
     assert (kind, "secret" in message) == ("api_error", False)
 

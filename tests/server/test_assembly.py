@@ -14,6 +14,7 @@ import pytest
 from layerscale_core.engine import Request, SamplingParams
 from layerscale_core.errors import MaxSessionsError, OutOfMemoryError, PluginError, StartupError
 from layerscale_core.memory_plan import KV_SHARE
+from layerscale_core.models import QuantizedMatrix
 from layerscale_core.plugins import PluginRegistry
 from layerscale_core.reference import reference_memory_needs
 from layerscale_core.sessions import NewSession
@@ -33,6 +34,7 @@ from layerscale_server.planning import plan_start
 from layerscale_server.settings import Settings
 from tests.support.recording_sink import RecordingSink
 from tests.support.small_backend import SmallBackend
+from tests.support.tiny_folder import write_tiny_folder
 
 _MIB = 1 << 20
 BYTES_PER_TOKEN = 256  # of the tiny model: 2 layers, keys and values, 2 heads, 16 wide, 2 bytes
@@ -67,7 +69,7 @@ def test_puts_together_what_was_asked_for(tiny_model_path: Path) -> None:
         assert assembly.model.plan.context_len == 300
         assert assembly.model.plan.layout.page_size == 32
         assert assembly.model.max_tokens_per_step == 100
-        assert assembly.model.chat_template is not None
+        assert assembly.model.dialogue is not None
         assert backend.device.allocator.stats().used_bytes > 0
     finally:
         assembly.close()
@@ -99,6 +101,20 @@ def test_the_cache_is_committed_in_the_precision_asked_for(tiny_model_path: Path
     page = assembly.executor.read_pages(np.array([0], np.int32))
     assert page.nbytes == layout.total_bytes // layout.num_pages
     assembly.close()
+
+
+def test_weights_in_floats_are_quantised_when_asked_for(tmp_path: Path) -> None:
+    folder = write_tiny_folder(tmp_path / "tiny")
+    assembly = assemble(SmallBackend(64 * _MIB), folder, quantization="int4")
+    try:
+        layouts = {name: assembly.file.weights.matrix(f"layers.0.{name}", 0, 0) for name in ("gate", "down")}
+        assert [layout.bits for layout in layouts.values() if isinstance(layout, QuantizedMatrix)] == [4, 6]
+        sink = RecordingSink()
+        assembly.engine.submit(Request("1", (5,) * 20, SamplingParams(3, temperature=0.0, ignore_eos=True)), sink)
+        sink.wait()
+        assert len(sink.token_ids) == 3
+    finally:
+        assembly.close()
 
 
 def test_context_is_the_trained_one_by_default(tiny_model_path: Path, logs: io.StringIO) -> None:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.server.conftest import MODEL_ID, FakeServer, MakeServer, chat_prompt, greedy_text
+from tests.server.conftest import MODEL_ID, FakeServer, MakeServer, chat_prompt, greedy_text, hermes_call
 
 CHAT = "/v1/chat/completions"
 HI = {"messages": [{"role": "user", "content": "hi"}], "temperature": 0, "max_tokens": 5}
@@ -133,7 +133,7 @@ def test_takes_a_conversation_with_tool_calls_in_it(server: FakeServer) -> None:
         {"role": "tool", "content": "2", "tool_call_id": "call_1"},
     ]
     body = server.post(CHAT, HI | {"messages": messages}).json()
-    expected = chat_prompt(("user", "hi"), ("assistant", '[f {"x": 1}]'), ("tool", "2"))
+    expected = chat_prompt(("user", "hi"), ("assistant", hermes_call("f", {"x": 1})), ("tool", "2"))
     assert body["choices"][0]["message"]["content"] == greedy_text(expected, 5)
 
 
@@ -168,12 +168,20 @@ def test_session_is_not_found(server: FakeServer) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("tools", [{"type": "function", "function": {"name": "f"}}]),
+        ("tools", [{"type": "custom", "custom": {"name": "f"}}]),
+        ("tools", [{"type": "function", "function": {"name": "two words"}}]),
+        ("tools", [{"type": "function", "function": {"name": "f", "parameters": {"type": "array"}}}]),
+        ("tools", [{"type": "function", "function": {"name": "f"}}] * 2),
+        ("function_call", {"name": "f"}),
+        ("audio", {"voice": "v"}),
+        ("modalities", ["text", "audio"]),
+        ("verbosity", "low"),
+        ("web_search_options", {}),
+        ("chat_template_kwargs", {"messages": []}),
         ("functions", [{"name": "f"}]),
         ("tool_choice", "required"),
         ("tool_choice", {"type": "function", "function": {"name": "f"}}),
-        ("response_format", {"type": "json_object"}),
-        ("response_format", {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}}),
+        ("response_format", {"type": "json_schema", "json_schema": {"name": "n", "schema": {"not": {}}}}),
         ("n", 2),
     ],
 )

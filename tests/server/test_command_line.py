@@ -39,6 +39,7 @@ def test_every_flag_reaches_the_settings(served: list[Settings]) -> None:
         "host": "127.0.0.1",
         "port": 0,
         "cpu_offload_gb": 1.5,
+        "quantization": "int8",
         "kv_cache_type": "int4",
         "prefix_cache": "off",
         "log_format": "json",
@@ -49,6 +50,7 @@ def test_every_flag_reaches_the_settings(served: list[Settings]) -> None:
         "log_level": "debug",
         "drain_timeout": 1.0,
         "state_dir": "/var/lib/sessions",
+        "adopt_sessions": "on",
     }
     assert set(arguments) == {row.name for row in SETTING_ROWS}
     flags = [part for row in SETTING_ROWS for part in (row.flag, str(arguments[row.name]))]
@@ -117,10 +119,16 @@ def test_failure_to_start_is_one_line_and_exit_1(
 def test_help_shows_every_option_and_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     text = capsys.readouterr().out
-    for word in [*(row.flag for row in SETTING_ROWS), "--limit", "--version", "doctor", "license", "plugins", "pull"]:
+    for word in [*(row.flag for row in SETTING_ROWS), "--limit", "--version", "bench", "doctor", "license", "plugins"]:
         assert word in text
     assert "--license-key" not in text
     assert "LAYERSCALE_LICENSE_KEY" in text
+
+
+def test_a_group_without_a_command_shows_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("bench") == 2
+    text = capsys.readouterr().err
+    assert all(f"\n  {name} " in text for name in ("rates", "serving", "streams"))
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,13 +139,13 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_commands_are_imported_on_demand() -> None:
     group: Any = cli.cli
     context = click.Context(group)
-    assert group.list_commands(context) == ["doctor", "license", "plan", "plugins", "pull"]
+    assert group.list_commands(context) == ["bench", "doctor", "license", "plan", "plugins", "pull"]
     for name in group.list_commands(context):
         assert group.get_command(context, name).name == name
     assert group.get_command(context, "nonsense") is None
 
 
 def test_parsing_the_command_line_loads_no_server() -> None:
-    heavy = ["fastapi", "uvicorn", "numpy", "pydantic", "structlog", "jinja2", "torch"]
+    heavy = ["fastapi", "uvicorn", "numpy", "pydantic", "structlog", "jinja2", "torch", "httpx2"]
     code = f"import sys, layerscale_server.cli; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -214,7 +214,7 @@ def test_mistake_in_our_code_is_a_500_that_tells_nothing(server: FakeServer, mon
         raise RuntimeError("secret detail")
 
     assert server.state.model is not None
-    monkeypatch.setattr(server.state.model.chat_template, "render", fail)
+    monkeypatch.setattr(server.state.model.dialogue, "render", fail)
     response = server.post(CHAT, HI)
     assert error_of(response, 500)["message"] == f"internal error (request {response.headers['x-request-id']})"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.conftest import MODEL_ID, FakeServer, MakeServer, chat_prompt, greedy_text
+from tests.server.conftest import MODEL_ID, FakeServer, MakeServer, chat_prompt, greedy_text, hermes_call
 
 MESSAGES = "/v1/messages"
 COUNT = "/v1/messages/count_tokens"
@@ -105,15 +105,15 @@ def test_the_stop_sequence_that_was_met_is_reported_and_left_out(server: FakeSer
         ),
         (
             {"messages": [user(said("hi")), assistant(said("I call"), CALL), user(RESULT, said("go on"))]},
-            [("user", "hi"), ("assistant", 'I call[f {"x": 1}]'), ("tool", "2"), ("user", "go on")],
+            [("user", "hi"), ("assistant", "I call" + hermes_call("f", {"x": 1})), ("tool", "2"), ("user", "go on")],
         ),
         (
             {"messages": [assistant(CALL), assistant(CALL | {"id": "toolu_2"}), user(RESULT), user(said("go on"))]},
-            [("assistant", '[f {"x": 1}][f {"x": 1}]'), ("tool", "2"), ("user", "go on")],
+            [("assistant", "\n".join([hermes_call("f", {"x": 1})] * 2)), ("tool", "2"), ("user", "go on")],
         ),
         (
             {"messages": [assistant(CALL), user(RESULT | {"content": [said("no"), said("pe")], "is_error": True})]},
-            [("assistant", '[f {"x": 1}]'), ("tool", "Error: nope")],
+            [("assistant", hermes_call("f", {"x": 1})), ("tool", "Error: nope")],
         ),
     ],
 )
@@ -173,7 +173,11 @@ def test_max_tokens_is_needed(server: FakeServer) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("tools", [{"name": "f", "input_schema": {"type": "object"}}]),
+        ("tools", [{"type": "web_search_20250305", "name": "web_search"}]),
+        ("tools", [{"name": "f", "input_schema": {"type": "array"}}]),
+        ("tools", [{"name": "f", "input_schema": {}}] * 2),
+        ("tool_choice", {"type": "tool"}),
+        ("thinking", {"type": "often"}),
         ("tool_choice", {"type": "any"}),
         ("tool_choice", {"type": "tool", "name": "f"}),
         ("tool_choice", "auto"),

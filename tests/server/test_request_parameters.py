@@ -46,6 +46,26 @@ SAMPLING_FIELDS: dict[str, tuple[list[Any], list[Any]]] = {
     "n": ([1], [0, 2, -1, *WRONG_INTEGERS]),
 }
 
+STRUCTURED_FIELDS: dict[str, tuple[list[Any], list[Any]]] = {
+    "response_format": (
+        [{}, {"type": "text"}, {"type": "json_object"}, {"type": "json_schema", "json_schema": {"schema": True}}],
+        ["text", [], {"type": "xml"}, {"type": "json_schema"}, {"type": "json_schema", "json_schema": {"schema": 1}}],
+    ),
+    "guided_json": ([{}, True, {"type": "integer"}, '{"type": "null"}'], [1, [], "{", {"type": 1}, {"not": {}}]),
+    "guided_regex": (["", "a+", "é"], ["(", "a{2}{20001}", 1, []]),
+    "guided_choice": ([[""], ["a", "b"], ["a"] * 2000], [[], "a", [1], ["a"] * 2001]),
+    "guided_grammar": (['start: "a"'], ["", "start: b", 'start: "a" start', 1, []]),
+    "structured_outputs": (
+        [{}, {"regex": None}, {"json": {"enum": [1]}}, {"regex": "a"}, {"choice": ["a"]}, {"grammar": 'start: "a"'}],
+        [[], "a", {"regex": "("}, {"json": 1}, {"choice": []}, {"json_object": 1}, {"regex": "a", "choice": ["a"]}],
+    ),
+}
+
+ARRAYS: list[dict[str, Any]] = [{}]
+for _ in range(5):
+    ARRAYS.append({"type": "array", "items": ARRAYS[-1]} if len(ARRAYS) > 1 else {"type": "integer"})
+"""Schemas by their levels of nesting."""
+
 OWN_FIELDS: dict[str, dict[str, tuple[list[Any], list[Any]]]] = {
     "/v1/chat/completions": {
         "max_tokens": ([], [0]),
@@ -57,8 +77,16 @@ OWN_FIELDS: dict[str, dict[str, tuple[list[Any], list[Any]]]] = {
         "logprobs": ([True, False], [1, "true", []]),
         "top_logprobs": ([], [21, -1, True, 1.0, 0]),  # without logprobs not even 0
         "tools": ([[]], [[{}], {}, "x"]),
-        "tool_choice": (["none", "auto"], ["any", 1, {}]),
-        "response_format": ([{}, {"type": "text"}], [{"type": "json_object"}, "text", []]),
+        "tool_choice": (
+            ["none", "auto"],
+            ["any", "required", 1, {}, {"type": "function"}, {"type": "function", "function": {"name": "f"}}],
+        ),
+        "parallel_tool_calls": ([True, False], [1, "true", []]),
+        "reasoning_effort": (["none", "minimal", "low", "medium", "high", "xhigh"], ["most", 1, {}]),
+        "chat_template_kwargs": ([{}, {"enable_thinking": False}, {"any": [1]}], [[], "x", {"tools": []}]),
+        "modalities": ([["text"], []], [["audio"], "text", [1]]),
+        "verbosity": (["medium"], ["low", "high", 1]),
+        **STRUCTURED_FIELDS,
         "messages": (
             [
                 [{"role": "system", "content": "s"}, {"role": "user", "content": []}],
@@ -93,6 +121,7 @@ OWN_FIELDS: dict[str, dict[str, tuple[list[Any], list[Any]]]] = {
             [[], [[]], [258], [-1], [1.0], [True], [1, "a"], [["a"]], {}, 5, [None], [[1], 2]],
         ),
         "logprobs": ([0, 1, 20], [21, -1, True, "1", 1.0]),
+        **STRUCTURED_FIELDS,
         "echo": ([True, False], ["true", 1]),
         "best_of": ([1], [0, 2, "1"]),
         "suffix": ([""], ["x", 1]),
@@ -228,3 +257,20 @@ def test_number_of_prompts_is_limited(make_server: Any) -> None:
     server = make_server(prompts=3)
     for number, status in ((3, 200), (4, 400)):
         assert server.post("/v1/completions", {"prompt": ["a"] * number, "max_tokens": 1}).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "at_limit", "past_it"),
+    [
+        ("grammar_bytes", 64, {"guided_regex": "a" * 64}, {"guided_regex": "a" * 65}),
+        ("grammar_depth", 4, {"guided_json": ARRAYS[4]}, {"guided_json": ARRAYS[5]}),
+        ("grammar_rules", 8, {"guided_choice": ["a"] * 8}, {"guided_choice": ["a"] * 9}),
+    ],
+)
+def test_limits_of_grammars_are_configurable(
+    make_server: Any, limit: str, value: int, at_limit: Any, past_it: Any
+) -> None:
+    server = make_server(**{limit: value})
+    body = ROUTES["/v1/chat/completions"]
+    assert server.post("/v1/chat/completions", body | at_limit).status_code == 200
+    assert server.post("/v1/chat/completions", body | past_it).status_code == 400

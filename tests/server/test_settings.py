@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from enum import StrEnum
 
 import pytest
 
+from layerscale_core.models.quantize import Quantization
 from layerscale_core.specs import KVType
 from layerscale_server.limits import Limits
 from layerscale_server.rows import Row, markdown_table
@@ -30,7 +32,7 @@ def test_defaults_are_the_contract() -> None:
     settings = Settings(model="m")
     assert (settings.context, settings.host, settings.port) == (0, "0.0.0.0", 8080)
     assert (settings.cpu_offload_gb, settings.kv_cache_type, settings.log_format) == (0, "fp16", "text")
-    assert (settings.sessions, settings.prefix_cache) == (1, "on")
+    assert (settings.sessions, settings.prefix_cache, settings.quantization) == (1, "on", "none")
     limits = settings.limits
     assert (limits.head_bytes, limits.head_fields, limits.body_bytes) == (16384, 64, 16 << 20)
     assert (limits.json_depth, limits.json_keys, limits.messages) == (64, 4096, 2048)
@@ -95,6 +97,7 @@ def test_documentation_table_has_a_line_per_row() -> None:
     assert "| `json_depth` | `64` | 8 to 512 |" in markdown_table(LIMIT_ROWS, spelling="name")
 
 
-def test_kv_precisions_are_those_of_the_engine() -> None:
-    (kv_row,) = (each for each in SETTING_ROWS if each.name == "kv_cache_type")
-    assert kv_row.choices == tuple(KVType)
+@pytest.mark.parametrize(("name", "kinds"), [("kv_cache_type", KVType), ("quantization", Quantization)])
+def test_precisions_are_those_of_the_engine(name: str, kinds: type[StrEnum]) -> None:
+    (found,) = (each for each in SETTING_ROWS if each.name == name)
+    assert found.choices == tuple(kinds)

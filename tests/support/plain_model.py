@@ -42,9 +42,13 @@ class PlainModel:
         output = np.zeros_like(query)
         for token in range(len(x)):
             first = 0 if spec.window is None else max(0, token + 1 - spec.window)
+            first = first if spec.chunk is None else max(first, token - token % spec.chunk)
             for head in range(spec.num_heads):
                 kv_head = head // (spec.num_heads // spec.num_kv_heads)
                 rotated = _rotated(query[token, head], token, spec.rope)
+                if spec.temperature is not None:
+                    intervals = (token + spec.temperature.offset) // spec.temperature.interval
+                    rotated = rotated * (1 + spec.temperature.slope * np.log(1 + intervals))
                 keys = [_rotated(key[seen, kv_head], seen, spec.rope) for seen in range(first, token + 1)]
                 probs = np.exp(_capped(np.array([rotated @ key * spec.scale for key in keys]), spec.softcap))
                 output[token, head] = probs / probs.sum() @ value[first : token + 1, kv_head]
@@ -66,9 +70,14 @@ class PlainModel:
         return (gated * (x @ up.T)) @ down.T
 
     def _mixture(self, x: Doubles, index: int, spec: MoeSpec) -> Doubles:
-        output = np.zeros_like(x)
+        output = np.zeros_like(x) if spec.shared is None else self._mlp(x, index, spec.shared, "shared.")
         for token, row in enumerate(x):
             scores = self._matrix(layer_weight(index, "router")) @ row
+            if spec.is_sigmoid:
+                for expert in np.argsort(-scores)[: spec.num_active]:
+                    taken = row / (1 + np.exp(-scores[expert]))
+                    output[token] += self._mlp(taken, index, spec.expert, f"experts.{expert}.")
+                continue
             shares = np.exp(scores) / np.exp(scores).sum()
             best = np.argsort(-shares)[: spec.num_active]
             total = shares[best].sum() if spec.is_normalized else 1

@@ -20,6 +20,7 @@ def make_saved(session_id: str = SESSION_ID) -> SavedSession:
     answer = FlashAnswer("up", 1, data_version=3, revision=4, confidence=1.25, evaluated_at=1_700_000_009)
     return SavedSession(
         session_id=session_id,
+        label="an agent",
         type="ohlcv",
         window_size=100,
         created_at=1_700_000_000,

@@ -27,6 +27,19 @@ def rope(kind: str, **keys: Any) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 10_000.0, **keys}}
 
 
+MINISTRAL3 = {"mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}
+LLAMA4 = {
+    **EXPERTS,
+    "num_experts_per_tok": 1,
+    "num_hidden_layers": 5,
+    "intermediate_size_mlp": 160,
+    "head_dim": 16,
+    "attention_chunk_size": 24,
+    "floor_scale": 10,
+    "attn_scale": 0.3,
+}
+
+
 FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "llama": ("llama", {}),
     "llama with a tied head": ("llama", {"tie_word_embeddings": True}),
@@ -39,6 +52,26 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "llama with YaRN and its scales": (
         "llama",
         rope("yarn", factor=4.0, original_max_position_embeddings=128, mscale=0.7, mscale_all_dim=1.0),
+    ),
+    "llama with dynamic scaling": ("llama", rope("dynamic", factor=4.0)),
+    "llama 4": ("llama4_text", LLAMA4),
+    "llama 4 without norms of queries and keys, with dense layers": (
+        "llama4_text",
+        {**LLAMA4, "use_qk_norm": False, "interleave_moe_layer_step": 2, "num_experts_per_tok": 2},
+    ),
+    "granite": (
+        "granite",
+        {"embedding_multiplier": 12.0, "logits_scaling": 8.0, "residual_multiplier": 0.22, "attention_multiplier": 0.1},
+    ),
+    "glm": ("glm", {"head_dim": 16}),
+    "glm4": ("glm4", {"head_dim": 16}),
+    "ministral": (
+        "ministral",
+        {"sliding_window": 16, "head_dim": 16, "layer_types": ["full_attention", *["sliding_attention"] * 2]},
+    ),
+    "ministral3": (
+        "ministral3",
+        rope("yarn", factor=4.0, original_max_position_embeddings=32, **MINISTRAL3),
     ),
     "mistral": ("mistral", {"sliding_window": 16}),
     "mistral without a window": ("mistral", {"sliding_window": None, "head_dim": 32}),
@@ -89,13 +122,19 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 """Model type, and what its configuration changes of the common numbers."""
 
 
-def save_tiny_checkpoint(folder: Path, family: str, *, dtype: str = "float32", max_shard_size: str = "1GB") -> Any:
-    """Make a model of random weights, save it, and return it in float32, as it was saved."""
+def save_tiny_checkpoint(
+    folder: Path, family: str, *, dtype: str = "float32", max_shard_size: str = "1GB", **further_changes: Any
+) -> Any:
+    """Make a model of random weights, save it, and return it in float32, as it was saved.
+
+    Args:
+        further_changes: of its configuration.
+    """
     import torch  # noqa: PLC0415
     from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
 
     model_type, changes = FAMILIES[family]
-    config = AutoConfig.for_model(model_type, **{**COMMON, **changes})
+    config = AutoConfig.for_model(model_type, **{**COMMON, **changes, **further_changes})
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     with torch.no_grad():

@@ -39,12 +39,46 @@ FUSED = {
     "ffn_up.weight": (2 * INTERMEDIATE, HIDDEN),
     "ffn_down.weight": (HIDDEN, INTERMEDIATE),
 }
+FUSED_GATE = {"ffn_up.weight": (2 * INTERMEDIATE, HIDDEN), "ffn_down.weight": (HIDDEN, INTERMEDIATE)}
+SHARED_EXPERT = {
+    "ffn_gate_shexp.weight": (INTERMEDIATE, HIDDEN),
+    "ffn_up_shexp.weight": (INTERMEDIATE, HIDDEN),
+    "ffn_down_shexp.weight": (HIDDEN, INTERMEDIATE),
+}
 DENSE = SEPARATE | MLP
 
 FAMILIES: Mapping[str, tuple[str, Mapping[str, tuple[int, ...]], Mapping[str, Any]]] = {
     "llama": ("llama", DENSE, {}),
     "llama with biases": ("llama", DENSE | BIASES, {}),
     "mixtral": ("llama", SEPARATE | EXPERTS, {"expert_count": NUM_EXPERTS, "expert_used_count": 2}),
+    "llama4": (
+        "llama4",
+        SEPARATE | EXPERTS | SHARED_EXPERT,
+        {
+            "expert_count": NUM_EXPERTS,
+            "expert_used_count": 1,
+            "expert_feed_forward_length": INTERMEDIATE,
+            "interleave_moe_layer_step": 1,
+            "feed_forward_length": 200,
+        },
+    ),
+    "mistral3": (
+        "mistral3",
+        DENSE,
+        {
+            "attention.temperature_scale": 0.1,
+            "rope.scaling.type": "yarn",
+            "rope.scaling.factor": 4.0,
+            "rope.scaling.original_context_length": 32,
+            "rope.scaling.yarn_log_multiplier": 1.0,
+        },
+    ),
+    "granite": (
+        "granite",
+        DENSE,
+        {"embedding_scale": 12.0, "residual_scale": 0.22, "logit_scale": 8.0, "attention.scale": 0.1},
+    ),
+    "glm4": ("glm4", SEPARATE | FUSED_GATE | BIASES | POST_NORMS, {"rope.dimension_count": HEAD_DIM // 2}),
     "smollm3": ("smollm3", DENSE, {}),
     "qwen2": ("qwen2", DENSE | BIASES, {}),
     "qwen3": ("qwen3", DENSE | QK_NORM, {}),

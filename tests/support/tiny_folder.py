@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE, Unigram
 
+from layerscale_core.specs import ModelFile
 from tests.oracle.predictions import CORPUS
 from tests.support.tiny_gguf import CHATML_TEMPLATE, MERGES, SPECIAL_TOKENS, vocabulary
 
@@ -60,6 +61,16 @@ def write_tiny_folder(
     if generation_config is not None:
         write_json(folder / "generation_config.json", generation_config)
     return folder
+
+
+def read_weights(file: ModelFile) -> None:
+    """Read every weight of a file, and close it."""
+    try:
+        for name in file.weights.names():
+            read = file.weights.matrix if len(file.weights.shape(name)) == 2 else file.weights.vector
+            read(name)
+    finally:
+        file.close()
 
 
 def write_json(path: Path, value: object) -> None:

@@ -37,6 +37,9 @@ _RANDOM_BLOCKS: dict[str, tuple[int, int | None, float]] = {
     "Q4_K": (0, 2, 7.5),
     "Q5_K": (0, 2, 15.5),
     "Q6_K": (208, None, 0.0),
+    "IQ2_XXS": (0, None, 0.0),
+    "IQ3_XXS": (0, None, 0.0),
+    "IQ3_S": (0, None, 0.0),
     "IQ4_NL": (0, None, 0.0),
     "IQ4_XS": (0, None, 0.0),
 }

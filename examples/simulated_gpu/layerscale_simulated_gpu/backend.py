@@ -1,33 +1,23 @@
-"""A GPU made of an environment variable: its memory is a number, its kernels are numpy's."""
+"""A GPU made of an environment variable: its memory is a number, its processor is torch's CPU device."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 
 from layerscale_core.allocator import CountingAllocator
 from layerscale_core.errors import BackendError
-from layerscale_core.models import ModelSpec
-from layerscale_core.reference import ReferenceKernels
-from layerscale_core.specs import (
-    Allocator,
-    BackendOptions,
-    Capabilities,
-    DeviceInfo,
-    Executor,
-    Kernels,
-    KVLayout,
-    KVType,
-    MemoryNeeds,
-    Probe,
-    StepLimits,
-    WeightSource,
-)
+from layerscale_core.specs import BackendOptions, Capabilities, Device, DeviceInfo, KVType, Probe
 
 MEMORY_VARIABLE = "LAYERSCALE_SIMGPU_MEMORY"
 """How much memory the device has, e.g. ``2GiB`` or ``512 MiB``; without it there is no device."""
 
 _UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_NOTICE = "the simulated GPU computes with torch on the CPU: it is for tests, not for speed"
+
+_ROWS_PER_PRODUCT = 8
+"""Of a matrix product on torch's CPU device: with a fixed number, no token's result depends on its neighbours."""
 
 
 class SimulatedGpu:
@@ -44,49 +34,23 @@ class SimulatedGpu:
             return Probe(score=0, reason=str(error))
         return Probe(score=100, reason=f"a simulated GPU with {memory_bytes / 2**20:g} MiB")
 
-    def load(self, options: BackendOptions) -> SimulatedGpuDevice:  # noqa: ARG002 (it has no host threads of its own)
-        """Take the device."""
-        return SimulatedGpuDevice(_memory_bytes())
+    def load(self, options: BackendOptions) -> Device:  # noqa: ARG002 (torch has its threads from OMP_NUM_THREADS)
+        """Import what is heavy, and take the device."""
+        import torch  # noqa: PLC0415
 
+        from layerscale_core.gpu.device import TorchDevice  # noqa: PLC0415
+        from layerscale_core.gpu.torch_kernels import TorchKernels  # noqa: PLC0415
 
-class SimulatedGpuDevice:
-    """``layerscale_core.specs.Device``: brings kernels, and leaves the executor to core."""
+        allocator = CountingAllocator(_memory_bytes(), "the simulated GPU")
 
-    notices = ("the simulated GPU computes with numpy: it is for tests, not for speed",)
+        def inspect() -> DeviceInfo:
+            memory = allocator.stats()
+            return DeviceInfo("simgpu:0", "simulated GPU", memory.total_bytes, memory.free_bytes, is_accelerator=True)
 
-    def __init__(self, memory_bytes: int) -> None:
-        self._allocator = CountingAllocator(memory_bytes, "the simulated GPU")
+        def make_kernels() -> TorchKernels:
+            return TorchKernels(torch.device("cpu"), allocator, torch.float32, _ROWS_PER_PRODUCT)
 
-    @property
-    def infos(self) -> tuple[DeviceInfo, ...]:
-        """The one device, with its memory now."""
-        memory = self._allocator.stats()
-        return (
-            DeviceInfo(
-                name="simgpu:0",
-                description="simulated GPU",
-                total_memory_bytes=memory.total_bytes,
-                free_memory_bytes=memory.free_bytes,
-                is_accelerator=True,
-            ),
-        )
-
-    @property
-    def allocator(self) -> Allocator:
-        """The device's memory."""
-        return self._allocator
-
-    def memory_needs(self, spec: ModelSpec, weights: WeightSource, limits: StepLimits) -> MemoryNeeds:
-        """What the kernels take."""
-        return self.make_kernels().memory_needs(spec, weights, limits)
-
-    def make_executor(self, spec: ModelSpec, weights: WeightSource, kv: KVLayout) -> Executor | None:  # noqa: ARG002
-        """None: core's forward pass runs over ``make_kernels``."""
-        return None
-
-    def make_kernels(self) -> Kernels:
-        """Kernels whose weights and cache are counted as the device's."""
-        return ReferenceKernels(self._allocator)
+        return TorchDevice(inspect, allocator, make_kernels, (_NOTICE,))
 
 
 def _memory_bytes() -> int:
@@ -101,4 +65,6 @@ def _memory_bytes() -> int:
     match = re.fullmatch(r"\s*(\d{1,6})\s*(KiB|MiB|GiB)\s*", text)
     if match is None:
         raise BackendError(f"{MEMORY_VARIABLE} must be a size such as 2GiB or 512MiB")
+    if importlib.util.find_spec("torch") is None:
+        raise BackendError("no simulated GPU: torch is not installed")
     return int(match[1]) * _UNITS[match[2]]

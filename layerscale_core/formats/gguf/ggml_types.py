@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscale_core.formats.gguf import blocks
+from layerscale_core.formats.gguf import blocks, grid_blocks, small_blocks
 from layerscale_core.models import Matrix
 
 
@@ -41,19 +41,22 @@ GGML_TYPES: dict[int, GgmlType] = {
     12: GgmlType("Q4_K", 256, 144, blocks.read_q4_k),
     13: GgmlType("Q5_K", 256, 176, blocks.read_q5_k),
     14: GgmlType("Q6_K", 256, 210, blocks.read_q6_k),
+    16: GgmlType("IQ2_XXS", 256, 66, grid_blocks.read_iq2_xxs),
+    18: GgmlType("IQ3_XXS", 256, 98, grid_blocks.read_iq3_xxs),
     20: GgmlType("IQ4_NL", 32, 18, blocks.read_iq4_nl),
+    21: GgmlType("IQ3_S", 256, 110, grid_blocks.read_iq3_s),
     23: GgmlType("IQ4_XS", 256, 136, blocks.read_iq4_xs),
     30: GgmlType("BF16", 1, 2, blocks.read_bf16),
+    34: GgmlType("TQ1_0", 256, 54, small_blocks.read_tq1_0),
+    35: GgmlType("TQ2_0", 256, 66, small_blocks.read_tq2_0),
+    39: GgmlType("MXFP4", 32, 17, small_blocks.read_mxfp4),
 }
 
 UNSUPPORTED_TYPES: dict[int, str] = {
     9: "Q8_1",
     15: "Q8_K",
-    16: "IQ2_XXS",
     17: "IQ2_XS",
-    18: "IQ3_XXS",
     19: "IQ1_S",
-    21: "IQ3_S",
     22: "IQ2_S",
     24: "I8",
     25: "I16",
@@ -61,9 +64,6 @@ UNSUPPORTED_TYPES: dict[int, str] = {
     27: "I64",
     28: "F64",
     29: "IQ1_M",
-    34: "TQ1_0",
-    35: "TQ2_0",
-    39: "MXFP4",
     40: "NVFP4",
     41: "Q1_0",
 }

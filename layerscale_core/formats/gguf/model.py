@@ -13,7 +13,7 @@ from layerscale_core.formats.gguf.tensors import GgufTensors
 from layerscale_core.formats.gguf.weights import stored_tensors
 from layerscale_core.formats.weights import StoredWeights
 from layerscale_core.models import ModelSpec
-from layerscale_core.models.families import describe
+from layerscale_core.models.describe import describe, unit_weights
 from layerscale_core.specs.model_format import ModelFile, WeightSource
 from layerscale_core.specs.tokenizer import Tokenizer
 
@@ -21,7 +21,10 @@ CHAT_TEMPLATE = "tokenizer.chat_template"
 
 
 class GgufFormat:
-    """The ``ModelFormat`` for one ``.gguf`` file, any of the parts of one, or a directory that holds just one."""
+    """The ``ModelFormat`` for one ``.gguf`` file, any of the parts of one, or a directory that holds just one.
+
+    A GGUF file beside a model in safetensors is a conversion of it, which is read when it is named.
+    """
 
     name = "gguf"
 
@@ -29,7 +32,7 @@ class GgufFormat:
         """By the name or the first bytes of a file, or the names in a directory."""
         try:
             if path.is_dir():
-                return bool(_files_in(path))
+                return bool(_files_in(path)) and not any(path.glob("*.safetensors"))
             if not path.is_file():
                 return False
             if _is_named_gguf(path):
@@ -76,9 +79,10 @@ class GgufModelFile:
         self._tensors = GgufTensors(parts)
         self._chat_template = self._metadata.text(CHAT_TEMPLATE) if CHAT_TEMPLATE in self._metadata else None
         family = read_family(self._metadata)
-        self._spec = describe(family, read_numbers(self._metadata, self._tensors, family))
-        stored = stored_tensors(self._spec, is_fused=family.is_fused)
-        self._weights = StoredWeights(self._tensors, self._spec, stored, ROPE_TENSORS, str(path))
+        numbers = read_numbers(self._metadata, self._tensors, family)
+        self._spec = describe(family, numbers)
+        stored, ones = stored_tensors(self._spec, family, numbers.logit_scale), unit_weights(family, self._spec)
+        self._weights = StoredWeights(self._tensors, self._spec, stored, ROPE_TENSORS, str(path), ones=ones)
 
     @property
     def name(self) -> str:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from layerscale_core.errors import UnsupportedModelError
-from layerscale_core.formats.gguf.rope import read_local_rope, read_rope, read_rope_scaling
+from layerscale_core.formats.gguf.rope import RopeScaling, read_local_rope, read_rope, read_rope_scaling
 from layerscale_core.formats.gguf.tensors import GgufTensors
 from layerscale_core.formats.limits import MAX_EXPERTS, MAX_HEAD_DIM, MAX_LAYERS, MAX_WIDTH, check_num_experts
 from layerscale_core.formats.metadata import Metadata
-from layerscale_core.models.families import BY_GGUF, Experts, Family, Numbers
+from layerscale_core.models import TemperatureSpec
+from layerscale_core.models.describe import Experts, Numbers
+from layerscale_core.models.families import BY_GGUF, Family
 
 _SCALED_BY_WIDTH = {("gemma2", 46), ("gemma3", 62)}
 """Family and number of layers of the models whose scores are scaled by the width of a head that the hidden size gives,
 not by that of their own; files do not say."""
+
+_WITHOUT_QK_NORM = {("llama4", 128)}
+"""Family and number of experts of the models that do not have the norms of their family; files do not say."""
+
+_SOFTMAX, _SIGMOID = 1, 2
+"""GGUF's numbers for the ways to weigh experts."""
 
 
 def read_family(metadata: Metadata) -> Family:
@@ -40,7 +48,7 @@ def read_numbers(metadata: Metadata, tensors: GgufTensors, family: Family) -> Nu
     num_heads = metadata.integer(f"{arch}.attention.head_count", maximum=MAX_WIDTH)
     head_dim = _head_dim(metadata, arch, hidden_size, num_heads)
     scaling = read_rope_scaling(metadata, f"{arch}")
-    experts = _experts(metadata, arch, num_layers)
+    experts = _experts(metadata, family, num_layers)
     return Numbers(
         vocab_size=len(metadata.array("tokenizer.ggml.tokens")),
         hidden_size=hidden_size,
@@ -56,10 +64,16 @@ def read_numbers(metadata: Metadata, tensors: GgufTensors, family: Family) -> Nu
         local_rope=read_local_rope(metadata, family, head_dim),
         window=metadata.integer(f"{arch}.attention.sliding_window", default=family.window or 0, minimum=0) or None,
         windowed_layers=_windowed_layers(metadata, arch, num_layers),
-        scale=(hidden_size / num_heads) ** -0.5 if (arch, num_layers) in _SCALED_BY_WIDTH else None,
+        chunk=_chunk(metadata, family),
+        scale=_scale(metadata, arch, num_layers, hidden_size / num_heads),
         score_softcap=_softcap(metadata, f"{arch}.attn_logit_softcapping", family.score_softcap),
         logit_softcap=_softcap(metadata, f"{arch}.final_logit_softcapping", family.logit_softcap),
         has_biases="blk.0.attn_q.bias" in tensors.infos,
+        has_qk_norm=experts is None or (arch, experts.num_experts) not in _WITHOUT_QK_NORM,
+        temperature=_temperature(metadata, family, scaling),
+        embedding_scale=metadata.number(f"{arch}.embedding_scale", default=1.0),
+        residual_scale=metadata.number(f"{arch}.residual_scale", default=1.0),
+        logit_scale=1 / metadata.number(f"{arch}.logit_scale", default=1.0),
         experts=experts,
     )
 
@@ -99,21 +113,50 @@ def _windowed_layers(metadata: Metadata, arch: str | None, num_layers: int) -> f
     return frozenset(index for index, is_windowed in enumerate(pattern) if is_windowed)
 
 
+def _chunk(metadata: Metadata, family: Family) -> int | None:
+    if family.chunk is not None and metadata.values.get(f"{family.gguf}.attention.sliding_window") == 0:
+        raise UnsupportedModelError(f"{metadata.path}: {family.name} models without chunks cannot be run yet")
+    return family.chunk
+
+
+def _scale(metadata: Metadata, arch: str | None, num_layers: int, width: float) -> float | None:
+    """None: the usual one."""
+    if (arch, num_layers) in _SCALED_BY_WIDTH:
+        return float(width**-0.5)
+    key = f"{arch}.attention.scale"
+    return metadata.number(key) if key in metadata else None
+
+
+def _temperature(metadata: Metadata, family: Family, scaling: RopeScaling) -> TemperatureSpec | None:
+    """Llama 4's files leave it out; Ministral 3's give the slope."""
+    if family.name == "llama4":
+        return TemperatureSpec(8192, 0.1, offset=1)
+    key = f"{family.gguf}.attention.temperature_scale"
+    return TemperatureSpec(scaling.original_context_len, metadata.number(key)) if key in metadata else None
+
+
 def _softcap(metadata: Metadata, key: str, default: float | None) -> float | None:
     return metadata.number(key) if key in metadata else default
 
 
-def _experts(metadata: Metadata, arch: str | None, num_layers: int) -> Experts | None:
+def _experts(metadata: Metadata, family: Family, num_layers: int) -> Experts | None:
+    arch = family.gguf
     key = f"{arch}.expert_count"
     num_experts = metadata.integer(key, default=0, minimum=0, maximum=MAX_EXPERTS)
     if num_experts == 0:
         return None
     check_num_experts(metadata, key, num_layers, num_experts)
-    if metadata.integer(f"{arch}.expert_gating_func", default=1) != 1 or f"{arch}.expert_weights_scale" in metadata:
-        raise UnsupportedModelError(f"{metadata.path}: experts that are not weighed by a softmax cannot be run yet")
+    gating = _SIGMOID if family.has_sigmoid_experts else _SOFTMAX
+    says = metadata.integer(f"{arch}.expert_gating_func", default=gating)
+    if says != gating or f"{arch}.expert_weights_scale" in metadata:
+        raise UnsupportedModelError(
+            f"{metadata.path}: experts that are weighed in another way than their family's cannot be run yet"
+        )
     width = metadata.integer(f"{arch}.feed_forward_length", maximum=MAX_WIDTH)
+    interval = metadata.integer(f"{arch}.interleave_moe_layer_step", default=1)
     return Experts(
         num_experts,
         metadata.integer(f"{arch}.expert_used_count", maximum=num_experts),
         metadata.integer(f"{arch}.expert_feed_forward_length", default=width, maximum=MAX_WIDTH),
+        dense_layers=frozenset(range(num_layers)) - frozenset(range(interval - 1, num_layers, interval)),
     )

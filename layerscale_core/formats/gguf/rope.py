@@ -103,6 +103,8 @@ def read_rope(
             beta_slow=metadata.number(f"{prefix}.yarn_beta_slow", default=1),
         )
         magnitude *= yarn_magnitude(scaling.factor)
+        slope = metadata.number(f"{prefix}.yarn_log_multiplier", default=0.0, above=-1.0)
+        magnitude /= yarn_magnitude(scaling.factor, slope)
     return RopeSpec(tuple(frequencies.tolist()), magnitude, family.is_interleaved)
 
 

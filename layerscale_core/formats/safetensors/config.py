@@ -8,18 +8,28 @@ from typing import Any
 
 from layerscale_core.errors import UnsupportedModelError
 from layerscale_core.formats.json_file import read_json_object
-from layerscale_core.formats.limits import MAX_EXPERTS, MAX_HEAD_DIM, MAX_LAYERS, MAX_WIDTH, check_num_experts
+from layerscale_core.formats.limits import MAX_HEAD_DIM, MAX_LAYERS, MAX_WIDTH
 from layerscale_core.formats.metadata import Metadata
+from layerscale_core.formats.safetensors.layers import (
+    read_experts,
+    read_temperature,
+    read_unrotated_layers,
+    read_windowed_layers,
+)
 from layerscale_core.formats.safetensors.rope import RopeConfig
 from layerscale_core.models import Activation
-from layerscale_core.models.families import BY_HUGGINGFACE, Experts, Family, Numbers
+from layerscale_core.models.describe import Numbers
+from layerscale_core.models.families import BY_HUGGINGFACE, Family
 
 CONFIG_FILE = "config.json"
 MAX_CONFIG_BYTES = 4_000_000
-MAX_DEPTH = 4
+MAX_DEPTH = 5
 
 _TEXT_CONFIG = "text_config"
 """Where the language model is described in a model that has other parts too."""
+
+_AROUND_OTHERS = ("mistral3",)
+"""Types of models with other parts whose language model is of a type of its own."""
 
 _ACTIVATIONS = {
     Activation.SILU: {"silu", "swish"},
@@ -38,6 +48,15 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "sliding_window": 4096,
     },
     "mixtral": {"rope_theta": 1_000_000.0},
+    "llama4": {
+        "num_local_experts": 16,
+        "num_experts_per_tok": 1,
+        "rope_theta": 500_000.0,
+        "floor_scale": 8192,
+        "attn_scale": 0.1,
+        "attention_chunk_size": 8192,
+        "intermediate_size_mlp": 16_384,
+    },
 }
 """What files leave out because it is the class's own default, where some do."""
 
@@ -50,20 +69,20 @@ def read_config(folder: Path) -> tuple[Metadata, Family]:
 
     Raises:
         ModelFileError: missing, or no JSON object.
-        UnsupportedModelError: a family that this build does not know, or weights that are quantised.
+        UnsupportedModelError: a family that this build does not know.
     """
     path = folder / CONFIG_FILE
     config = read_json_object(path, MAX_CONFIG_BYTES)
+    inner = config.get(_TEXT_CONFIG)
     name = Metadata(config, {}, str(path)).text("model_type")
+    if name in _AROUND_OTHERS and isinstance(inner, dict):
+        name = Metadata(inner, {}, str(path)).text("model_type")
     if name not in BY_HUGGINGFACE:
         known = ", ".join(sorted(BY_HUGGINGFACE))
         raise UnsupportedModelError(f"{path}: the model type {name[:64]!r} is not supported; known: {known}")
     family = BY_HUGGINGFACE[name]
-    inner = config.get(_TEXT_CONFIG)
     if isinstance(inner, dict):
         config = {**config, **inner}
-    if config.get("quantization_config") is not None:
-        raise UnsupportedModelError(f"{path}: its weights are quantised, which cannot be read yet; F32, F16, BF16 can")
     defaults = _DEFAULTS.get(family.name, {})
     return Metadata({**defaults, **_flat(config)}, {}, str(path)), family
 
@@ -80,8 +99,8 @@ def read_numbers(config: Metadata, family: Family) -> Numbers:
     num_layers = config.integer("num_hidden_layers", maximum=MAX_LAYERS)
     num_heads = config.integer("num_attention_heads", maximum=MAX_WIDTH)
     head_dim = _head_dim(config, family, hidden_size, num_heads)
-    rope = RopeConfig(config, head_dim, default_base=10_000.0)
-    scalar = config.number("query_pre_attn_scalar", default=_QUERY_SCALAR.get(family.name, head_dim))
+    rope = RopeConfig(config, head_dim, family)
+    intermediate_size = config.integer("intermediate_size", maximum=MAX_WIDTH)
     return Numbers(
         vocab_size=config.integer("vocab_size", maximum=MAX_WIDTH * 16),
         hidden_size=hidden_size,
@@ -89,20 +108,26 @@ def read_numbers(config: Metadata, family: Family) -> Numbers:
         num_heads=num_heads,
         num_kv_heads=_num_kv_heads(config, num_heads),
         head_dim=head_dim,
-        intermediate_size=config.integer("intermediate_size", maximum=MAX_WIDTH),
+        intermediate_size=config.integer("intermediate_size_mlp", default=intermediate_size, maximum=MAX_WIDTH),
         norm_eps=config.number("rms_norm_eps", default=1e-6),
         max_context_len=rope.max_context_len,
         tied_output=config.flag("tie_word_embeddings", default=family.has_tied_output),
         rope=rope.rope(),
         local_rope=None if family.local_rope_base is None else rope.local_rope(family.local_rope_base),
         window=_window(config, family),
-        windowed_layers=_windowed_layers(config, num_layers),
-        unrotated_layers=_unrotated_layers(config, num_layers),
-        scale=scalar**-0.5 if family.name in _QUERY_SCALAR else None,
+        chunk=_chunk(config, family),
+        windowed_layers=read_windowed_layers(config, num_layers),
+        unrotated_layers=read_unrotated_layers(config, num_layers),
+        scale=_scale(config, family),
         score_softcap=_softcap(config, "attn_logit_softcapping", family.score_softcap),
         logit_softcap=_softcap(config, "final_logit_softcapping", family.logit_softcap),
         has_biases=config.flag("attention_bias", default=False),
-        experts=_experts(config, family, num_layers),
+        has_qk_norm=config.flag("use_qk_norm", default=True),
+        temperature=read_temperature(config),
+        embedding_scale=config.number("embedding_multiplier", default=1.0),
+        residual_scale=config.number("residual_multiplier", default=1.0),
+        logit_scale=1 / config.number("logits_scaling", default=1.0),
+        experts=read_experts(config, family, num_layers),
     )
 
 
@@ -148,31 +173,15 @@ def _window(config: Metadata, family: Family) -> int | None:
     return config.integer("sliding_window", default=default or 0, minimum=0) or None if is_used else None
 
 
-def _windowed_layers(config: Metadata, num_layers: int) -> frozenset[int] | None:
-    if "layer_types" in config:
-        kinds = config.array("layer_types")
-        if len(kinds) != num_layers:
-            config.fail("layer_types", f"expected {num_layers} entries, found {len(kinds)}")
-        for kind in kinds:
-            if kind not in ("full_attention", "sliding_attention"):
-                raise UnsupportedModelError(f"{config.path}: layers of type {str(kind)[:64]!r} cannot be run yet")
-        return frozenset(index for index, kind in enumerate(kinds) if kind == "sliding_attention")
-    if "sliding_window_pattern" in config:
-        interval = config.integer("sliding_window_pattern")
-        return frozenset(index for index in range(num_layers) if (index + 1) % interval)
-    if "max_window_layers" in config:
-        return frozenset(range(config.integer("max_window_layers", minimum=0), num_layers))
-    return None
+def _chunk(config: Metadata, family: Family) -> int | None:
+    return None if family.chunk is None else config.integer("attention_chunk_size", default=family.chunk)
 
 
-def _unrotated_layers(config: Metadata, num_layers: int) -> frozenset[int] | None:
-    """From a list with 1 for every layer that is rotated, and 0 for the others."""
-    if "no_rope_layers" not in config:
-        return None
-    rotated = config.array("no_rope_layers")
-    if len(rotated) != num_layers or not all(type(flag) is int and flag in (0, 1) for flag in rotated):
-        config.fail("no_rope_layers", f"expected {num_layers} times 0 or 1")
-    return frozenset(index for index, flag in enumerate(rotated) if flag == 0)
+def _scale(config: Metadata, family: Family) -> float | None:
+    """None: the usual one."""
+    if family.name in _QUERY_SCALAR:
+        return float(config.number("query_pre_attn_scalar", default=_QUERY_SCALAR[family.name]) ** -0.5)
+    return config.number("attention_multiplier", default=1.0) if family.name == "granite" else None
 
 
 def _softcap(config: Metadata, key: str, default: float | None) -> float | None:
@@ -180,27 +189,3 @@ def _softcap(config: Metadata, key: str, default: float | None) -> float | None:
     if key in config:
         return config.number(key)
     return None if key in config.values else default
-
-
-def _experts(config: Metadata, family: Family, num_layers: int) -> Experts | None:
-    key = next((key for key in ("num_local_experts", "num_experts") if key in config), None)
-    if key is None:
-        return None
-    num_experts = config.integer(key, maximum=MAX_EXPERTS)
-    check_num_experts(config, key, num_layers, num_experts)
-    width = config.integer("intermediate_size", maximum=MAX_WIDTH)
-    return Experts(
-        num_experts,
-        config.integer("num_experts_per_tok", maximum=num_experts),
-        config.integer("moe_intermediate_size", default=width, maximum=MAX_WIDTH),
-        config.flag("norm_topk_prob", default=family.name == "mixtral"),
-        _dense_layers(config, num_layers),
-    )
-
-
-def _dense_layers(config: Metadata, num_layers: int) -> frozenset[int]:
-    interval = config.integer("decoder_sparse_step", default=1)
-    named = config.values.get("mlp_only_layers") or []
-    if not isinstance(named, list) or not all(type(index) is int for index in named):
-        config.fail("mlp_only_layers", "expected whole numbers")
-    return frozenset(index for index in range(num_layers) if index in named or (index + 1) % interval)

@@ -24,8 +24,19 @@ MAX_TENSORS = 2**18
 MAX_DIMENSIONS = 8
 MAX_DIMENSION = 2**40
 
-ELEMENT_TYPES: dict[str, DTypeLike] = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-"""Types that can be read; the last by its bit pattern."""
+FLOATS = ("F32", "F16", "BF16")
+"""Types of weights that are not quantised."""
+
+ELEMENT_TYPES: dict[str, DTypeLike] = {
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "F8_E4M3": "u1",
+    "I8": "i1",
+    "I32": "<i4",
+    "I64": "<i8",
+}
+"""Types that can be read; those that numpy does not have by their bit pattern."""
 
 _LENGTH_BYTES = 8
 _METADATA = "__metadata__"
@@ -37,12 +48,18 @@ class TensorInfo:
     """Where a tensor lies in its file.
 
     Attributes:
+        type: as the header names it.
         offset: from the start of the file.
     """
 
     shape: tuple[int, ...]
-    element: np.dtype[Any]
+    type: str
     offset: int
+
+    @property
+    def element(self) -> np.dtype[Any]:
+        """What holds one of its elements."""
+        return np.dtype(ELEMENT_TYPES[self.type])
 
     @property
     def num_bytes(self) -> int:
@@ -116,7 +133,7 @@ class _Entry:
         offsets = self._integers(entry["data_offsets"], "data_offsets", 2**62)
         if len(offsets) != 2 or offsets[0] != expected_begin:
             self.fail(f"its data must begin at {expected_begin}, without gap or overlap")
-        info = TensorInfo(tuple(shape), self._element(entry["dtype"]), data_start + offsets[0])
+        info = TensorInfo(tuple(shape), self._type(entry["dtype"]), data_start + offsets[0])
         if offsets[1] - offsets[0] != info.num_bytes:
             self.fail(f"its shape takes {info.num_bytes} bytes, its offsets {offsets[1] - offsets[0]}")
         return info
@@ -126,12 +143,12 @@ class _Entry:
             self.fail(f"{field} is not a list of whole numbers")
         return values
 
-    def _element(self, element: object) -> np.dtype[Any]:
-        if not isinstance(element, str):
+    def _type(self, name: object) -> str:
+        if not isinstance(name, str):
             self.fail("dtype is not text")
-        if element not in ELEMENT_TYPES:
+        if name not in ELEMENT_TYPES:
             raise UnsupportedModelError(
-                f"{self.path}: tensor {self.name[:80]!r} is of type {element[:16]!r}, which cannot be read; supported "
+                f"{self.path}: tensor {self.name[:80]!r} is of type {name[:16]!r}, which cannot be read; supported "
                 f"are {', '.join(ELEMENT_TYPES)}"
             )
-        return np.dtype(ELEMENT_TYPES[element])
+        return name

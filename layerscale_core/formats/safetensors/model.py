@@ -6,12 +6,14 @@ from pathlib import Path
 
 from layerscale_core.errors import ModelFileError
 from layerscale_core.formats.safetensors.config import CONFIG_FILE, read_config, read_numbers
+from layerscale_core.formats.safetensors.packed import PackedTensors
+from layerscale_core.formats.safetensors.quantization import read_scheme
 from layerscale_core.formats.safetensors.tensors import INDEX_FILE, WHOLE_FILE, FolderTensors
 from layerscale_core.formats.safetensors.text import read_chat_template, read_tokenizer
 from layerscale_core.formats.safetensors.weights import find_prefix, other_tensors, stored_tensors
 from layerscale_core.formats.weights import StoredWeights
 from layerscale_core.models import ModelSpec
-from layerscale_core.models.families import describe
+from layerscale_core.models.describe import describe, unit_weights
 from layerscale_core.specs.model_format import ModelFile, WeightSource
 from layerscale_core.specs.tokenizer import Tokenizer
 
@@ -53,15 +55,22 @@ class SafetensorsModelFile:
     def __init__(self, folder: Path, *, metadata_only: bool = False) -> None:
         self._folder = folder
         self._config, family = read_config(folder)
-        self._spec = describe(family, read_numbers(self._config, family))
+        numbers = read_numbers(self._config, family)
+        self._spec = describe(family, numbers)
+        scheme = read_scheme(self._config)
         self._chat_template = read_chat_template(folder)
         self._tensors = FolderTensors(folder, metadata_only=metadata_only)
         try:
-            found = self._tensors.shapes()
+            tensors = PackedTensors(self._tensors, scheme)
+            found = tensors.shapes()
             prefix = find_prefix(found)
-            stored = stored_tensors(self._spec, family, prefix)
-            other = other_tensors(found, self._spec, prefix)
-            self._weights = StoredWeights(self._tensors, self._spec, stored, other, str(folder))
+            stored = list(stored_tensors(self._spec, family, prefix, numbers.logit_scale))
+            tensors.check_types(tensor.name for tensor in stored)
+            other, ones = (
+                other_tensors(found, self._spec, prefix) | tensors.zero_biases(),
+                unit_weights(family, self._spec),
+            )
+            self._weights = StoredWeights(tensors, self._spec, stored, other, str(folder), ones=ones)
         except BaseException:
             self.close()
             raise

@@ -18,8 +18,10 @@ from layerscale_core.formats.rope import (
     yarn_magnitude,
 )
 from layerscale_core.models import RopeSpec
+from layerscale_core.models.families import Family
 
-KINDS = ("default", "linear", "llama3", "longrope", "yarn")
+KINDS = ("default", "dynamic", "linear", "llama3", "longrope", "yarn")
+"""``dynamic`` changes nothing up to ``max_position_embeddings``, which is as far as a model is served."""
 _OLD_NAMES = {"su": "longrope"}
 _SECTIONS = ("rope_parameters.full_attention", "rope_parameters", "rope_scaling")
 
@@ -29,24 +31,25 @@ class RopeConfig:
 
     Args:
         head_dim: width of a head.
-        default_base: where the file does not say.
+        family: says what the file may leave out.
 
     Raises:
         ModelFileError: a key makes no sense.
         UnsupportedModelError: another kind of scaling.
     """
 
-    def __init__(self, config: Metadata, head_dim: int, default_base: float) -> None:
+    def __init__(self, config: Metadata, head_dim: int, family: Family) -> None:
         self._config = config
         self._section = next((name for name in _SECTIONS if f"{name}.rope_type" in config), "rope_scaling")
-        self._base = self._number("rope_theta", default=default_base, above=1)
+        self._base = self._number("rope_theta", default=10_000.0, above=1)
         kind = self._text("rope_type", self._text("type", "default"))
         self._kind = _OLD_NAMES.get(kind, kind)
         if self._kind not in KINDS:
             raise UnsupportedModelError(
                 f"{config.path}: RoPE scaling {kind[:64]!r} is not supported; known: {', '.join(KINDS)}"
             )
-        self._rotary_dim = int(head_dim * self._number("partial_rotary_factor", default=1.0))
+        self._is_interleaved = family.has_interleaved_folders
+        self._rotary_dim = int(head_dim * self._number("partial_rotary_factor", default=family.rotated_share))
         if self._rotary_dim % 2 or not 0 < self._rotary_dim <= head_dim:
             config.fail("partial_rotary_factor", f"{self._rotary_dim} of {head_dim} elements cannot be rotated")
         self._max_position = config.integer("max_position_embeddings")
@@ -88,7 +91,8 @@ class RopeConfig:
                     beta_slow=self._number("beta_slow", default=1.0),
                 )
                 magnitude = self._yarn_magnitude()
-        return RopeSpec(tuple(frequencies.tolist()), self._number("attention_factor", default=magnitude))
+        magnitude = self._number("attention_factor", default=magnitude)
+        return RopeSpec(tuple(frequencies.tolist()), magnitude, self._is_interleaved)
 
     def local_rope(self, default_base: float) -> RopeSpec:
         """The rotation of windowed layers, which no scaling stretches."""

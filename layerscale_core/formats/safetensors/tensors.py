@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from layerscale_core.errors import ModelFileError
 from layerscale_core.formats.files import map_file
@@ -18,6 +22,9 @@ from layerscale_core.models import DenseMatrix, Matrix
 
 WHOLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+STACKED = (".experts.gate_up_proj", ".experts.down_proj")
+"""Ends of the names of tensors [num_experts, cols, rows], whose matrices are read as [rows, cols], as all others."""
+
 MAX_INDEX_BYTES = 32_000_000
 MAX_FILES = 1_000
 
@@ -39,9 +46,10 @@ class FolderTensors:
 
     def __init__(self, folder: Path, *, metadata_only: bool = False) -> None:
         self._folder = folder
+        self.metadata_only = metadata_only
         self._files: list[_File] = []
         self._file_of: dict[str, _File] = {}
-        weight_map = _read_index(folder)
+        weight_map = read_index(folder)
         try:
             for name in sorted(set(weight_map.values())) or [WHOLE_FILE]:
                 self._open(folder / name, metadata_only=metadata_only)
@@ -56,6 +64,11 @@ class FolderTensors:
             raise
 
     @property
+    def path(self) -> str:
+        """The folder."""
+        return str(self._folder)
+
+    @property
     def total_bytes(self) -> int:
         """Bytes of all files, as long as their headers say."""
         ends = [max((i.offset + i.num_bytes for i in file.tensors.values()), default=0) for file in self._files]
@@ -63,11 +76,16 @@ class FolderTensors:
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """See ``Tensors``."""
-        return {name: file.tensors[name].shape for name, file in self._file_of.items()}
+        return {name: _read_shape(name, file.tensors[name].shape) for name, file in self._file_of.items()}
 
     def num_bytes(self, name: str) -> int:
         """See ``Tensors``."""
         return self._file_of[name].tensors[name].num_bytes
+
+    def info(self, name: str) -> TensorInfo | None:
+        """What a header says of a tensor; None where there is no such."""
+        file = self._file_of.get(name)
+        return file.tensors[name] if file else None
 
     def error(self, name: str, reason: str) -> ModelFileError:
         """See ``Tensors``."""
@@ -80,12 +98,24 @@ class FolderTensors:
         """See ``Tensors``."""
         file = self._file_of[name]
         info = file.tensors[name]
-        num_cols = info.shape[-1] if info.shape else 1
+        num_cols = _read_shape(name, info.shape)[-1] if info.shape else 1
         if start == stop:
             return DenseMatrix(np.empty((0, num_cols), info.element))
+        if _is_turned(name, info.shape):
+            entry, row = divmod(start, info.shape[2])
+            assert row + stop - start <= info.shape[2], "rows of one entry are read at once"
+            offset = info.offset + entry * num_cols * info.shape[2] * info.element.itemsize
+            matrix = np.frombuffer(file.data, info.element, num_cols * info.shape[2], offset).reshape(num_cols, -1)
+            return DenseMatrix(np.ascontiguousarray(matrix[:, row : row + stop - start].T))
         offset = info.offset + start * num_cols * info.element.itemsize
         values = np.frombuffer(file.data, info.element, (stop - start) * num_cols, offset)
         return DenseMatrix(values.reshape(stop - start, num_cols).copy())
+
+    def array(self, name: str) -> NDArray[Any]:
+        """A whole tensor in its shape, in the file's own memory: to be let go before the file is closed."""
+        file = self._file_of[name]
+        info = file.tensors[name]
+        return np.frombuffer(file.data, info.element, math.prod(info.shape), info.offset).reshape(info.shape)
 
     def fingerprint(self, description: bytes) -> str:
         """What identifies the files, and the description that stands beside them."""
@@ -100,7 +130,8 @@ class FolderTensors:
     def close(self) -> None:
         """Unmap the files. Idempotent."""
         for file in self._files:
-            file.data.close()
+            with contextlib.suppress(BufferError):  # an error on its way out holds what was read; its end unmaps it
+                file.data.close()
 
     def _open(self, path: Path, *, metadata_only: bool) -> None:
         data = map_file(path)
@@ -116,8 +147,21 @@ class FolderTensors:
             self._file_of[name] = file
 
 
-def _read_index(folder: Path) -> dict[str, str]:
-    """Tensor to file; empty where there is no index."""
+def _is_turned(name: str, shape: tuple[int, ...]) -> bool:
+    return name.endswith(STACKED) and len(shape) == 3
+
+
+def _read_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The dimensions that a tensor is read with."""
+    return (shape[0], shape[2], shape[1]) if _is_turned(name, shape) else shape
+
+
+def read_index(folder: Path) -> dict[str, str]:
+    """Tensor to file; empty where there is no index.
+
+    Raises:
+        ModelFileError: the index is corrupt, or names what is no file of this folder.
+    """
     path = folder / INDEX_FILE
     if not path.exists():
         return {}

@@ -8,13 +8,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
+from layerscale_core.dialogue import AnswerPlan, CallArguments, CallBegun, Piece, ReasoningPiece, TextPiece
 from layerscale_core.engine import request as engine
 from layerscale_core.specs import Tokenizer
+from layerscale_server.http.adoption import find_session
 from layerscale_server.http.answers import Answer, ResponseHead, collect
+from layerscale_server.http.conversations import chat_conversation, prepare_turn
 from layerscale_server.http.dependencies import AcceptingModel, Server, json_body
 from layerscale_server.http.event_stream import EventStreamResponse, cancelled_on_disconnect, frames_of
 from layerscale_server.http.logprobs import chat_logprobs
-from layerscale_server.http.prompts import chat_ids, off_loop
+from layerscale_server.http.replies import CallIds, Reply, openai_calls
 from layerscale_server.http.schemas.chat import ChatRequest
 from layerscale_server.http.turns import begin_turn
 
@@ -29,39 +32,51 @@ async def chat(
     body: Annotated[ChatRequest, Depends(json_body(ChatRequest))],
 ) -> Response:
     """Continue a conversation, in a session if one is named."""
-    session = None if body.session_id is None else model.sessions.get(body.session_id)
     request_id = request.state.request_id
-    prompt = await off_loop(chat_ids, model, body.messages)
+    conversation = chat_conversation(body.messages, body.offer(), body.template_variables())
+    session, conversation = await find_session(model, conversation, request.headers, body.session_id)
+    turn = await prepare_turn(model, conversation, body.grammar())
     sampling = body.sampling_params(body.answer_tokens, stop=tuple(body.stop), logprobs=body.num_logprobs)
-    generation = begin_turn(model, session, request_id, prompt, sampling, is_warm_up=body.warm_up)
-    shape = _Shape(ResponseHead(f"chatcmpl-{request_id.removeprefix('req_')}", model.model_id), model.tokenizer, body)
+    generation = begin_turn(model, session, request_id, turn, sampling, is_warm_up=body.warm_up)
+    shape = _Shape(request_id, model.model_id, model.tokenizer, body)
     if body.stream:
         heartbeat_s = server.settings.limits.heartbeat_s
-        frames = frames_of(generation, _Chunks(shape), heartbeat_s=heartbeat_s, request_id=request_id)
+        frames = frames_of(generation, _Chunks(shape, turn.plan), heartbeat_s=heartbeat_s, request_id=request_id)
         return EventStreamResponse(generation, frames)
     async with cancelled_on_disconnect(generation, request.receive):
         (answer,) = await collect(generation, num_answers=1)
-    return JSONResponse(shape.whole(answer))
+    return JSONResponse(shape.whole(answer, turn.plan))
 
 
 class _Shape:
     """How whole answers and chunks look."""
 
-    def __init__(self, head: ResponseHead, tokenizer: Tokenizer, body: ChatRequest) -> None:
-        self._head = head
+    def __init__(self, request_id: str, model_id: str, tokenizer: Tokenizer, body: ChatRequest) -> None:
+        self._head = ResponseHead(f"chatcmpl-{request_id.removeprefix('req_')}", model_id)
+        self.call_ids = CallIds("call", request_id)
         self._tokenizer = tokenizer
         self._has_logprobs = body.logprobs
         self.include_usage = body.stream_options.include_usage
 
-    def whole(self, answer: Answer) -> dict[str, Any]:
+    def whole(self, answer: Answer, plan: AnswerPlan) -> dict[str, Any]:
         """The answer in one piece."""
-        choice: dict[str, Any] = {"index": 0, "message": {"role": "assistant", "content": answer.text}}
+        reply = Reply.of(answer, plan.make_parser())
+        choice: dict[str, Any] = {"index": 0, "message": self._message(reply)}
         choice["logprobs"] = chat_logprobs(self._tokenizer, answer.logprobs) if self._has_logprobs else None
-        choice["finish_reason"] = answer.end.reason.value
+        choice["finish_reason"] = reply.finish_reason(answer.end)
         return self._head.body("chat.completion", [choice], [answer.end.usage])
 
+    def _message(self, reply: Reply) -> dict[str, Any]:
+        said = reply.sorted
+        message: dict[str, Any] = {"role": "assistant", "content": None if said.calls and not said.text else said.text}
+        if said.reasoning:
+            message["reasoning_content"] = said.reasoning
+        if said.calls:
+            message["tool_calls"] = openai_calls(said.calls, self.call_ids)
+        return message
+
     def chunk(
-        self, delta: dict[str, str], reason: str | None = None, logprobs: Sequence[engine.TokenLogprob] = ()
+        self, delta: dict[str, Any], reason: str | None = None, logprobs: Sequence[engine.TokenLogprob] = ()
     ) -> dict[str, Any]:
         """A piece of the answer."""
         choice: dict[str, Any] = {"index": 0, "delta": delta}
@@ -76,10 +91,11 @@ class _Shape:
 
 
 class _Chunks:
-    """Events to chunks: the role, the text, the reason it ended, and the usage if asked for."""
+    """Events to chunks: the role, what is said and called, the reason it ended, and the usage if asked for."""
 
-    def __init__(self, shape: _Shape) -> None:
+    def __init__(self, shape: _Shape, plan: AnswerPlan) -> None:
         self._shape = shape
+        self._reply = Reply(plan.make_parser())
         self._has_begun = False
         self._usage: engine.Usage | None = None
 
@@ -88,13 +104,28 @@ class _Chunks:
         if not self._has_begun:
             self._has_begun = True
             yield self._shape.chunk({"role": "assistant", "content": ""})
-        if isinstance(event, engine.TokensGenerated) and (event.text or event.logprobs):
-            yield self._shape.chunk({"content": event.text}, logprobs=event.logprobs)
-        elif isinstance(event, engine.Finished):
+        deltas = [delta for piece in self._reply.read(event) for delta in self._deltas(piece)]
+        logprobs = event.logprobs if isinstance(event, engine.TokensGenerated) else ()
+        if logprobs:  # they belong to tokens, whatever these tokens say
+            first, *deltas = deltas or [{"content": ""}]
+            yield self._shape.chunk(first, logprobs=logprobs)
+        yield from map(self._shape.chunk, deltas)
+        if isinstance(event, engine.Finished):
             self._usage = event.usage
-            if event.text:
-                yield self._shape.chunk({"content": event.text})
-            yield self._shape.chunk({}, event.reason.value)
+            yield self._shape.chunk({}, self._reply.finish_reason(event))
+
+    def _deltas(self, piece: Piece) -> Iterator[dict[str, Any]]:
+        match piece:
+            case TextPiece(text):
+                yield {"content": text}
+            case ReasoningPiece(text):
+                yield {"reasoning_content": text}
+            case CallBegun(index, name):
+                function = {"name": name, "arguments": ""}
+                call = {"index": index, "id": self._shape.call_ids[index], "type": "function", "function": function}
+                yield {"tool_calls": [call]}
+            case CallArguments(index, text):
+                yield {"tool_calls": [{"index": index, "function": {"arguments": text}}]}
 
     def closing(self) -> Iterator[dict[str, Any]]:
         """The usage, if it was asked for."""

@@ -17,6 +17,7 @@ from layerscale_server.http.event_stream import EventStreamResponse, cancelled_o
 from layerscale_server.http.logprobs import CompletionLogprobs, joined
 from layerscale_server.http.prompts import many_prompt_ids, off_loop
 from layerscale_server.http.schemas.completions import CompletionRequest
+from layerscale_server.http.structured_output import constraint_of
 
 router = APIRouter()
 
@@ -36,9 +37,13 @@ async def completions(
     sampling = body.sampling_params(
         body.max_tokens, logprobs=body.logprobs, prompt_logprobs=body.logprobs if body.echo else None
     )
+    constraint = await constraint_of(model, body)
     try:
         generation = model.engine.submit(
-            [engine.Request(f"{request_id}-{index}", tuple(ids), sampling) for index, ids in enumerate(prompts)]
+            [
+                engine.Request(f"{request_id}-{index}", tuple(ids), sampling, constraint=constraint)
+                for index, ids in enumerate(prompts)
+            ]
         )
     except ContextLengthError as error:
         error.param = "prompt"  # the engine cannot know what the prompt is called here

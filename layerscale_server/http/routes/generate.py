@@ -9,9 +9,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
+from layerscale_core.dialogue import JSON, AnswerParser, CallArguments, CallBegun, CallEnded, Piece, TextPiece
 from layerscale_core.engine import Event, SamplingParams, TokensGenerated, Usage
-from layerscale_core.sessions import ChatPrompt, FlashQuery, NoPrompt, Prompt, SessionView, TextPrompt, TurnFinished
+from layerscale_core.sessions import FlashQuery, NoPrompt, Prompt, Session, SessionView, TextPrompt, TurnFinished
+from layerscale_server.generation import Generation
 from layerscale_server.http.answers import collect, usage_of
+from layerscale_server.http.conversations import chat_conversation, prepare_turn
 from layerscale_server.http.dependencies import AcceptingSession, AcceptingSessions, Server, json_body
 from layerscale_server.http.event_stream import (
     SESSION,
@@ -21,8 +24,11 @@ from layerscale_server.http.event_stream import (
     frames_of,
     whole_stream,
 )
-from layerscale_server.http.prompts import chat_ids, off_loop, prompt_ids
+from layerscale_server.http.prompts import off_loop, prompt_ids
+from layerscale_server.http.replies import CallIds, Reply, openai_calls
 from layerscale_server.http.schemas.generate import GenerateRequest
+from layerscale_server.http.structured_output import constraint_of
+from layerscale_server.http.turns import begin_turn
 from layerscale_server.state import LoadedModel
 
 router = APIRouter(prefix="/v1/sessions/{session_id}")
@@ -41,34 +47,50 @@ async def generate(
 ) -> Response:
     """Ask a session; at once where the answer is there already."""
     sampling = body.sampling_params(body.max_tokens, stop=tuple(body.stop))
-    is_plain = _is_plain(sampling)
+    is_plain = body.grammar() is None and _is_plain(sampling)
     if is_plain and body.prompt is not None and (query := session.fresh_answer(body.prompt)) is not None:
         server.metrics.count_flash_hit()
         return _stored(query, session.view, is_streamed=body.stream)
     if body.fast_answer and is_plain:
         sampling = replace(sampling, early_gap=_CLEAR_GAP)
-    prompt = await off_loop(_prompt, model, body)
     request_id = request.state.request_id
-    if isinstance(prompt, ChatPrompt) and body.warm_up:
-        generation = model.engine.warm_up(session, request_id, prompt)
-    else:
-        generation = model.engine.ask(session, request_id, prompt, sampling, clears_after=body.clear_after > 0)
+    generation, parser = await _begin(model, session, request_id, body, sampling)
+    call_ids = CallIds("call", request_id)
     if body.stream:
         heartbeat_s = server.settings.limits.heartbeat_s
-        frames = frames_of(generation, _Chunks(), heartbeat_s=heartbeat_s, request_id=request_id, dialect=SESSION)
+        chunks = _Chunks(Reply(parser), call_ids)
+        frames = frames_of(generation, chunks, heartbeat_s=heartbeat_s, request_id=request_id, dialect=SESSION)
         return EventStreamResponse(generation, frames)
     async with cancelled_on_disconnect(generation, request.receive):
         (answer,) = await collect(generation, num_answers=1)
     assert isinstance(answer.end, TurnFinished)
-    return JSONResponse(_result(answer.text, answer.end))
+    return JSONResponse(_result(Reply.of(answer, parser), answer.end, call_ids))
 
 
-def _prompt(model: LoadedModel, body: GenerateRequest) -> Prompt:
-    if body.messages is not None:
-        return ChatPrompt(tuple(chat_ids(model, body.messages)), model.tokenizer.bos_id)
-    if body.prompt is not None:
-        return TextPrompt(tuple(prompt_ids(model, body.prompt, add_special=False)))
-    return NoPrompt()
+async def _begin(
+    model: LoadedModel, session: Session, request_id: str, body: GenerateRequest, sampling: SamplingParams
+) -> tuple[Generation, AnswerParser]:
+    """Ask the session, and say how to read its answer: a conversation's is sorted, that to raw text is as it is."""
+    clears_after = body.clear_after > 0
+    if body.messages is None:
+        constraint = await constraint_of(model, body)
+        prompt = await off_loop(_raw_prompt, model, body)
+        generation = model.engine.ask(
+            session, request_id, prompt, sampling, clears_after=clears_after, constraint=constraint
+        )
+        return generation, AnswerParser()
+    conversation = chat_conversation(body.messages, body.offer(), body.template_variables())
+    turn = await prepare_turn(model, conversation, body.grammar())
+    generation = begin_turn(
+        model, session, request_id, turn, sampling, clears_after=clears_after, is_warm_up=body.warm_up
+    )
+    return generation, turn.plan.make_parser()
+
+
+def _raw_prompt(model: LoadedModel, body: GenerateRequest) -> Prompt:
+    if body.prompt is None:
+        return NoPrompt()
+    return TextPrompt(tuple(prompt_ids(model, body.prompt, add_special=False)))
 
 
 def _is_plain(sampling: SamplingParams) -> bool:
@@ -77,18 +99,23 @@ def _is_plain(sampling: SamplingParams) -> bool:
     return indifferent == SamplingParams(max_tokens=1)
 
 
-def _result(text: str, end: TurnFinished) -> dict[str, Any]:
+def _result(reply: Reply, end: TurnFinished, call_ids: CallIds) -> dict[str, Any]:
     """A whole answer."""
+    said = reply.sorted
     result: dict[str, Any] = {
-        "text": text,
+        "text": said.text,
         "n_tokens": end.num_generated,
         "total_tokens": end.total_tokens,
         "pos_max": end.pos_max,
-        "finish_reason": end.reason.value,
+        "finish_reason": reply.finish_reason(end),
         "data_version": end.data_version,
         "n_prefilled": end.num_prefilled,
         "usage": usage_of([end.usage]),
     }
+    if said.reasoning:
+        result["reasoning_content"] = said.reasoning
+    if said.calls:
+        result["tool_calls"] = openai_calls(said.calls, call_ids)
     return result | {"speculative": True, "logit_gap": end.logit_gap} if end.is_early else result
 
 
@@ -120,22 +147,32 @@ def _token_chunk(text: str, position: int) -> dict[str, Any]:
 
 
 class _Chunks:
-    """Events to the chunks of this route: the text with its positions, then the whole answer."""
+    """Events to the chunks of this route: text and calls with their positions, then the whole answer."""
 
-    def __init__(self) -> None:
-        self._pieces: list[str] = []
+    def __init__(self, reply: Reply, call_ids: CallIds) -> None:
+        self._reply = reply
+        self._call_ids = call_ids
         self._position = 0
 
     def chunks(self, _index: int, event: Event) -> Iterator[dict[str, Any]]:
         """The chunks that tell a client of an event."""
         if isinstance(event, TokensGenerated):
             self._position = event.position
-        if isinstance(event, TokensGenerated | TurnFinished) and event.text:
-            self._pieces.append(event.text)
-            yield _token_chunk(event.text, self._position)
+        for piece in self._reply.read(event):
+            yield from self._tokens(piece)
         if isinstance(event, TurnFinished):
-            yield {"done": True} | _result("".join(self._pieces), event)
+            yield {"done": True} | _result(self._reply, event, self._call_ids)
 
     def closing(self) -> Iterator[dict[str, Any]]:
         """Nothing: the whole answer is the last."""
         yield from ()
+
+    def _tokens(self, piece: Piece) -> Iterator[dict[str, Any]]:
+        """Calls look the same whatever the model's format; reasoning only comes with the whole answer."""
+        match piece:
+            case TextPiece(text) | CallArguments(_, text):
+                yield _token_chunk(text, self._position)
+            case CallBegun(_, name):
+                yield _token_chunk(JSON.opening_of(name), self._position) | {"tool_call": True}
+            case CallEnded():
+                yield _token_chunk(JSON.close, self._position)

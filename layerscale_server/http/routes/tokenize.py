@@ -8,9 +8,10 @@ from fastapi import APIRouter, Depends
 from starlette.responses import JSONResponse, Response
 
 from layerscale_core.errors import InvalidRequestError
+from layerscale_server.http.conversations import chat_conversation, conversation_ids
 from layerscale_server.http.dependencies import Model, json_body
 from layerscale_server.http.logprobs import token_name
-from layerscale_server.http.prompts import chat_ids, off_loop, prompt_ids
+from layerscale_server.http.prompts import off_loop, prompt_ids
 from layerscale_server.http.schemas.tokenize import DetokenizeRequest, TokenizeRequest
 from layerscale_server.state import LoadedModel
 
@@ -25,7 +26,8 @@ async def tokenize(model: Model, body: Annotated[TokenizeRequest, Depends(json_b
 
 def _tokenize(model: LoadedModel, body: TokenizeRequest) -> Response:
     if body.messages is not None:
-        ids = chat_ids(model, body.messages, add_generation_prompt=body.add_generation_prompt)
+        conversation = chat_conversation(body.messages)
+        ids = conversation_ids(model, conversation, add_generation_prompt=body.add_generation_prompt)
     else:
         ids = prompt_ids(model, body.prompt or "", add_special=body.add_special_tokens)
     names = [token_name(model.tokenizer, token_id) for token_id in ids] if body.return_token_strs else None

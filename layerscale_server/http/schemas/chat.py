@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import FailFast, Field, model_validator
+from pydantic import FailFast, Field, field_validator, model_validator
 from typing_extensions import TypeAliasType
 
 from layerscale_core.errors import InvalidRequestError
@@ -35,6 +35,7 @@ class Message(RequestModel):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: TextContent = Field(default_factory=list)
     name: str | None = None
+    reasoning_content: str | None = None
     tool_calls: list[ToolCall] = Field(default_factory=list)
     tool_call_id: str | None = None
 
@@ -55,6 +56,8 @@ class Message(RequestModel):
         }
         if self.name is not None:
             rendered["name"] = self.name
+        if self.reasoning_content is not None:
+            rendered["reasoning_content"] = self.reasoning_content
         if self.tool_calls:
             rendered["tool_calls"] = [_call_for_template(call) for call in self.tool_calls]
         if self.tool_call_id is not None:
@@ -75,12 +78,6 @@ Messages = TypeAliasType(
 )
 
 
-class ResponseFormat(RequestModel):
-    """OpenAI's ``response_format``; only plain text so far."""
-
-    type: Literal["text"] = "text"
-
-
 class ChatRequest(TurnFields):
     """OpenAI's chat completion request. ``model`` and fields not named here are ignored."""
 
@@ -88,8 +85,16 @@ class ChatRequest(TurnFields):
     max_completion_tokens: int | None = Field(None, ge=1, le=2**31 - 1, description="wins over max_tokens")
     logprobs: bool = False
     top_logprobs: Annotated[int, up_to("top_logprobs")] | None = None
-    response_format: ResponseFormat = ResponseFormat()
+    modalities: list[Literal["text"]] | None = None
+    verbosity: Literal["medium"] | None = None
+    audio: Any = None
+    web_search_options: Any = None
     session_id: str | None = None
+
+    @field_validator("audio", "web_search_options")
+    @classmethod
+    def _refuse(cls, _value: Any) -> Any:
+        raise ValueError("not supported")
 
     @model_validator(mode="after")
     def _check_logprobs(self) -> ChatRequest:

@@ -8,7 +8,8 @@ from pydantic import BeforeValidator, FailFast, Field, model_validator
 
 from layerscale_core.errors import InvalidRequestError
 from layerscale_server.http.schemas.base import TokenIds, at_most, up_to
-from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS, SamplingFields
+from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS
+from layerscale_server.http.schemas.structured_output import StructuredFields
 
 
 def _as_list(prompt: Any) -> Any:
@@ -18,7 +19,7 @@ def _as_list(prompt: Any) -> Any:
     return prompt
 
 
-class CompletionRequest(SamplingFields):
+class CompletionRequest(StructuredFields):
     """OpenAI's completion request. ``model``, ``stop`` and fields not named here are ignored."""
 
     prompt: Annotated[

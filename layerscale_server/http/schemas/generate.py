@@ -22,6 +22,8 @@ class GenerateRequest(TurnFields):
     def _check_choice(self) -> GenerateRequest:
         if self.prompt is not None and self.messages is not None:
             raise InvalidRequestError("at most one of prompt and messages may be given", param="prompt")
+        if self.messages is None and self.tools:
+            raise InvalidRequestError("tools need messages: raw text has no place for them", param="tools")
         if self.warm_up and self.messages is None:
             raise InvalidRequestError("warm_up needs messages: only a conversation can be warmed up", param="warm_up")
         return self

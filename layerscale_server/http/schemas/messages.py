@@ -6,10 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, FailFast, Field, Tag, field_validator, model_validator
 
+from layerscale_core.dialogue import Tool, ToolOffer
 from layerscale_server.http.schemas.base import RequestModel, at_most
 from layerscale_server.http.schemas.content import TextContent, TextPart, as_parts
 from layerscale_server.http.schemas.sampling import SamplingFields
-from layerscale_server.http.schemas.turn import TOOLS_NOT_YET, NoTools, StopTexts, WarmUpField
+from layerscale_server.http.schemas.tools import ArgumentsSchema, FunctionName, NamedTool, ToolName, offer_of
+from layerscale_server.http.schemas.turn import StopTexts, WarmUpField
 
 
 class ToolUseBlock(RequestModel):
@@ -77,6 +79,47 @@ class InputMessage(RequestModel):
         return self
 
 
+class ToolDefinition(RequestModel):
+    """A tool of the client's; those that Anthropic's servers run are refused."""
+
+    type: Literal["custom"] = "custom"
+    name: ToolName
+    description: str = ""
+    input_schema: ArgumentsSchema
+
+    @property
+    def tool(self) -> Tool:
+        """The tool itself."""
+        return Tool(self.name, self.input_schema, self.description)
+
+
+class ToolChoice(RequestModel):
+    """Whether tools are to be called; ``name`` is of the one that ``type`` ``tool`` means."""
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+    disable_parallel_tool_use: bool = False
+
+    @model_validator(mode="after")
+    def _check_name(self) -> ToolChoice:
+        if (self.type == "tool") != (self.name is not None):
+            raise ValueError("name: belongs to the type tool, which needs it")
+        return self
+
+    @property
+    def as_openai(self) -> Literal["auto", "required", "none"] | NamedTool:
+        """The same in OpenAI's words."""
+        if self.type == "tool":
+            return NamedTool(type="function", function=FunctionName(name=self.name or ""))
+        return "required" if self.type == "any" else self.type
+
+
+class Thinking(RequestModel):
+    """Anthropic's ``thinking``; a budget has no effect."""
+
+    type: Literal["enabled", "disabled", "adaptive"]
+
+
 class ClearThinking(RequestModel):
     """The one edit of a context that changes nothing here: thinking is dropped in any case."""
 
@@ -94,8 +137,9 @@ class CountTokensRequest(RequestModel):
 
     messages: Annotated[list[InputMessage], FailFast(), Field(min_length=1), at_most("messages", "messages")]
     system: TextContent = Field(default_factory=list)
-    tools: NoTools = Field(default_factory=list)
-    tool_choice: Any = None
+    tools: Annotated[list[ToolDefinition], FailFast(), at_most("tools", "tools")] = Field(default_factory=list)
+    tool_choice: ToolChoice | None = None
+    thinking: Thinking | None = None
     output_config: dict[str, Any] = Field(default_factory=dict)
     output_format: Any = None
     mcp_servers: Any = None
@@ -103,12 +147,25 @@ class CountTokensRequest(RequestModel):
     compaction: Any = None
     context_management: ContextManagement = ContextManagement()
 
-    @field_validator("tool_choice")
-    @classmethod
-    def _refuse_tool_choice(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or value.get("type") not in ("auto", "none"):
-            raise ValueError(TOOLS_NOT_YET)
-        return value
+    @model_validator(mode="after")
+    def _check_offer(self) -> CountTokensRequest:
+        self.offer()
+        return self
+
+    def offer(self) -> ToolOffer | None:
+        """What the model may call; None: nothing."""
+        choice = self.tool_choice or ToolChoice(type="auto")
+        is_parallel = not choice.disable_parallel_tool_use
+        return offer_of([each.tool for each in self.tools], choice.as_openai, is_parallel=is_parallel)
+
+    @property
+    def wants_thinking(self) -> bool:
+        """Whether the answer may have thinking in it, and shows it."""
+        return self.thinking is not None and self.thinking.type != "disabled"
+
+    def template_variables(self) -> dict[str, Any]:
+        """What the template is told besides the conversation."""
+        return {"enable_thinking": self.wants_thinking}
 
     @field_validator("output_config")
     @classmethod

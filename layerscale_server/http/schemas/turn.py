@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
+from layerscale_core.dialogue import ToolOffer
 from layerscale_server.http.schemas.base import RequestModel, at_most, limits_of
-from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS, SamplingFields
+from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS
+from layerscale_server.http.schemas.structured_output import StructuredFields
+from layerscale_server.http.schemas.tools import ToolChoice, ToolDefinitions, offer_of
 
-TOOLS_NOT_YET = "tool calls are not supported by this version"
+_OURS = frozenset({"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"})
+"""Variables of a template that no request may set."""
 
 
 def _check_stop_bytes(stops: list[str], info: ValidationInfo) -> list[str]:
@@ -19,21 +23,18 @@ def _check_stop_bytes(stops: list[str], info: ValidationInfo) -> list[str]:
     return stops
 
 
-def _refuse_tools(tools: list[Any]) -> list[Any]:
-    if tools:
-        raise ValueError(TOOLS_NOT_YET)
-    return tools
-
-
 def _as_list(stop: Any) -> Any:
     return [stop] if isinstance(stop, str) else stop
 
 
+def _refuse_others(variables: dict[str, Any]) -> dict[str, Any]:
+    if not _OURS.isdisjoint(variables):
+        raise ValueError("should set none of the variables that the request's other fields set")
+    return variables
+
+
 StopTexts = Annotated[list[str], at_most("stops", "texts"), AfterValidator(_check_stop_bytes)]
 """Texts that end an answer."""
-
-NoTools = Annotated[list[Any], AfterValidator(_refuse_tools)]
-"""Tools that the model may call, which are not there yet."""
 
 
 class WarmUpField(RequestModel):
@@ -42,18 +43,32 @@ class WarmUpField(RequestModel):
     warm_up: bool = Field(False, description="compute the prompt ahead, in the background, and answer nothing")
 
 
-class TurnFields(SamplingFields, WarmUpField):
-    """How long the answer may be, what ends it, and the tools that are not there yet."""
+class TurnFields(StructuredFields, WarmUpField):
+    """How long the answer may be, what ends it, what the model may call, and what its template is told."""
 
     max_tokens: int = Field(DEFAULT_MAX_TOKENS, ge=1, le=2**31 - 1)
     stop: Annotated[StopTexts, BeforeValidator(_as_list, json_schema_input_type=str)] = Field(default_factory=list)
-    tools: NoTools = Field(default_factory=list)
-    functions: NoTools = Field(default_factory=list)
-    tool_choice: Any = None
+    tools: ToolDefinitions = Field(default_factory=list)
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True
+    functions: list[Any] = Field(default_factory=list, max_length=0)
+    function_call: Literal["none", "auto"] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(_refuse_others)] = Field(default_factory=dict)
 
-    @field_validator("tool_choice")
-    @classmethod
-    def _refuse_tool_choice(cls, value: Any) -> Any:
-        if value not in (None, "none", "auto"):
-            raise ValueError(TOOLS_NOT_YET)
-        return value
+    @model_validator(mode="after")
+    def _check_offer(self) -> TurnFields:
+        self.offer()
+        return self
+
+    def offer(self) -> ToolOffer | None:
+        """What the model may call; None: nothing."""
+        tools = [definition.tool for definition in self.tools]
+        return offer_of(tools, self.tool_choice, is_parallel=self.parallel_tool_calls)
+
+    def template_variables(self) -> dict[str, Any]:
+        """What the template is told besides the conversation."""
+        if self.reasoning_effort is None:
+            return self.chat_template_kwargs
+        switch = {"reasoning_effort": self.reasoning_effort, "enable_thinking": self.reasoning_effort != "none"}
+        return switch | self.chat_template_kwargs

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerscale_core.engine.detokenizer import IncrementalDetokenizer
+from tests.support.fake_tokenizer import ByteTokenizer
 
 
 class PieceTokenizer:
@@ -144,3 +145,10 @@ def test_holds_back_only_what_a_stop_text_begins_with(text: str, stop: tuple[str
     if detokenizer.stop_text is None:
         held = detokenizer.flush()
         assert not held or any(match.startswith(held) for match in stop)
+
+
+def test_control_tokens_are_shown_by_name_only_where_asked() -> None:
+    tokenizer = ByteTokenizer("[CALL]")
+    hidden, shown_by_name = IncrementalDetokenizer(tokenizer), IncrementalDetokenizer(tokenizer, (), {258})
+    assert [hidden.push(258), hidden.push(257)] == ["", ""]
+    assert [shown_by_name.push(258), shown_by_name.push(257)] == ["[CALL]", ""]

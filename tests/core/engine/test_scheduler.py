@@ -34,9 +34,12 @@ def prompt(
     )
 
 
-def decoder(sequence_id: int, *, priority: Priority = Priority.INTERACTIVE, steps_waited: int = 0) -> RunningSequence:
+def decoder(
+    sequence_id: int, num_uncomputed: int = 1, *, priority: Priority = Priority.INTERACTIVE, steps_waited: int = 0
+) -> RunningSequence:
+    """A sequence that decodes; with more than one token uncomputed, those behind the sampled one were forced."""
     return RunningSequence(
-        sequence_id, priority, 1, is_decoding=True, wants_prompt_logits=False, steps_waited=steps_waited
+        sequence_id, priority, num_uncomputed, is_decoding=True, wants_prompt_logits=False, steps_waited=steps_waited
     )
 
 
@@ -68,7 +71,11 @@ prompts = st.builds(
     steps_waited=st.integers(0, 12),
 )
 decoders = st.builds(
-    decoder, sequence_id=st.just(0), priority=st.sampled_from(Priority), steps_waited=st.integers(0, 12)
+    decoder,
+    sequence_id=st.just(0),
+    num_uncomputed=st.integers(1, 6),
+    priority=st.sampled_from(Priority),
+    steps_waited=st.integers(0, 12),
 )
 batches = st.lists(prompts | decoders, max_size=12).map(
     lambda sequences: [dataclasses.replace(each, sequence_id=index * 3) for index, each in enumerate(sequences)]
@@ -236,3 +243,11 @@ def test_water_fill_is_max_min_fair(amount: int, needs: list[int]) -> None:
     assert not unmet or max(shares) <= min(unmet) + 1
     equal_needs = {need: [share for share, other in zip(shares, needs, strict=True) if other == need] for need in needs}
     assert all(same == sorted(same, reverse=True) for same in equal_needs.values()), "the earlier come first"
+
+
+def test_forced_tokens_are_computed_together_where_there_is_room() -> None:
+    assert plan([decoder(0, 5), decoder(1)], TokenBudget(16, 8)) == {0: 5, 1: 1}
+
+
+def test_forced_tokens_do_not_take_a_neighbours_token() -> None:
+    assert plan([decoder(0, 5), decoder(1), decoder(2)], TokenBudget(4, 8)) == {0: 2, 1: 1, 2: 1}

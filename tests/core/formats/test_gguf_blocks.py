@@ -25,6 +25,12 @@ LAYOUTS = {
     "Q4_K": (4, 32, 0, True),
     "Q5_K": (6, 32, 0, True),
     "Q6_K": (6, 16, 32, False),
+    "IQ2_XXS": (4, 32, 128, False),
+    "IQ3_XXS": (4, 32, 128, False),
+    "IQ3_S": (4, 32, 128, False),
+    "TQ1_0": (4, 32, 1, False),
+    "TQ2_0": (4, 32, 1, False),
+    "MXFP4": (4, 32, 128, False),
     "IQ4_NL": (4, 32, 128, False),
     "IQ4_XS": (4, 32, 128, False),
 }
@@ -75,7 +81,7 @@ def test_quantised_types_fill_their_internal_layout(name: str) -> None:
     num_bits, group_size, zero, has_mins = LAYOUTS[name]
     assert (matrix.bits, matrix.group_size, matrix.zero) == (num_bits, group_size, zero)
     assert (matrix.mins is not None) == has_mins
-    assert (matrix.codebook is not None) == name.startswith("IQ4")
+    assert (matrix.codebook is not None) == name.startswith(("IQ", "MX"))
     rows, cols = 64, 4 * TYPES[name].block_size
     assert matrix.shape == (rows, cols)
     assert matrix.codes.dtype == np.uint8

@@ -63,6 +63,17 @@ def test_a_pattern_says_which_layers_are_windowed(pattern: object, windowed: lis
     assert [index for index, layer in enumerate(spec.layers) if layer.attention.window] == windowed
 
 
+def test_llama_4_is_described_as_it_is(tmp_path: Path) -> None:
+    spec = describe(write_tiny_family(tmp_path / "tiny.gguf", "llama4"))
+    attentions = [layer.attention for layer in spec.layers]
+    assert [attention.chunk for attention in attentions] == [8192, 8192, 8192, None, 8192, 8192]
+    assert [attention.rope.rotary_dim for attention in attentions] == [32, 32, 32, 0, 32, 32]
+    assert [attention.has_qk_norm for attention in attentions] == [True, True, True, False, True, True]
+    assert [attention.temperature is not None for attention in attentions] == [False, False, False, True, False, False]
+    with pytest.raises(UnsupportedModelError, match="without chunks"):
+        describe(write_tiny_family(tmp_path / "other.gguf", "llama4", metadata={"llama4.attention.sliding_window": 0}))
+
+
 def test_files_of_gemma_2_may_leave_its_numbers_out(tmp_path: Path) -> None:
     keys = ("attention.sliding_window", "attn_logit_softcapping", "final_logit_softcapping")
     metadata = dict.fromkeys((f"gemma2.{key}" for key in keys), None)
@@ -78,7 +89,7 @@ def test_more_experts_than_there_can_be_are_refused_before_they_are_counted(tmp_
         describe(path)
 
 
-def test_experts_are_weighed_by_a_softmax_or_refused(tmp_path: Path) -> None:
+def test_experts_are_weighed_as_their_family_does_or_refused(tmp_path: Path) -> None:
     path = write_tiny_family(tmp_path / "tiny.gguf", "qwen3moe", metadata={"qwen3moe.expert_weights_scale": 2.0})
-    with pytest.raises(UnsupportedModelError, match="not weighed by a softmax"):
+    with pytest.raises(UnsupportedModelError, match="weighed in another way than their family"):
         describe(path)

@@ -232,7 +232,7 @@ def test_refuses_in_one_line_and_little_memory(name: str, tmp_path: Path) -> Non
     assert peak_bytes < MAX_PEAK_BYTES
 
 
-@pytest.mark.parametrize(("type_id", "described"), [(16, "IQ2_XXS"), (4, "number 4"), (9_999, "number 9999")])
+@pytest.mark.parametrize(("type_id", "described"), [(17, "IQ2_XS"), (4, "number 4"), (9_999, "number 9999")])
 def test_a_type_that_cannot_be_read_is_named_with_its_tensor(type_id: int, described: str, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(one_tensor(tensor("some.weight", type_id=type_id)))

@@ -11,9 +11,8 @@ import pytest
 from layerscale_core.errors import ModelFileError
 from layerscale_core.formats import GgufFormat, open_model
 from layerscale_core.models.spec import weight_shapes
-from tests.support.tiny_gguf import add_field, write_tiny_llama
-
-NUM_PARTS = 3
+from tests.support.split_gguf import part_name, write_part, write_parts
+from tests.support.tiny_gguf import write_tiny_llama
 
 
 @pytest.fixture
@@ -24,33 +23,8 @@ def whole(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(whole: Path, tmp_path: Path) -> Path:
-    """The same model in parts, as llama.cpp splits it: metadata in the first, tensors in all."""
-    tensors = gguf.GGUFReader(whole).tensors
-    folder = tmp_path / "parts"
-    folder.mkdir()
-    for number, some in enumerate(np.array_split(np.arange(len(tensors)), NUM_PARTS)):
-        write_part(folder / part_name(number), number, [tensors[index] for index in some], whole)
-    return folder
-
-
-def part_name(number: int) -> str:
-    return f"Tiny.Q8_0-{number + 1:05}-of-{NUM_PARTS:05}.gguf"
-
-
-def write_part(path: Path, number: int, tensors: list[gguf.ReaderTensor], whole: Path, count: int = NUM_PARTS) -> None:
-    writer = gguf.GGUFWriter(path, "llama")
-    if number == 0:
-        for key, field in gguf.GGUFReader(whole).fields.items():
-            if not key.startswith(("GGUF.", "general.architecture")):
-                add_field(writer, key, field.contents())
-    writer.add_uint16("split.no", number)
-    writer.add_uint16("split.count", count)
-    for tensor in tensors:
-        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    """The same model in parts."""
+    return write_parts(tmp_path / "parts", whole)
 
 
 @pytest.mark.parametrize("named", ["", part_name(0), part_name(2)], ids=["folder", "first", "last"])

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from layerscale_core.errors import ModelFileError
-from layerscale_core.formats import GgufFormat, open_model
+from layerscale_core.formats import GgufFormat, SafetensorsFormat, open_model
 from layerscale_core.formats.files import map_file
+from tests.support.tiny_folder import write_tiny_folder
 
 
 def line_for(path: Path) -> str:
@@ -39,6 +40,13 @@ def test_several_models_in_a_directory_are_a_choice_for_the_user(tmp_path: Path)
     (tmp_path / "a.gguf").touch()
     (tmp_path / "b.gguf").touch()
     assert "holds 2 .gguf models; name one file" in line_for(tmp_path)
+
+
+def test_a_directory_with_safetensors_too_is_left_to_their_format(tiny_model_path: Path, tmp_path: Path) -> None:
+    folder = write_tiny_folder(tmp_path / "both")
+    shutil.copy(tiny_model_path, folder)
+    assert open_model(folder, [GgufFormat(), SafetensorsFormat()]).name == "both"
+    assert open_model(folder / tiny_model_path.name, [GgufFormat(), SafetensorsFormat()]).name == tiny_model_path.stem
 
 
 def test_a_directory_without_a_model_says_which_formats_are_known(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from safetensors.numpy import load_file, save_file
 
 from layerscale_core.errors import LayerScaleError, ModelFileError, UnsupportedModelError
 from layerscale_core.formats import SafetensorsFormat, open_model
-from layerscale_core.models import ModelSpec
+from layerscale_core.formats.safetensors.config import read_config, read_numbers
+from layerscale_core.models import ModelSpec, TemperatureSpec
+from layerscale_core.models.describe import describe as describe_model
 from tests.support.tiny_folder import HEAD_DIM, byte_level, write_json, write_tiny_folder
 from tests.support.tiny_gguf import CHATML_TEMPLATE
 
@@ -119,6 +121,11 @@ def test_a_template_that_is_no_text_is_refused(folder: Path) -> None:
         ({"partial_rotary_factor": 2.0}, "32 of 16 elements cannot be rotated"),
         ({"layer_types": ["full_attention"] * 2}, "expected 1 entries, found 2"),
         ({"no_rope_layers": [2]}, "expected 1 times 0 or 1"),
+        ({"floor_scale": 8192, "attn_temperature_tuning": "yes"}, "expected a boolean or a whole number"),
+        (
+            {"model_type": "mixtral", "num_local_experts": 2, "num_experts_per_tok": 1, "moe_layers": 3},
+            "expected whole numbers",
+        ),
         ({"model_type": "mixtral", "num_local_experts": 8}, "num_experts_per_tok"),
         ({"model_type": "mixtral", "num_local_experts": 10**6}, "between 1 and 4096"),
         ({"model_type": 3}, "expected text"),
@@ -134,13 +141,12 @@ def test_names_the_key_that_makes_no_sense(folder: Path, config: dict[str, Any],
     ("config", "says"),
     [
         ({"model_type": "mamba"}, "the model type 'mamba' is not supported; known: gemma, gemma2, gemma3, gemma3_text"),
-        ({"quantization_config": {"quant_method": "awq"}}, "its weights are quantised"),
         ({"hidden_act": "relu2"}, "activation 'relu2'"),
         (
-            {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
-            "RoPE scaling 'dynamic' is not supported; known: default",
+            {"rope_scaling": {"type": "ntk", "factor": 2.0}},
+            "RoPE scaling 'ntk' is not supported; known: default",
         ),
-        ({"layer_types": ["chunked_attention"]}, "layers of type 'chunked_attention'"),
+        ({"layer_types": ["linear_attention"]}, "layers of type 'linear_attention'"),
         ({"use_bidirectional_attention": True}, "looks ahead"),
     ],
     ids=str,
@@ -175,6 +181,46 @@ def test_rotation_may_stand_in_the_older_way(folder: Path) -> None:
     )
     assert old.layers == new.layers
     np.testing.assert_allclose(new.layers[0].attention.rope.inv_freq[1], 500 ** (-2 / HEAD_DIM) / 2)
+
+
+def test_dynamic_scaling_changes_nothing_within_the_context(folder: Path) -> None:
+    assert describe(folder, rope_scaling={"type": "dynamic", "factor": 2.0}) == describe(folder, rope_scaling=None)
+
+
+def test_llama_4_scouts_configuration_is_read(tmp_path: Path) -> None:
+    inner = {
+        "hidden_size": 512,
+        "intermediate_size": 256,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 4,
+        "head_dim": 128,
+        "vocab_size": 1000,
+        "max_position_embeddings": 10_485_760,
+        "attn_temperature_tuning": 4,
+        "no_rope_layers": [],
+        "model_type": "llama4_text",
+        "rope_scaling": {
+            "factor": 16.0,
+            "high_freq_factor": 1.0,
+            "low_freq_factor": 1.0,
+            "original_max_position_embeddings": 8192,
+            "rope_type": "llama3",
+        },
+    }
+    write_json(tmp_path / "config.json", {"model_type": "llama4", "text_config": inner})
+    config, family = read_config(tmp_path)
+    attentions = [layer.attention for layer in describe_model(family, read_numbers(config, family)).layers]
+    for index, attention in enumerate(attentions):
+        is_whole = index in (3, 7)
+        assert attention.chunk == (None if is_whole else 8192)
+        assert attention.rope.rotary_dim == (0 if is_whole else 128)
+        assert attention.temperature == (TemperatureSpec(8192, 0.1, offset=1) if is_whole else None)
+
+
+def test_a_language_model_of_a_type_of_its_own_is_found(folder: Path) -> None:
+    inner = json.loads((folder / "config.json").read_text()) | {"model_type": "mistral", "sliding_window": None}
+    write_json(folder / "config.json", {"model_type": "mistral3", "text_config": inner})
+    assert describe(folder).architecture == "mistral"
 
 
 def test_yarn_stretches_the_context_of_a_file_that_gives_the_original_one(folder: Path) -> None:
@@ -293,8 +339,8 @@ def test_a_header_that_makes_no_sense_is_refused(folder: Path, content: bytes, s
 
 
 def test_a_type_that_cannot_be_read_is_named(folder: Path) -> None:
-    (folder / "model.safetensors").write_bytes(header_of(entry(dtype="F8_E4M3"), bytes(2)))
-    assert "of type 'F8_E4M3', which cannot be read; supported are F32, F16, BF16" in error_of(
+    (folder / "model.safetensors").write_bytes(header_of(entry(dtype="F8_E5M2"), bytes(2)))
+    assert "of type 'F8_E5M2', which cannot be read; supported are F32, F16, BF16" in error_of(
         folder, UnsupportedModelError
     )
 

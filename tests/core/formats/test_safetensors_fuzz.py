@@ -15,7 +15,7 @@ import pytest
 
 from layerscale_core.errors import ModelFileError, UnsupportedModelError
 from layerscale_core.formats import SafetensorsFormat, open_model
-from tests.support.tiny_folder import write_tiny_folder
+from tests.support.tiny_folder import read_weights, write_tiny_folder
 
 ROUNDS = int(os.environ.get("LAYERSCALE_FUZZ_ROUNDS", "600"))
 MAX_PEAK_BYTES = 16 * 2**20
@@ -62,12 +62,7 @@ def open_and_read(folder: Path) -> str | None:
         model = open_model(folder, [SafetensorsFormat()])
     except (ModelFileError, UnsupportedModelError) as error:
         return str(error)
-    try:
-        for name in model.weights.names():
-            read = model.weights.matrix if len(model.weights.shape(name)) == 2 else model.weights.vector
-            read(name)
-    finally:
-        model.close()
+    read_weights(model)
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from layerscale_core.allocator import CountingAllocator
 from layerscale_core.conformance import PageBook, Span
 from layerscale_core.conformance.executors import kv_layout, logits_in_chunks
-from layerscale_core.formats import SafetensorsFormat, open_model
+from layerscale_core.formats import GgufFormat, SafetensorsFormat, open_model
 from layerscale_core.formats.safetensors.config import read_config, read_numbers
 from layerscale_core.forward import KernelExecutor
 from layerscale_core.models.families import BY_HUGGINGFACE
@@ -22,6 +23,7 @@ from layerscale_core.reference import ReferenceKernels
 from layerscale_core.specs import KVLayout
 from tests.support.tiny_checkpoints import FAMILIES, save_tiny_checkpoint
 from tests.support.tiny_folder import write_json
+from tests.support.to_gguf import convert_to_gguf
 
 pytestmark = pytest.mark.xdist_group("transformers")
 
@@ -40,6 +42,7 @@ class Comparison:
     kv: KVLayout
     prompt: list[int]
     truth: NDArray[np.float32]
+    theirs: Any
 
     def check(self, logits: NDArray[np.float32], first: int = 0) -> None:
         """Compare the logits of consecutive tokens of the prompt."""
@@ -62,14 +65,15 @@ def comparison(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     prompt = np.random.default_rng(0).integers(3, file.spec.vocab_size, PROMPT_LEN).tolist()
     with torch.no_grad():
         truth = theirs(torch.tensor([prompt])).logits[0].numpy()
-    yield Comparison(executor, kv, prompt, _logprobs(truth))
+    yield Comparison(executor, kv, prompt, _logprobs(truth), theirs)
     executor.close()
     file.close()
 
 
 def test_every_model_type_has_a_checkpoint_here() -> None:
     tested = {model_type for model_type, _ in FAMILIES.values()}
-    assert tested == BY_HUGGINGFACE.keys() - {"gemma3"}, "gemma3 is gemma3_text beside a picture's encoder"
+    beside_a_pictures_encoder = {"gemma3", "llama4"}
+    assert tested == BY_HUGGINGFACE.keys() - beside_a_pictures_encoder
 
 
 def test_prefill(comparison: Comparison) -> None:
@@ -94,6 +98,24 @@ def test_among_others_in_a_batch(comparison: Comparison) -> None:
     comparison.check(comparison.executor.step(book.batch(spans))[:50])
     spans = [Span(sequences[1], prompt[9:11]), Span(sequences[0], prompt[50:], True)]
     comparison.check(comparison.executor.step(book.batch(spans))[1:], first=50)
+
+
+CONVERTED = {
+    *("llama", "llama with a tied head", "mixtral", "granite", "qwen2", "qwen3"),
+    *("gemma", "gemma3_text", "phi3", "glm4"),
+}
+"""Checkpoints that GGUF has keys for, or leaves to the family, in every number."""
+
+
+def test_converted_to_gguf(comparison: Comparison, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    if request.node.callspec.params["comparison"] not in CONVERTED:
+        pytest.skip("its GGUF files are compared with llama.cpp")
+    file = open_model(convert_to_gguf(comparison.theirs, tmp_path / "tiny.gguf"), [GgufFormat()])
+    kernels = ReferenceKernels(CountingAllocator(2**30, "the test"), kv_dtype=np.float32)
+    executor = KernelExecutor(kernels, file.spec, file.weights, comparison.kv)
+    comparison.check(logits_in_chunks(executor, comparison.kv, [comparison.prompt]))
+    executor.close()
+    file.close()
 
 
 def test_what_gemma_3_files_leave_out_is_what_transformers_puts_in(tmp_path: Path) -> None:

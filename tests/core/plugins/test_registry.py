@@ -226,7 +226,7 @@ class TestBuiltIn:
     def test_a_file_of_no_known_format_is_refused_with_the_known_ones(
         self, registry: PluginRegistry, tmp_path: Path
     ) -> None:
-        path = tmp_path / "model.onnx"
+        path = tmp_path / "model.bin"
         path.write_bytes(b"something else")
         with pytest.raises(UnsupportedModelError, match=r"none of the known model formats \(.*gguf.*\)"):
             registry.open_model(path)

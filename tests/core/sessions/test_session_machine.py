@@ -214,7 +214,9 @@ class SessionMachine(RuleBasedStateMachine):
                 assert not has_ended
                 has_ended = True
 
-        turn = Turn(str(self.num_live), prompt, SamplingParams(max_tokens, ignore_eos=True), sink, clears, warms_up)
+        turn = Turn(
+            str(self.num_live), prompt, SamplingParams(max_tokens, ignore_eos=True), sink, clears, is_warm_up=warms_up
+        )
         self.num_live += 1
         watched.live.append(turn.request_id)
         watched.session.submit(turn)

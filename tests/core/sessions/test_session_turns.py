@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -313,3 +315,16 @@ def test_a_drain_finishes_the_questions_that_wait_behind_another() -> None:
     assert harness.engine.drain(timeout_s=30)
     assert [len(turn.token_ids) for turn in turns] == [4, 4, 4]
     assert all(isinstance(turn.end, Finished) for turn in turns)
+
+
+def test_where_a_conversation_parts_from_what_is_held_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "layerscale_core.sessions.turns")
+    harness = make_session_harness()
+    session = harness.create()
+    harness.ask(session, ChatPrompt(tuple(b"Who are you?")))
+    harness.run()
+    assert caplog.messages == []
+    harness.ask(session, ChatPrompt(tuple(b"Who am I?")))
+    harness.run()
+    assert caplog.messages == ["request turn 1: the conversation parts from what its session holds at token 5 of 15"]
+    harness.check_at_rest()

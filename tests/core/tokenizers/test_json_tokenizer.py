@@ -80,6 +80,16 @@ def test_special_tokens_are_plain_text_unless_they_are_to_be_read() -> None:
     assert b"".join(map(ours.token_bytes, plain)) == b"<|im_end|>"
 
 
+def test_plain_text_is_encoded_as_the_library_does_with_special_tokens_as_text(
+    ours: Tokenizer, original: Original
+) -> None:
+    plain = Original.from_str(original.to_str())
+    plain.encode_special_tokens = True
+    special = [token.content for token in original.get_added_tokens_decoder().values()]
+    for text in (*NASTY_STRINGS, *special, " ".join(special), "a".join(special)):
+        assert ours.encode(text) == plain.encode(text).ids, repr(text)
+
+
 def test_other_added_tokens_are_always_read() -> None:
     ours = make(sentencepiece("plain"))
     [token_id] = ours.encode("<tool>", add_special=False)

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from layerscale_backend_cpu import backend as cpu_backend
-from layerscale_backend_cpu.native_executor import ISA_VARIABLE
-from layerscale_core.errors import ModelFileError, OutOfMemoryError, StartupError
+from layerscale_backend_cpu.native_executor import ISA_VARIABLE, native_isa
+from layerscale_core.errors import ModelFileError, OutOfMemoryError, StartupError, UnsupportedModelError
 from layerscale_core.host import inspect_host
 from layerscale_core.memory_plan import SESSION_SLACK_PAGES
 from layerscale_core.plugins import PluginRegistry
@@ -20,6 +20,7 @@ from layerscale_core.specs import Capabilities, KVType
 from layerscale_server.cli import cli
 from tests.support.license_authority import LicenseAuthority
 from tests.support.llama_header import write_llama_header
+from tests.support.tiny_folder import write_tiny_folder
 
 GIB = 1 << 30
 
@@ -76,6 +77,21 @@ def test_a_kv_precision_that_the_backend_lacks_is_refused(
     monkeypatch.setattr(cpu_backend.CpuBackend, "capabilities", Capabilities(kv_types=(KVType.FP16, KVType.INT8)))
     with pytest.raises(StartupError, match=r"--kv-cache-type int4 .* cpu backend; choose one of fp16, int8"):
         run("--model", tiny_model_path, "--kv-cache-type", "int4")
+
+
+@pytest.mark.skipif(native_isa() is None, reason="numpy holds every weight in float32")
+def test_quantised_weights_are_planned_as_they_will_be(tmp_path: Path) -> None:
+    folder = write_tiny_folder(tmp_path / "tiny")
+    floats, int8, int4 = (
+        plan_of("--model", folder, "--quantization", kind)["weights_bytes"] for kind in ("none", "int8", "int4")
+    )
+    assert 0.26 * floats < int8 < 0.29 * floats
+    assert 0.7 * int8 < int4 < 0.9 * int8
+
+
+def test_quantising_what_is_quantised_is_refused(header_of_70b: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match="--quantization int8: no weights of llama-70b are in floats"):
+        run("--model", header_of_70b, "--quantization", "int8")
 
 
 def test_people_get_a_table_with_reasons(tiny_model_path: Path) -> None:

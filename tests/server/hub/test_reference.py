@@ -18,6 +18,8 @@ from layerscale_server.hub.reference import ModelReference
         ("org/name/Q8_0/a model.gguf", ModelReference("org/name", file="Q8_0/a model.gguf")),
         ("org/name@v1.2", ModelReference("org/name", revision="v1.2")),
         ("org/name@v1:IQ4_NL", ModelReference("org/name", revision="v1", quantization="IQ4_NL")),
+        ("org/name:UD-Q4_K_XL", ModelReference("org/name", quantization="UD-Q4_K_XL")),
+        ("org/name@refs/pr/3", ModelReference("org/name", revision="refs/pr/3")),
         ("org/name@0123abc/model.gguf", ModelReference("org/name", revision="0123abc", file="model.gguf")),
     ],
 )
@@ -47,7 +49,9 @@ def test_reads_every_form_and_writes_it_back(text: str, reference: ModelReferenc
         "org/name/config.json",
         "org/name:",
         "org/name@",
-        "org/name:Q4/x.gguf",
+        "org/name:Q4/x",
+        "org/name@refs/pr",
+        "org/name@refs/heads/main",
         "org/name/a\\b.gguf",
         "org/na me",
         "org/name\n",
@@ -62,3 +66,7 @@ def test_everything_else_is_not_a_reference(text: str) -> None:
 
 def test_the_longest_repository_id_is_a_reference() -> None:
     assert ModelReference.parse("org/" + "n" * 92) is not None
+
+
+def test_a_file_may_follow_a_colon() -> None:
+    assert ModelReference.parse("org/name:Q8_0/m.gguf") == ModelReference("org/name", file="Q8_0/m.gguf")

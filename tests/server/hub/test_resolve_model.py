@@ -1,14 +1,11 @@
-"""A model's name to a path: local files, and a stand-in for the hub."""
+"""A name on the hub to a GGUF file here, through a stand-in for the hub."""
 
 from __future__ import annotations
 
 import logging
 import os
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,31 +14,23 @@ from huggingface_hub.constants import DOWNLOAD_CHUNK_SIZE
 
 from layerscale_core.errors import ModelNotFoundError
 from layerscale_server.hub import ResolvedModel, resolve_model
-from tests.support.stand_in_hub import StandInHub, StandInRepository, serve_hub
+from tests.support.stand_in_hub import COMMIT, NOBODY, REVOKED_TOKEN, StandInHub, StandInRepository
 
 SMALL = b"GGUF" + bytes(range(256)) * 40
 OTHER = b"GGUF" + bytes(100)
-NOBODY = "http://127.0.0.1:9"
-"""The discard port, on which nothing listens."""
+PARTS = {f"Q2_K/m-Q2_K-0000{number}-of-00002.gguf": SMALL[:number] for number in (1, 2)}
 
 
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
-    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(variable, raising=False)
-    repositories = {
+@pytest.fixture(autouse=True)
+def repositories(hub: StandInHub) -> None:
+    hub.repositories |= {
         "org/single": StandInRepository({"README.md": b"# A model", "single.gguf": SMALL}),
-        "org/several": StandInRepository({"m-Q4_K_M.gguf": SMALL, "m-Q8_0.gguf": OTHER}),
+        "org/several": StandInRepository({"m-Q4_K_M.gguf": SMALL, "m-Q8_0.gguf": OTHER, **PARTS}),
         "org/private": StandInRepository({"private.gguf": SMALL}, token="hf_right"),
         "org/gated": StandInRepository({"gated.gguf": SMALL}, gated_token="hf_right"),
+        "org/forbidden": StandInRepository({"m.gguf": SMALL}, forbidding=True),
+        "org/lost": StandInRepository({"m.gguf": SMALL}, lost=frozenset({"m.gguf"})),
     }
-    with serve_hub(repositories) as hub:
-        yield hub
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
 
 
 def resolve(name: str, hub: StandInHub | str, cache: Path) -> ResolvedModel:
@@ -52,61 +41,13 @@ def stored_bytes(cache: Path) -> int:
     return sum(path.stat().st_size for path in cache.rglob("blobs/*"))
 
 
-class TestLocalPath:
-    def test_a_file_wins_and_is_named_by_its_stem(self, tmp_path: Path) -> None:
-        path = tmp_path / "My-Model.Q4_1.gguf"
-        path.write_bytes(SMALL)
-        assert resolve_model(str(path)) == ResolvedModel(path, "My-Model.Q4_1")
-
-    def test_a_directory_wins_over_a_repository_of_that_name(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        (tmp_path / "org" / "single").mkdir(parents=True)
-        monkeypatch.chdir(tmp_path)
-        assert resolve_model("org/single", endpoint=NOBODY) == ResolvedModel(Path("org/single"), "single")
-
-    def test_a_directory_is_named_by_its_whole_name(self, tmp_path: Path) -> None:
-        (tmp_path / "Qwen2.5-0.5B").mkdir()
-        assert resolve_model(str(tmp_path / "Qwen2.5-0.5B")).model_id == "Qwen2.5-0.5B"
-
-    def test_the_home_directory_is_expanded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("HOME", str(tmp_path))
-        (tmp_path / "m.gguf").write_bytes(SMALL)
-        assert resolve_model("~/m.gguf").path == tmp_path / "m.gguf"
-
-    @pytest.mark.parametrize("name", ["", "absent.gguf", "/absent/m.gguf", "models/absent.gguf", "a b", "a/b/c/d"])
-    def test_neither_a_path_nor_a_repository_id_is_named_in_one_line(self, name: str) -> None:
-        with pytest.raises(ModelNotFoundError, match="no file or directory") as caught:
-            resolve_model(name, endpoint=NOBODY)
-        assert repr(name) in str(caught.value)
-        assert "\n" not in str(caught.value)
-
-    def test_a_name_no_file_can_have_is_an_error_of_one_line(self) -> None:
-        with pytest.raises(ModelNotFoundError, match="File name too long"):
-            resolve_model("m" * 5_000)
-
-    def test_control_characters_of_a_name_do_not_reach_the_terminal(self) -> None:
-        with pytest.raises(ModelNotFoundError) as caught:
-            resolve_model("\x1b[2J\nmodel")
-        assert str(caught.value).isprintable()
-
-    def test_a_local_path_does_not_load_the_hub_library(self, tmp_path: Path) -> None:
-        path = tmp_path / "m.gguf"
-        path.write_bytes(SMALL)
-        code = (
-            "import sys; from layerscale_server.hub import resolve_model; "
-            f"resolve_model({str(path)!r}); assert 'huggingface_hub' not in sys.modules"
-        )
-        subprocess.run([sys.executable, "-c", code], check=True)
-
-
 class TestDownload:
     def test_fetches_the_only_gguf_file_and_nothing_else(self, hub: StandInHub, cache: Path) -> None:
         resolved = resolve("org/single", hub, cache)
         assert resolved.model_id == "org/single"
         assert resolved.path.name == "single.gguf"
         assert resolved.path.read_bytes() == SMALL
-        assert hub.downloads() == ["/cdn/org/single/single.gguf"]
+        assert hub.downloads() == ["single.gguf"]
 
     @pytest.mark.parametrize(
         ("name", "content"),
@@ -114,7 +55,10 @@ class TestDownload:
             ("org/several", SMALL),
             ("org/several:Q8_0", OTHER),
             ("org/several/m-Q8_0.gguf", OTHER),
+            ("org/several:m-Q8_0.gguf", OTHER),
             ("org/several@main:Q8_0", OTHER),
+            ("org/several@refs/pr/1:Q8_0", OTHER),
+            (f"org/several@{COMMIT}:Q8_0", OTHER),
         ],
     )
     def test_a_suffix_chooses_the_file(self, hub: StandInHub, cache: Path, name: str, content: bytes) -> None:
@@ -122,17 +66,32 @@ class TestDownload:
         assert resolved.path.read_bytes() == content
         assert resolved.model_id == "org/several"
 
-    def test_the_second_time_nothing_is_downloaded(self, hub: StandInHub, cache: Path) -> None:
+    @pytest.mark.parametrize("name", ["org/several:Q2_K", f"org/several/{list(PARTS)[1]}"])
+    def test_all_parts_of_a_split_model_are_fetched_and_the_first_is_opened(
+        self, hub: StandInHub, cache: Path, name: str
+    ) -> None:
+        path = resolve(name, hub, cache).path
+        assert {f"Q2_K/{part.name}": part.read_bytes() for part in path.parent.iterdir()} == PARTS
+        assert path.name == "m-Q2_K-00001-of-00002.gguf"
+        assert hub.downloads() == list(PARTS)
+
+    def test_the_second_time_only_the_list_is_asked_for(self, hub: StandInHub, cache: Path) -> None:
         first = resolve("org/single", hub, cache)
-        second = resolve("org/single", hub, cache)
-        assert first == second
-        assert len(hub.downloads()) == 1
+        hub.requests.clear()
+        assert resolve("org/single", hub, cache) == first
+        assert hub.requests == [("GET", "/api/models/org/single")]
+
+    def test_a_new_commit_of_the_same_file_downloads_nothing(self, hub: StandInHub, cache: Path) -> None:
+        resolve("org/single", hub, cache)
+        hub.repositories["org/single"].commit = "a" * 40
+        resolved = resolve("org/single", hub, cache)
+        assert resolved.path.parent.name == "a" * 40
+        assert resolve("org/single", NOBODY, cache) == resolved
+        assert hub.downloads() == ["single.gguf"]
 
     def test_a_changed_file_is_downloaded_again(self, hub: StandInHub, cache: Path) -> None:
         resolve("org/single", hub, cache)
-        hub.repositories["org/single"].files["single.gguf"] = OTHER
-        for pointer in cache.rglob("snapshots/*/single.gguf"):
-            pointer.unlink()
+        hub.repositories["org/single"] = StandInRepository({"single.gguf": OTHER}, commit="a" * 40)
         assert resolve("org/single", hub, cache).path.read_bytes() == OTHER
 
     def test_a_cut_connection_is_resumed_where_it_broke(self, hub: StandInHub, cache: Path) -> None:
@@ -142,12 +101,21 @@ class TestDownload:
         assert resolve("org/single", hub, cache).path.read_bytes() == content
         assert hub.ranges == [None, f"bytes={DOWNLOAD_CHUNK_SIZE}-"]
 
+    def test_a_connection_that_is_always_cut_ends_in_one_line(
+        self, hub: StandInHub, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(time, "sleep", lambda _: None)
+        hub.cut_after, hub.num_cuts = 1_000, 100
+        with pytest.raises(ModelNotFoundError, match=f"cannot fetch org/single from {hub.url}: .*; check the network"):
+            resolve("org/single", hub, cache)
+        assert stored_bytes(cache) == 0
+
     def test_a_damaged_file_is_refused_and_not_kept(self, hub: StandInHub, cache: Path) -> None:
-        hub.corrupt = True
+        hub.corrupt = frozenset({"single.gguf"})
         with pytest.raises(ModelNotFoundError, match=r"single\.gguf arrived damaged"):
             resolve("org/single", hub, cache)
         assert stored_bytes(cache) == 0
-        hub.corrupt = False
+        hub.corrupt = frozenset()
         assert resolve("org/single", hub, cache).path.read_bytes() == SMALL
 
     @pytest.mark.parametrize(("age_s", "is_kept"), [(0, True), (3_600, False)])
@@ -165,7 +133,8 @@ class TestDownload:
         self, hub: StandInHub, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=len(SMALL) - 1))
-        with pytest.raises(ModelNotFoundError, match=r"no room for single\.gguf"):
+        need_and_have = r"no room for org/single: 0\.0 MB are still .*, and 0\.0 MB are free in .*cache; .* HF_HOME"
+        with pytest.raises(ModelNotFoundError, match=need_and_have):
             resolve("org/single", hub, cache)
         assert hub.downloads() == []
 
@@ -194,6 +163,9 @@ class TestRefusal:
             ("org/private", "hf_wrong", "no repository org/private"),
             ("org/gated", None, "org/gated is gated: accept its conditions there and set HF_TOKEN"),
             ("org/gated", "hf_wrong", "org/gated is gated: ask for access there"),
+            ("org/single", REVOKED_TOKEN, "does not accept the token of HF_TOKEN: replace it, or unset it"),
+            ("org/forbidden", "hf_narrow", "refused access to org/forbidden: check what the token of HF_TOKEN allows"),
+            ("org/lost", None, "lists a file of org/lost that it does not have"),
             ("org/single@v9", None, "org/single has no revision 'v9'"),
             ("org/single:Q2_K", None, "no Q2_K file; name one of: single.gguf"),
             ("org/single/other.gguf", None, "has no file 'other.gguf'"),
@@ -225,6 +197,11 @@ class TestRefusal:
         with pytest.raises(ModelNotFoundError, match=f"cannot fetch org/single from {NOBODY}: .*refused"):
             resolve("org/single", NOBODY, cache)
 
+    def test_a_cache_that_cannot_be_written_is_named(self, hub: StandInHub, tmp_path: Path) -> None:
+        (tmp_path / "cache").write_text("a file where the folder should be")
+        with pytest.raises(ModelNotFoundError, match=r"org/single cannot be stored: .*cache.*set HF_HOME"):
+            resolve("org/single", hub, tmp_path / "cache")
+
     def test_a_disk_that_fills_during_the_download_is_named(
         self, hub: StandInHub, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -245,11 +222,12 @@ class TestWithoutTheHub:
         fetched = resolve("org/several:Q8_0", hub, cache)
         with caplog.at_level(logging.WARNING, logger="layerscale_server.hub"):
             assert resolve(name, NOBODY, cache) == fetched
-        assert "serving m-Q8_0.gguf from the cache" in caplog.text
+        assert f"serving {fetched.path} from the cache" in caplog.text
 
     def test_another_file_than_the_cached_one_is_an_error(self, hub: StandInHub, cache: Path) -> None:
         resolve("org/several:Q8_0", hub, cache)
-        with pytest.raises(ModelNotFoundError, match=r"no Q4_K_M file; name one of: m-Q8_0\.gguf"):
+        both = r"refused.*; in the cache, org/several has no Q4_K_M file; name one of: m-Q8_0\.gguf"
+        with pytest.raises(ModelNotFoundError, match=both):
             resolve("org/several:Q4_K_M", NOBODY, cache)
 
     def test_a_failing_hub_does_not_stop_a_server_whose_model_is_on_disk(self, hub: StandInHub, cache: Path) -> None:
@@ -261,40 +239,3 @@ class TestWithoutTheHub:
         fetched = resolve("org/single", hub, cache)
         del hub.repositories["org/single"]
         assert resolve("org/single", hub, cache) == fetched
-
-
-class TestPull:
-    """The command, in a process of its own, configured by the environment as users configure it."""
-
-    def run(self, name: str, hub: StandInHub, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "layerscale_server", "pull", name],
-            env={**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    def test_prints_the_path_and_nothing_else(self, hub: StandInHub, tmp_path: Path) -> None:
-        result = self.run("org/single", hub, tmp_path)
-        assert result.returncode == 0, result.stderr
-        path = Path(result.stdout.removesuffix("\n"))
-        assert path.is_relative_to(tmp_path)
-        assert path.read_bytes() == SMALL
-        assert result.stderr == ""
-
-    def test_offline_it_finds_what_was_pulled_and_asks_nobody(self, hub: StandInHub, tmp_path: Path) -> None:
-        online = self.run("org/single", hub, tmp_path)
-        hub.requests.clear()
-        offline = self.run("org/single", hub, tmp_path, HF_HUB_OFFLINE="1")
-        assert (offline.stdout, offline.stderr) == (online.stdout, "")
-        assert hub.requests == []
-
-    def test_offline_what_was_never_pulled_is_one_line_and_exit_1(self, hub: StandInHub, tmp_path: Path) -> None:
-        result = self.run("org/single", hub, tmp_path, HF_HUB_OFFLINE="1")
-        assert result.returncode == 1
-        assert result.stdout == ""
-        assert result.stderr.splitlines() == [
-            f"layerscale: org/single is not in the cache, and HF_HUB_OFFLINE forbids asking {hub.url}"
-        ]
-        assert hub.requests == []

@@ -1,0 +1,148 @@
+"""Launches of every GPU kernel as an 8B-shaped model makes them: heads of 128 in groups of four, bfloat16."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+
+from layerscale_core.conformance.random_model import LAYOUTS
+from layerscale_core.conformance.step_batches import PageBook, Span
+from layerscale_core.gpu import elementwise, kv_cache, sampling
+from layerscale_core.gpu.attention import attention, tokens_per_tile
+from layerscale_core.gpu.heads import HeadProjection, project_heads
+from layerscale_core.gpu.linear import Norm, gate_up, linear
+from layerscale_core.gpu.matrix import DeviceMatrix, pack
+from layerscale_core.gpu.rope import DeviceRope
+from layerscale_core.gpu.step import StepTensors, make_step
+from layerscale_core.gpu.tuning import Tuning
+from layerscale_core.gpu.workspace import Workspace, allocate_workspace
+from layerscale_core.models import Activation, AttentionSpec, RopeSpec
+from layerscale_core.specs import KVLayout, KVType
+
+DTYPE = torch.bfloat16
+HIDDEN = 4096
+PREFILL = 256
+WEIGHTS = {16: "bf16", 8: "8-bit, groups of 32", 4: "4-bit, groups of 32"}
+KV_TYPES = {16: KVType.FP16, 8: KVType.INT8, 4: KVType.INT4}
+SPEC = AttentionSpec(4, 1, 128, 128**-0.5, RopeSpec((0.0,) * 64))
+ROPE = DeviceRope(torch.zeros(64, dtype=torch.float64), 1.0, False)
+
+
+def cases(tuning: Tuning) -> dict[str, Callable[[], None]]:
+    """Each by what it computes, for how many tokens, on which weights and cache."""
+    named: dict[str, Callable[[], None]] = {}
+    for tokens, step, all_bits in ((1, "decode", (16, 8, 4)), (PREFILL, "prefill", (16, 4))):
+        for bits in all_bits:
+            named[f"linear, {step}, {bits}-bit weights"] = partial(_linear, tuning, tokens, bits)
+            named[f"gate_up, {step}, {bits}-bit weights"] = partial(_gate_up, tuning, tokens, bits)
+            named[f"project_heads, {step}, {bits}-bit weights and cache"] = partial(
+                _project_heads, tuning, tokens, bits
+            )
+        for bits in KV_TYPES:
+            named[f"attention, {step}, {bits}-bit cache"] = partial(_attention, tuning, tokens, bits)
+    for bits in KV_TYPES:
+        named[f"store, {bits}-bit cache"] = partial(_store, bits)
+        named[f"shift_positions, {bits}-bit cache"] = partial(_shift_positions, bits)
+    named["rotate_heads"] = _rotate_heads
+    named["embed, 4-bit weights"] = _embed
+    named["rms_norm"] = _rms_norm
+    named["rope_heads"] = _rope_heads
+    named["gated_activation"] = _gated_activation
+    named["argmax"] = partial(_sample, False)
+    named["sample"] = partial(_sample, True)
+    return named
+
+
+def _matrix(bits: int, rows: int) -> DeviceMatrix:
+    return pack(LAYOUTS[WEIGHTS[bits]].random(np.random.default_rng(0), (rows, HIDDEN), 0.1), "cpu", DTYPE)
+
+
+def _norm() -> Norm:
+    return Norm(torch.empty(HIDDEN), 1e-5)
+
+
+def _workspace(tokens: int) -> Workspace:
+    """Decode splits its tiles, prefill does not."""
+    return allocate_workspace("cpu", 2**22, 2**10) if tokens == 1 else allocate_workspace("cpu", 0, 0)
+
+
+def _step(tuning: Tuning, tokens: int) -> StepTensors:
+    """The last tokens of a context of several partitions."""
+    book = PageBook(KVLayout(80, 16, 1, 1, 128))
+    sequence = book.sequence()
+    book.batch([Span(sequence, [0] * 1000)])
+    return make_step(book.batch([Span(sequence, [0] * tokens)]), "cpu", tokens_per_tile(SPEC, tokens, tuning))
+
+
+def _cache(bits: int) -> kv_cache.KVCache:
+    return kv_cache.allocate_cache(KVLayout(80, 16, 1, 1, 128, kv_type=KV_TYPES[bits]), "cpu", DTYPE)
+
+
+def _linear(tuning: Tuning, tokens: int, bits: int) -> None:
+    x, out = torch.empty(tokens, HIDDEN, dtype=DTYPE), torch.empty(tokens, 256)
+    linear(x, _matrix(bits, 256), out, _workspace(tokens), tuning, residual=out)
+
+
+def _gate_up(tuning: Tuning, tokens: int, bits: int) -> None:
+    x, out, matrix = torch.empty(tokens, HIDDEN), torch.empty(tokens, 256, dtype=DTYPE), _matrix(bits, 256)
+    gate_up(x, matrix, matrix, Activation.SILU, out, tuning=tuning, norm=_norm())
+
+
+def _project_heads(tuning: Tuning, tokens: int, bits: int) -> None:
+    project_heads(
+        torch.empty(tokens, HIDDEN), HeadProjection(_matrix(bits, 768)), _step(tuning, tokens), _cache(bits), 0,
+        norm=_norm(), rope=ROPE, spec=SPEC, query_out=torch.empty(tokens, 512, dtype=DTYPE),
+        workspace=_workspace(tokens), tuning=tuning,
+    )  # fmt: skip
+
+
+def _attention(tuning: Tuning, tokens: int, bits: int) -> None:
+    query = torch.empty(tokens, 512, dtype=DTYPE)
+    attention(
+        query, _cache(bits), 0, _step(tuning, tokens), SPEC, out=torch.empty_like(query), workspace=_workspace(tokens),
+        tuning=tuning,
+    )  # fmt: skip
+
+
+def _store(bits: int) -> None:
+    key = torch.empty(1, 128, dtype=DTYPE)
+    kv_cache.store(key, key, _cache(bits), 0, torch.zeros(1, dtype=torch.int64))
+
+
+def _shift_positions(bits: int) -> None:
+    kv_cache.shift_positions(_cache(bits), 0, torch.zeros(2, dtype=torch.int32), -1000, ROPE)
+
+
+def _rotate_heads() -> None:
+    query = torch.empty(2, 512, dtype=DTYPE)
+    kv_cache.rotate_heads(query, _cache(8), query)
+
+
+def _embed() -> None:
+    elementwise.embed(torch.zeros(2, dtype=torch.int32), _matrix(4, 64), torch.empty(2, HIDDEN))
+
+
+def _rms_norm() -> None:
+    x = torch.empty(2, HIDDEN)
+    elementwise.rms_norm(x, torch.empty(HIDDEN), 1e-5, x, rows=torch.zeros(2, dtype=torch.int32), residual=x)
+
+
+def _rope_heads() -> None:
+    query = torch.empty(2, 512, dtype=DTYPE)
+    elementwise.rope_heads(query, torch.zeros(2, dtype=torch.int32), 128, ROPE, query)
+
+
+def _gated_activation() -> None:
+    gate = torch.empty(2, HIDDEN, dtype=DTYPE)
+    elementwise.gated_activation(gate, gate, Activation.SILU, gate)
+
+
+def _sample(is_random: bool) -> None:
+    logits, ids = torch.empty(2, 1000), torch.empty(2, dtype=torch.int32)
+    if is_random:
+        sampling.sample(logits, torch.empty(2), torch.empty(2, dtype=torch.int64), ids, ids)
+    else:
+        sampling.argmax(logits, ids, ids)

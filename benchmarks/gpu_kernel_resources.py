@@ -1,0 +1,97 @@
+"""Compiles every GPU kernel for every device, without any, and prints what a program takes of it.
+
+``python benchmarks/gpu_kernel_resources.py --write benchmarks/results/gpu-kernel-resources.md`` takes half an hour on
+two cores. Ends with status 1 where a bound is broken: more shared memory than the device has, or more spilled than
+``MAX_SPILL_BYTES``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from gpu_kernel_cases import cases
+from gpu_kernel_compiler import SHARED_KIB, TARGETS, Resources, compile_launches
+
+from layerscale_core.gpu.tuning import FEW_REGISTERS, PORTABLE
+
+TUNINGS = {"gfx1100": FEW_REGISTERS}
+"""Of devices that another than the portable tuning is made for."""
+
+MAX_SPILL_BYTES = {"decode": 32, "prefill": 512, "": 1024}
+"""A thread, by kind of step: decode waits for memory already. In prefill attention holds two sums of values, and sets
+one aside while it walks a partition. Keys that are stored by themselves are no part of a layer's five kernels."""
+
+HEADER = (
+    "| case | device | registers | spilled, bytes | shared, bytes | matrix instructions |\n|---|---|---|---|---|---|"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compile, print, check."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
+    parser.add_argument("--cases", default="", help="only those whose name has this in it")
+    parser.add_argument("--write", type=Path, help="a file for the table")
+    parser.add_argument("--list", action="store_true", help="name the cases and stop")
+    options = parser.parse_args(arguments)
+    if options.list:
+        print(*cases(PORTABLE), sep="\n")
+        return 0
+    print(HEADER, flush=True)
+    rows: list[str] = []
+    broken: list[str] = []
+    for case in cases(PORTABLE):
+        if options.cases not in case:
+            continue
+        for target in options.targets:
+            for resources in compile_launches(target, cases(TUNINGS.get(target, PORTABLE))[case]):
+                rows.append(row(case, target, resources))
+                broken += broken_bounds(case, target, resources)
+                print(rows[-1], flush=True)
+    if options.write:
+        options.write.parent.mkdir(parents=True, exist_ok=True)
+        options.write.write_text("\n".join([*preamble(), HEADER, *rows, ""]))
+    for line in broken:
+        print(line, file=sys.stderr)
+    return 1 if broken or not rows else 0
+
+
+def row(case: str, target: str, found: Resources) -> str:
+    """A line of the table."""
+    instructions = ", ".join(f"`{instruction}`" for instruction in found.matrix_instructions) or "none"
+    return f"| {case} | {target} | {found.registers} | {found.spill_bytes} | {found.shared_bytes:,} | {instructions} |"
+
+
+def broken_bounds(case: str, target: str, found: Resources) -> list[str]:
+    """Where a kernel takes more than it may."""
+    step = next((step for step in ("decode", "prefill") if step in case), "")
+    broken = []
+    if found.spill_bytes > MAX_SPILL_BYTES[step]:
+        broken.append(f"{case} on {target} spills {found.spill_bytes} bytes; at most {MAX_SPILL_BYTES[step]} may be")
+    if found.shared_bytes > SHARED_KIB[target] * 1024:
+        broken.append(
+            f"{case} on {target} takes {found.shared_bytes:,} bytes of {SHARED_KIB[target]} KiB shared memory"
+        )
+    return broken
+
+
+def preamble() -> list[str]:
+    """What a stranger must know to repeat it."""
+    return [
+        "# What the GPU kernels take of each device",
+        "",
+        "Compiled ahead of time without a GPU, with the portable tuning (gfx1100: the one for few registers).",
+        "Nothing was run, and nothing here is a speed.",
+        f"`python benchmarks/gpu_kernel_resources.py --write FILE`, Triton {version('triton')}, {platform.machine()}.",
+        "An 8B-shaped model: hidden size 4,096, heads of 128 in groups of four, bfloat16; prefill of 256 tokens.",
+        "",
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

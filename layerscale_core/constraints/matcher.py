@@ -1,0 +1,95 @@
+"""A compiled grammar, and where one answer stands in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerscale_core.errors import GrammarError
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+_WORD_BITS = 32
+
+
+class Constraint:
+    """A compiled grammar. Immutable; safe from any thread.
+
+    Args:
+        start: never advanced.
+        num_tokens: ids that the grammar knows; there is none above.
+    """
+
+    def __init__(self, start: LLMatcher, num_tokens: int) -> None:
+        self._start = start
+        self._num_tokens = num_tokens
+
+    def begin(self) -> Matcher:
+        """The state of an answer that has no token yet; takes microseconds."""
+        return Matcher(self._start.deep_copy(), self._num_tokens)
+
+
+class Matcher:
+    """Where one answer stands in its grammar. Used by one thread at a time.
+
+    Once ``is_finished``, nothing but the end of the answer can follow, and nothing else may be asked or accepted.
+    """
+
+    def __init__(self, state: LLMatcher, num_tokens: int) -> None:
+        self._state = state
+        self._num_tokens = num_tokens
+        self._mask: NDArray[np.uint32] | None = None  # made when first needed: a greedy answer may never need it
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the answer is complete, and no token but the end of the sequence could follow."""
+        return self._state.is_stopped()
+
+    def allows(self, token_id: int) -> bool:
+        """Whether a token can come next. Costs microseconds, whatever the size of the vocabulary."""
+        return token_id < self._num_tokens and self._state.validate_tokens([token_id]) == 1
+
+    def apply(self, logits: NDArray[np.float32]) -> None:
+        """Rule out, in place, every token that cannot come next.
+
+        Args:
+            logits: [vocab_size]; at least one token stays possible.
+
+        Raises:
+            GrammarError: to find out takes more than the limits allow.
+        """
+        allowed = np.unpackbits(self._compute_mask().view(np.uint8), count=self._num_tokens, bitorder="little")
+        np.copyto(logits[: self._num_tokens], -np.inf, where=allowed == 0)
+        logits[self._num_tokens :] = -np.inf
+
+    def accept(self, token_id: int) -> None:
+        """Take in the next token of the answer.
+
+        Raises:
+            GrammarError: it cannot come next, or to find out takes more than the limits allow.
+        """
+        if not self._state.consume_token(token_id):
+            raise _out_of_bounds()
+
+    def forced_tokens(self) -> list[int]:
+        """The tokens that must come next, as the model's own tokenizer cuts their text; not accepted yet.
+
+        Empty where there is a choice, also where only the cut is open: the text may go on within the same token.
+        """
+        return self._state.compute_ff_tokens()
+
+    def _compute_mask(self) -> NDArray[np.uint32]:
+        """One bit for each token, set where it can come next."""
+        if self._mask is None:
+            self._mask = np.zeros(-(-self._num_tokens // _WORD_BITS), np.uint32)
+        self._state.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
+        if self._state.is_error():
+            raise _out_of_bounds()
+        return self._mask
+
+
+def _out_of_bounds() -> GrammarError:
+    return GrammarError("what the answer must match is too complex to go on with")

@@ -1,0 +1,51 @@
+"""The model's tokens, as llguidance wants to know them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from layerscale_core.specs.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
+
+_ANCHOR = "\n"
+
+
+def make_token_table(tokenizer: Tokenizer) -> LLTokenizer:
+    """Index every token by its bytes. Holds the interpreter's lock, up to two seconds for the largest vocabularies."""
+    from llguidance import LLTokenizer  # noqa: PLC0415 (heavy, and needed by those alone who constrain an answer)
+
+    view: Any = _TokenizerView(tokenizer)  # read by its attributes
+    return LLTokenizer(view, eos_token=sorted(tokenizer.stop_ids) or None)
+
+
+class _TokenizerView:
+    """The attributes that llguidance reads, once, and the cut of forced text, which it asks for as it goes."""
+
+    is_tokenizer_wrapper = True
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        spelled = [tokenizer.token_bytes(token_id) for token_id in range(tokenizer.vocab_size)]
+        texts = {token_id: tokenizer.token_text(token_id) for token_id, data in enumerate(spelled) if not data}
+        self.eos_token_id = tokenizer.eos_id
+        self.bos_token_id = tokenizer.bos_id
+        # A token that adds nothing to the output has its name, for grammars; a hole has none and is never said.
+        self.tokens = [data or texts[token_id].encode() for token_id, data in enumerate(spelled)]
+        self.special_token_ids = [token_id for token_id, text in texts.items() if text]
+        self._anchor_ids = tokenizer.encode(_ANCHOR, add_special=False)
+
+    def __call__(self, text: str) -> list[int]:
+        """The tokens of a text in the middle of an answer; none where they would spell anything else."""
+        ids = self._tokenizer.encode(text, add_special=False)
+        if self._spells(ids, text):
+            return ids
+        # Some tokenizers put a space before a text; behind a line end they do not.
+        ids = self._tokenizer.encode(_ANCHOR + text, add_special=False)
+        num_before = len(self._anchor_ids)
+        rest = ids[num_before:]
+        return rest if ids[:num_before] == self._anchor_ids and self._spells(rest, text) else []
+
+    def _spells(self, token_ids: list[int], text: str) -> bool:
+        return b"".join(map(self._tokenizer.token_bytes, token_ids)) == text.encode()

@@ -1,0 +1,103 @@
+"""What all kernels on torch tensors share: memory that is counted, the way to the host, and mixtures of experts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from layerscale_core.elementary import ElementaryKernels
+from layerscale_core.errors import OutOfMemoryError
+from layerscale_core.models import Activation, MoeSpec, TemperatureSpec
+from layerscale_core.specs.kernels import ExpertWeights
+from layerscale_core.specs.memory import Allocator
+
+
+class DeviceKernels(ElementaryKernels):
+    """The part of ``layerscale_core.specs.Kernels`` that does not depend on how weights and cache are laid out.
+
+    Args:
+        device: where everything lives.
+        allocator: counts every weight and the KV cache.
+        dtype: of activations.
+    """
+
+    def __init__(self, device: torch.device, allocator: Allocator, dtype: torch.dtype) -> None:
+        self._device = device
+        self._allocator = allocator
+        self._dtype = dtype
+        self._held: list[tuple[int, str]] = []
+        self._staging = torch.empty(0)
+
+    def linear(self, x: Tensor, matrix: Any) -> Tensor:
+        """``x @ matrix.T``; what mixtures are made of."""
+        raise NotImplementedError
+
+    def gated_activation(self, gate: Tensor, up: Tensor, activation: Activation) -> Tensor:
+        """``activation(gate) * up``."""
+        match activation:
+            case Activation.SILU:
+                return torch.nn.functional.silu(gate) * up
+            case Activation.GELU_TANH:
+                return torch.nn.functional.gelu(gate, approximate="tanh") * up
+
+    def mixture(self, x: Tensor, router: Tensor, experts: Sequence[ExpertWeights], spec: MoeSpec) -> Tensor:
+        """Each expert computes the tokens that chose it; a token's sum runs over its experts in ascending order."""
+        scores = self.linear(x, router).float()
+        chosen = scores.sort(dim=-1, descending=True, stable=True).indices[:, : spec.num_active]
+        weights = scores.sigmoid() if spec.is_sigmoid else scores.softmax(-1)
+        if spec.is_normalized:
+            weights = weights / weights.gather(-1, chosen).sum(-1, keepdim=True)
+        output = torch.zeros_like(x)
+        for index in chosen.unique().tolist():
+            expert, tokens = experts[index], (chosen == index).any(-1).nonzero().squeeze(-1)
+            weight = weights[tokens, index, None].to(self._dtype)
+            taken = x[tokens] * weight if spec.is_sigmoid else x[tokens]
+            gate, up = self.linear(taken, expert.gate), self.linear(taken, expert.up)
+            given = self.linear(self.gated_activation(gate, up, spec.expert.activation), expert.down)
+            output[tokens] += given if spec.is_sigmoid else given * weight
+        return output
+
+    def scaled_by_position(self, x: Tensor, positions: Tensor, temperature: TemperatureSpec) -> Tensor:
+        """See ``Kernels.scale_by_position``."""
+        intervals = (positions + temperature.offset) // temperature.interval
+        factors = 1 + temperature.slope * intervals.double().log1p()
+        return x * factors.to(x.dtype)[:, None]
+
+    def to_host(self, x: Tensor) -> NDArray[np.float32]:
+        """Wait for the device, and copy; what is returned holds until the next call."""
+        values = x.float()
+        if self._staging.numel() < values.numel():
+            # Pinned, so that the device writes it by itself: a batch's logits are megabytes.
+            self._staging = torch.empty(values.numel(), pin_memory=self._device.type == "cuda")
+        staged = self._staging[: values.numel()].view(values.shape).copy_(values)
+        host: NDArray[np.float32] = staged.numpy()
+        return host
+
+    def from_host(self, x: NDArray[np.float32]) -> Tensor:
+        """Copy."""
+        return torch.from_numpy(x).to(self._device, self._dtype)
+
+    def release(self) -> None:
+        """Give everything back to the allocator. The tensors live as long as their handles."""
+        while self._held:
+            self._allocator.release(*self._held.pop())
+
+    @contextmanager
+    def _reserved(self, num_bytes: int, label: str) -> Iterator[None]:
+        """Count what the body allocates.
+
+        Raises:
+            OutOfMemoryError: it is not there, be it by our count or by the device's.
+        """
+        self._allocator.reserve(num_bytes, label)
+        self._held.append((num_bytes, label))
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemoryError(f"{self._device} refused {num_bytes:,} bytes for {label}: {error}") from error

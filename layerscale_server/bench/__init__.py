@@ -1,0 +1,1 @@
+"""What ``layerscale bench`` measures with; nothing that serves imports it."""

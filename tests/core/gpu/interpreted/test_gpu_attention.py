@@ -1,0 +1,119 @@
+"""Projection of heads and attention, against the reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from layerscale_core.specs import KVType, StepBatch
+from tests.support.gpu_layers import LAYER, NO_ROOM, SMALL, Layer, cache_bytes
+
+TOLERANCE = 5e-4
+"""Of the largest output: a unit in the last place of float16. A key between two of its values may round to either."""
+
+LAYERS: dict[str, dict[str, Any]] = {
+    "fp16, no groups": {"kv_type": KVType.FP16, "head_dim": 64, "num_heads": 2, "num_kv_heads": 2},
+    "fp16, groups of three, window": {
+        "kv_type": KVType.FP16,
+        "head_dim": 80,
+        "num_heads": 6,
+        "num_kv_heads": 2,
+        "window": 20,
+        "interleaved": True,
+        "has_biases": False,
+    },
+    "int8, groups of eight": {"kv_type": KVType.INT8, "head_dim": 128, "num_heads": 8, "num_kv_heads": 1},
+    "int8, odd width, part of it rotated": {
+        "kv_type": KVType.INT8,
+        "head_dim": 20,
+        "num_heads": 3,
+        "num_kv_heads": 1,
+        "rotary_dim": 6,
+        "has_qk_norm": False,
+    },
+    "int4, groups of three, soft cap": {
+        "kv_type": KVType.INT4,
+        "head_dim": 64,
+        "num_heads": 3,
+        "num_kv_heads": 1,
+        "softcap": 2.0,
+        "window": 33,
+    },
+    "fp16, chunks": {"kv_type": KVType.FP16, "head_dim": 64, "num_heads": 2, "num_kv_heads": 1, "chunk": 16},
+    "int4, wide heads": {"kv_type": KVType.INT4, "head_dim": 256, "num_heads": 1, "num_kv_heads": 1},
+    "int4, one group a head": {"kv_type": KVType.INT4, "head_dim": 80, "num_heads": 2, "num_kv_heads": 1},
+}
+
+
+def deviation(actual: np.ndarray, truth: np.ndarray) -> float:
+    return float(np.abs(actual - truth).max() / np.abs(truth).max())
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_prompt_and_what_follows_equal_the_reference(name: str) -> None:
+    layer = Layer(**LAYERS[name])
+    sequences = [layer.book.sequence() for _ in range(3)]
+    for lengths in ({0: 37, 1: 3}, {0: 1, 1: 17}, {0: 1, 1: 1, 2: 1}):
+        actual, truth = layer.run(layer.batch(lengths, sequences))
+        assert deviation(actual, truth) <= TOLERANCE
+    for stored, expected in zip(
+        cache_bytes(layer.cache, LAYER), (layer.truth_kv.keys[LAYER], layer.truth_kv.values[LAYER]), strict=True
+    ):
+        assert (stored != expected).mean() <= 0.002
+    assert not layer.workspace.counters.any()
+
+
+@pytest.mark.parametrize("kv_type", [KVType.FP16, KVType.INT4])
+def test_splitting_a_context_over_programs_changes_no_bit(kv_type: KVType) -> None:
+    layer = Layer(kv_type, 32, 2, 1)
+    sequences = [layer.book.sequence()]
+    layer.run(layer.batch({0: 100}, sequences))
+    batch = layer.batch({0: 3}, sequences)
+    query = layer.project(layer.random.standard_normal((3, 96)).astype(np.float32), batch, SMALL)
+    split, whole = (layer.attend(query, batch, SMALL, workspace) for workspace in (layer.workspace, NO_ROOM))
+    np.testing.assert_array_equal(split, whole)
+
+
+def test_pages_that_are_partly_or_wholly_dropped_are_not_seen() -> None:
+    layer = Layer(KVType.FP16, 16, 2, 1, window=40)
+    sequences = [layer.book.sequence()]
+    layer.run(layer.batch({0: 90}, sequences))
+    pages = sequences[0].pages
+    pages[0].start = 5
+    pages[1].stop = pages[1].start = 9
+    pages[3].start, pages[3].stop = 4, 6
+    for lengths in ({0: 1}, {0: 19}):
+        actual, truth = layer.run(layer.batch(lengths, sequences))
+        assert deviation(actual, truth) <= TOLERANCE
+
+
+def test_a_window_of_one_key_gives_the_tokens_own_value() -> None:
+    layer = Layer(KVType.FP16, 16, 1, 1, window=1)
+    actual, truth = layer.run(layer.batch({0: 37}, [layer.book.sequence()]))
+    assert deviation(actual, truth) <= TOLERANCE
+
+
+def test_padding_is_written_nowhere() -> None:
+    layer = Layer(KVType.INT8, 32, 2, 1)
+    batch = layer.batch({0: 2}, [layer.book.sequence()])
+    padded = StepBatch(
+        token_ids=np.append(batch.token_ids, [0]).astype(np.int32),
+        positions=np.append(batch.positions, [0]).astype(np.int32),
+        slot_mapping=np.append(batch.slot_mapping, [-1]),
+        cu_seqlens=batch.cu_seqlens,
+        page_tables=batch.page_tables,
+        page_starts=batch.page_starts,
+        page_stops=batch.page_stops,
+        logits_indices=batch.logits_indices,
+    )
+    x = layer.random.standard_normal((3, 96)).astype(np.float32)
+    query = layer.project(x, padded, SMALL)
+    actual = layer.attend(query, padded, SMALL, layer.workspace)
+    assert deviation(actual[:2], layer.truth(x[:2], batch)) <= TOLERANCE
+    assert np.isnan(actual[2]).all()
+    for stored, expected in zip(
+        cache_bytes(layer.cache, LAYER), (layer.truth_kv.keys, layer.truth_kv.values), strict=True
+    ):
+        np.testing.assert_array_equal(stored.any(axis=(1, 2)), expected[LAYER].any(axis=(1, 2)))

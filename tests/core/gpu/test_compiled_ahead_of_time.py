@@ -1,0 +1,60 @@
+"""Kernels compile for every device, without one, and stay within what it has.
+
+A sample: ``benchmarks/gpu_kernel_resources.py`` does all, and its table is kept in ``benchmarks/results``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.documentation import ROOT
+
+pytest.importorskip("triton", reason="Triton is made for Linux on x86-64")
+
+pytestmark = pytest.mark.slow
+
+BENCHMARKS = ROOT / "benchmarks"
+TARGETS = ("sm_80", "sm_89", "sm_90", "sm_100", "gfx90a", "gfx942", "gfx950", "gfx1100")
+KEPT = BENCHMARKS / "results" / "gpu-kernel-resources.md"
+
+
+@pytest.mark.parametrize(
+    ("case", "targets"),
+    [("linear, decode, 4-bit weights", TARGETS), ("attention, decode, 16-bit cache", ("sm_90", "gfx942"))],
+    ids=["linear", "attention"],
+)
+def test_a_kernel_compiles_within_its_bounds(case: str, targets: tuple[str, ...], tmp_path: Path) -> None:
+    table = tmp_path / "table.md"
+    command = [sys.executable, "-W", "error", str(BENCHMARKS / "gpu_kernel_resources.py"), "--cases", case]
+    result = subprocess.run(
+        [*command, "--targets", *targets, "--write", str(table)],
+        env={**os.environ, "TRITON_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    rows = [line.split(" | ") for line in table.read_text().splitlines() if line.startswith(f"| {case} ")]
+    assert [row[1] for row in rows] == list(targets)
+    assert all(row[-1] != "none |" for row in rows), "products go through matrix instructions"
+
+
+def test_the_kept_table_has_every_case_on_every_device() -> None:
+    command = [sys.executable, str(BENCHMARKS / "gpu_kernel_resources.py"), "--list"]
+    listed = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    kept = {tuple(line.split(" | ")[:2]) for line in KEPT.read_text().splitlines() if line.startswith("| ")}
+    missing = [
+        f"{case} on {target}"
+        for case in listed.stdout.splitlines()
+        for target in TARGETS
+        if (f"| {case}", target) not in kept
+    ]
+    assert missing == []
