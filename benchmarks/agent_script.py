@@ -52,7 +52,10 @@ def _edit_file(chance: random.Random) -> tuple[str, str]:
     path, noun = _path(chance), chance.choice(_NOUNS)
     old, new = f"total += {noun}.amount", f"total += {noun}.amount if not {noun}.is_void else 0"
     said = f"A voided {noun} is counted here.\nedit_file({path!r}, {old!r}, {new!r})"
-    return said, f"Result of edit_file({path!r}):\n-    {old}\n+    {new}\n1 replacement in line {chance.randrange(9, 200)}"
+    return (
+        said,
+        f"Result of edit_file({path!r}):\n-    {old}\n+    {new}\n1 replacement in line {chance.randrange(9, 200)}",
+    )
 
 
 def _run_tests(chance: random.Random) -> tuple[str, str]:
@@ -60,7 +63,9 @@ def _run_tests(chance: random.Random) -> tuple[str, str]:
     lines = [f"{path}::test_{_name(chance)} {chance.choice(('PASSED', 'PASSED', 'FAILED'))}" for _ in range(5)]
     failed = sum(line.endswith("FAILED") for line in lines)
     said = f"Now the tests of this part.\nrun_tests({path!r})"
-    return said, "\n".join([f"Result of run_tests({path!r}):", *lines, f"{failed} failed, {len(lines) - failed} passed"])
+    return said, "\n".join(
+        [f"Result of run_tests({path!r}):", *lines, f"{failed} failed, {len(lines) - failed} passed"]
+    )
 
 
 def _path(chance: random.Random) -> str:

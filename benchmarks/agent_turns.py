@@ -11,19 +11,19 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 from agent_script import NUM_TURNS, Message, conversation
 from compare_llama_cpp import describe_run
-from http_stream import TIMEOUT_S, post_stream
-from layerscale_process import LayerScaleProcess
 from llama_cpp_peer import LlamaCppPeer, PeerOptions
 
 from layerscale_core.host import inspect_host
+from layerscale_server.bench.api_client import ApiClient
+from layerscale_server.bench.server_process import LayerScaleProcess
 
 CONTEXT_LEN = 8192
 ANSWER_TOKENS = 32
@@ -53,36 +53,37 @@ def main() -> None:
     peer_options = PeerOptions(arguments.model, CONTEXT_LEN, num_threads=inspect_host().num_usable_cpus)
     with (
         tempfile.NamedTemporaryFile() as log,
-        LayerScaleProcess(arguments.model, CONTEXT_LEN, log.file) as server,
+        LayerScaleProcess(arguments.model, log.file, "--context", str(CONTEXT_LEN)) as server,
         LlamaCppPeer(peer_options) as peer,
+        ApiClient(server.address) as ours,
+        ApiClient(peer.address) as theirs,
     ):
         setting = describe_run(arguments) | {"llama.cpp": f"xllamacpp {peer.version}, {peer_options}"}
         for number in range(arguments.repetitions):
             script = list(conversation(arguments.turns, seed=arguments.seed + number))
-            runs[STATELESS] += converse(server.address, script)
-            runs[SESSION] += converse_in_session(server.address, script)
-            runs[PEER] += converse(peer.address, script)
+            runs[STATELESS] += converse(ours, script)
+            runs[SESSION] += converse_in_session(ours, script)
+            runs[PEER] += converse(theirs, script)
     _print_report(runs, arguments.turns)
     if arguments.json is not None:
         figures = {name: [asdict(turn) for turn in turns] for name, turns in runs.items()}
         arguments.json.write_text(json.dumps({"setting": setting, "turns": figures}, indent=2) + "\n")
 
 
-def converse_in_session(address: str, script: Sequence[Sequence[Message]]) -> list[TurnFigures]:
+def converse_in_session(client: ApiClient, script: Sequence[Sequence[Message]]) -> list[TurnFigures]:
     """A conversation in a session of its own."""
-    with httpx.Client(base_url=address, timeout=TIMEOUT_S) as client:
-        session_id = client.post("/v1/sessions/init", json={"type": "event"}).raise_for_status().json()["session_id"]
-        turns = converse(address, script, session_id=session_id)
-        client.delete(f"/v1/sessions/{session_id}").raise_for_status()
+    session_id = client.request("POST", "/v1/sessions/init", {"type": "event"})["session_id"]
+    turns = converse(client, script, session_id=session_id)
+    client.request("DELETE", f"/v1/sessions/{session_id}")
     return turns
 
 
-def converse(address: str, script: Sequence[Sequence[Message]], **fields: str) -> list[TurnFigures]:
+def converse(client: ApiClient, script: Sequence[Sequence[Message]], **fields: str) -> list[TurnFigures]:
     """A conversation, turn by turn."""
-    return [_turn(address, messages, fields) for messages in script]
+    return [_turn(client, messages, fields) for messages in script]
 
 
-def _turn(address: str, messages: Sequence[Message], fields: Mapping[str, str]) -> TurnFigures:
+def _turn(client: ApiClient, messages: Sequence[Message], fields: Mapping[str, str]) -> TurnFigures:
     body: dict[str, Any] = {
         "messages": messages,
         "max_tokens": ANSWER_TOKENS,
@@ -94,9 +95,10 @@ def _turn(address: str, messages: Sequence[Message], fields: Mapping[str, str]) 
     }
     times: list[float] = []
     usage: Mapping[str, Any] = {}
-    for seconds, chunk in post_stream(address, "/v1/chat/completions", body):
+    started = time.perf_counter()
+    for moment, chunk in client.post_stream("/v1/chat/completions", body):
         if any(choice["delta"].get("content") for choice in chunk["choices"]):
-            times.append(seconds)
+            times.append(moment - started)
         usage = chunk.get("usage") or usage
     assert usage["completion_tokens"] == ANSWER_TOKENS
     num_cached = usage["prompt_tokens_details"]["cached_tokens"]
