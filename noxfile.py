@@ -105,6 +105,14 @@ def bench_streaming(session: nox.Session) -> None:
 
 
 @nox.session
+def bench_agent(session: nox.Session) -> None:
+    """An agent's conversation beside llama.cpp (``-- ARGS`` go to the script)."""
+    session.install(".[bench]")
+    fetch_model(session)
+    session.run("python", "benchmarks/agent_turns.py", "--model", str(MODEL), *session.posargs)
+
+
+@nox.session
 def load(session: nox.Session) -> None:
     """Sixty-four sessions under a stream of pushes for two minutes (``-- ARGS`` go to the script)."""
     session.install(".[bench]")
