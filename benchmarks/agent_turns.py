@@ -55,32 +55,35 @@ def main() -> None:
         tempfile.NamedTemporaryFile() as log,
         LayerScaleProcess(arguments.model, log.file, "--context", str(CONTEXT_LEN)) as server,
         LlamaCppPeer(peer_options) as peer,
-        ApiClient(server.address) as ours,
-        ApiClient(peer.address) as theirs,
     ):
         setting = describe_run(arguments) | {"llama.cpp": f"xllamacpp {peer.version}, {peer_options}"}
         for number in range(arguments.repetitions):
             script = list(conversation(arguments.turns, seed=arguments.seed + number))
-            runs[STATELESS] += converse(ours, script)
-            runs[SESSION] += converse_in_session(ours, script)
-            runs[PEER] += converse(theirs, script)
+            runs[STATELESS] += converse(server.address, script)
+            runs[SESSION] += converse_in_session(server.address, script)
+            runs[PEER] += converse(peer.address, script)
     _print_report(runs, arguments.turns)
     if arguments.json is not None:
         figures = {name: [asdict(turn) for turn in turns] for name, turns in runs.items()}
         arguments.json.write_text(json.dumps({"setting": setting, "turns": figures}, indent=2) + "\n")
 
 
-def converse_in_session(client: ApiClient, script: Sequence[Sequence[Message]]) -> list[TurnFigures]:
+def converse_in_session(address: str, script: Sequence[Sequence[Message]]) -> list[TurnFigures]:
     """A conversation in a session of its own."""
-    session_id = client.request("POST", "/v1/sessions/init", {"type": "event"})["session_id"]
-    turns = converse(client, script, session_id=session_id)
-    client.request("DELETE", f"/v1/sessions/{session_id}")
+    with ApiClient(address) as client:
+        session_id = client.request("POST", "/v1/sessions/init", {"type": "event"})["session_id"]
+        turns = converse(address, script, session_id=session_id)
+        client.request("DELETE", f"/v1/sessions/{session_id}")
     return turns
 
 
-def converse(client: ApiClient, script: Sequence[Sequence[Message]], **fields: str) -> list[TurnFigures]:
-    """A conversation, turn by turn."""
-    return [_turn(client, messages, fields) for messages in script]
+def converse(address: str, script: Sequence[Sequence[Message]], **fields: str) -> list[TurnFigures]:
+    """A conversation, turn by turn, each on a connection of its own: llama.cpp closes those that have streamed."""
+    turns = []
+    for messages in script:
+        with ApiClient(address) as client:
+            turns.append(_turn(client, messages, fields))
+    return turns
 
 
 def _turn(client: ApiClient, messages: Sequence[Message], fields: Mapping[str, str]) -> TurnFigures:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from layerscale_server.bench.api_client import ApiClient
 from tests.support.documentation import ROOT
 from tests.support.server_process import ServerProcess
 
@@ -35,12 +34,10 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def test_a_turn_costs_what_is_new_in_a_session_and_without(real_model_path: Path, turns: Any) -> None:
     script = list(turns.conversation(NUM_TURNS))
-    with (
-        ServerProcess(real_model_path, "--context", "4096") as server,
-        ApiClient(server.wait_until_ready().address) as client,
-    ):
-        stateless = turns.converse(client, script)
-        in_session = turns.converse_in_session(client, list(turns.conversation(NUM_TURNS, seed=1)))
+    with ServerProcess(real_model_path, "--context", "4096") as server:
+        address = server.wait_until_ready().address
+        stateless = turns.converse(address, script)
+        in_session = turns.converse_in_session(address, list(turns.conversation(NUM_TURNS, seed=1)))
     for run, most_again in ((stateless, 2 * PAGE_SIZE), (in_session, 4)):
         for before, turn in itertools.pairwise(run):
             num_new = turn.num_prompt_tokens - before.num_prompt_tokens
