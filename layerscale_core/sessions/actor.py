@@ -115,7 +115,11 @@ class SessionActor:
     @property
     def idle_s(self) -> int:
         """Seconds since its last use; 0 while a request runs or waits."""
-        return 0 if self._turn is not None or self._operations else self._parts.now() - self.last_used_at
+        return 0 if self._is_busy else self._parts.now() - self.last_used_at
+
+    @property
+    def _is_busy(self) -> bool:
+        return self._turn is not None or bool(self._operations)
 
     # What is next
 
@@ -218,5 +222,5 @@ class SessionActor:
             revision=context.revision,
             created_at=self.created_at,
             last_used_at=self.last_used_at,
-            is_busy=self._turn is not None or bool(self._operations),
+            is_busy=self._is_busy,
         )

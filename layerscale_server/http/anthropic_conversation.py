@@ -15,6 +15,7 @@ from layerscale_server.http.schemas.messages import (
     ToolResultBlock,
     ToolUseBlock,
 )
+from layerscale_server.http.schemas.tools import template_call
 
 TemplateMessage = dict[str, Any]
 
@@ -53,10 +54,7 @@ def _template_messages(messages: Iterable[InputMessage]) -> Iterator[TemplateMes
 def _assistant(message: InputMessage, calls: list[ToolUseBlock]) -> TemplateMessage:
     rendered: TemplateMessage = {"role": "assistant", "content": text_of(message.content)}
     if calls:
-        rendered["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.input}}
-            for call in calls
-        ]
+        rendered["tool_calls"] = [template_call(call.id, call.name, call.input) for call in calls]
     return rendered
 
 

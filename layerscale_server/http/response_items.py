@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from layerscale_server.http.schemas.responses import (
     ReasoningItem,
     text_of,
 )
+from layerscale_server.http.schemas.tools import template_call
 
 TemplateMessage = dict[str, Any]
 Item = dict[str, Any]
@@ -41,7 +41,7 @@ def template_messages(before: Sequence[TemplateMessage], items: Iterable[InputIt
                 _extend_assistant(messages, reasoning="".join(part.text for part in item.content))
             case CallItem():
                 names[item.call_id] = item.name
-                _extend_assistant(messages, calls=[_template_call(item.call_id, item.name, item.arguments)])
+                _extend_assistant(messages, calls=[template_call(item.call_id, item.name, item.arguments)])
             case CallOutputItem():
                 messages.append(_result(item, names))
     return messages
@@ -50,7 +50,7 @@ def template_messages(before: Sequence[TemplateMessage], items: Iterable[InputIt
 def assistant_message(answer: SortedAnswer, call_ids: CallIds) -> TemplateMessage:
     """An answer as a message of the conversation."""
     messages: list[TemplateMessage] = []
-    calls = [_template_call(call_ids[index], call.name, call.arguments) for index, call in enumerate(answer.calls)]
+    calls = [template_call(call_ids[index], call.name, call.arguments) for index, call in enumerate(answer.calls)]
     _extend_assistant(messages, content=answer.text, reasoning=answer.reasoning, calls=calls)
     return messages[0]
 
@@ -109,17 +109,6 @@ def _extend_assistant(
         last["reasoning_content"] = last.get("reasoning_content", "") + reasoning
     if calls:
         last["tool_calls"] = [*last.get("tool_calls", ()), *calls]
-
-
-def _template_call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
-    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": _parsed(arguments)}}
-
-
-def _parsed(arguments: str) -> Any:
-    try:
-        return json.loads(arguments)
-    except (ValueError, RecursionError):
-        return arguments
 
 
 def _result(item: CallOutputItem, names: dict[str, str]) -> TemplateMessage:

@@ -61,4 +61,4 @@ def _echo(body: ResponsesRequest) -> dict[str, Any]:
     """What a response repeats of its request."""
     names = {"instructions", "max_output_tokens", "metadata", "parallel_tool_calls", "previous_response_id", "store"}
     further = {"temperature", "text", "tool_choice", "tools", "top_p", "truncation", "reasoning"}
-    return body.model_dump(mode="json", by_alias=True, exclude_none=False, include=names | further)
+    return body.model_dump(mode="json", by_alias=True, include=names | further)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, FailFast, ValidationInfo, model_validator
 from typing_extensions import TypeAliasType
 
 from layerscale_server.limits import Limits
@@ -22,6 +22,26 @@ class RequestModel(BaseModel):
         if isinstance(value, dict):
             return {name: each for name, each in value.items() if each is not None}
         return value
+
+
+def by_type(what: str, tags: Mapping[str, str], default: str | None = None) -> Discriminator:
+    """Tells the members of a union apart by their ``type``.
+
+    Args:
+        what: one of them, for the error's text.
+        tags: type to the member's tag.
+        default: the type of one that names none.
+    """
+
+    def tag_of(value: Any) -> str | None:
+        kind = value.get("type", default) if isinstance(value, dict) else None
+        return tags.get(kind) if isinstance(kind, str) else None
+
+    return Discriminator(
+        tag_of,
+        custom_error_type="unknown_type",
+        custom_error_message=f"should be {what} of one of the types {', '.join(tags)}",
+    )
 
 
 TokenIds = TypeAliasType("TokenIds", Annotated[list[int], FailFast()])

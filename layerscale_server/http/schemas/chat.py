@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import FailFast, Field, field_validator, model_validator
@@ -11,6 +10,7 @@ from typing_extensions import TypeAliasType
 from layerscale_core.errors import InvalidRequestError
 from layerscale_server.http.schemas.base import RequestModel, at_most, up_to
 from layerscale_server.http.schemas.content import TextContent, text_of
+from layerscale_server.http.schemas.tools import template_call
 from layerscale_server.http.schemas.turn import TurnFields
 
 
@@ -59,18 +59,12 @@ class Message(RequestModel):
         if self.reasoning_content is not None:
             rendered["reasoning_content"] = self.reasoning_content
         if self.tool_calls:
-            rendered["tool_calls"] = [_call_for_template(call) for call in self.tool_calls]
+            rendered["tool_calls"] = [
+                template_call(call.id, call.function.name, call.function.arguments) for call in self.tool_calls
+            ]
         if self.tool_call_id is not None:
             rendered["tool_call_id"] = self.tool_call_id
         return rendered
-
-
-def _call_for_template(call: ToolCall) -> dict[str, Any]:
-    try:
-        arguments = json.loads(call.function.arguments)
-    except (ValueError, RecursionError):
-        arguments = call.function.arguments
-    return {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}
 
 
 Messages = TypeAliasType(

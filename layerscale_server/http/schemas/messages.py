@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, FailFast, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, FailFast, Field, Tag, field_validator, model_validator
 
 from layerscale_core.constraints import Grammar
 from layerscale_core.dialogue import Tool, ToolOffer
-from layerscale_server.http.schemas.base import RequestModel, at_most
+from layerscale_server.http.schemas.base import RequestModel, at_most, by_type
 from layerscale_server.http.schemas.content import TextContent, TextPart, as_parts
 from layerscale_server.http.schemas.sampling import SamplingFields
 from layerscale_server.http.schemas.structured_output import JsonSchema
@@ -49,21 +49,12 @@ _TAGS = {
 }
 
 
-def _tag_of(block: Any) -> str | None:
-    kind = block.get("type") if isinstance(block, dict) else None
-    return _TAGS.get(kind) if isinstance(kind, str) else None
-
-
 Block = Annotated[
     Annotated[TextPart, Tag("text block")]
     | Annotated[ToolUseBlock, Tag("tool_use block")]
     | Annotated[ToolResultBlock, Tag("tool_result block")]
     | Annotated[ThinkingBlock, Tag("thinking block")],
-    Discriminator(
-        _tag_of,
-        custom_error_type="block_type",
-        custom_error_message=f"should be a block of one of the types {', '.join(_TAGS)}",
-    ),
+    by_type("a block", _TAGS),
 ]
 
 

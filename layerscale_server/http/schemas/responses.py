@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, FailFast, Field, Tag, model_validator
+from pydantic import BeforeValidator, FailFast, Field, Tag, model_validator
 
 from layerscale_core.constraints import Grammar
 from layerscale_core.dialogue import Tool, ToolOffer
-from layerscale_server.http.schemas.base import RequestModel, at_most
+from layerscale_server.http.schemas.base import RequestModel, at_most, by_type
+from layerscale_server.http.schemas.content import as_parts
 from layerscale_server.http.schemas.sampling import SamplingFields
-from layerscale_server.http.schemas.structured_output import JsonSchema
+from layerscale_server.http.schemas.structured_output import JsonSchema, format_grammar
 from layerscale_server.http.schemas.tools import (
     FunctionDefinition,
     FunctionName,
@@ -29,12 +30,8 @@ class InputText(RequestModel):
     text: str
 
 
-def _as_parts(content: Any) -> Any:
-    return [{"type": "input_text", "text": content}] if isinstance(content, str) else content
-
-
 InputTexts = Annotated[
-    list[InputText], FailFast(), BeforeValidator(_as_parts, json_schema_input_type=str | list[InputText])
+    list[InputText], FailFast(), BeforeValidator(as_parts, json_schema_input_type=str | list[InputText])
 ]
 
 
@@ -90,21 +87,12 @@ _TAGS = {
 }
 
 
-def _tag_of(item: Any) -> str | None:
-    kind = item.get("type", "message") if isinstance(item, dict) else None
-    return _TAGS.get(kind) if isinstance(kind, str) else None
-
-
 InputItem = Annotated[
     Annotated[MessageItem, Tag("message item")]
     | Annotated[CallItem, Tag("function_call item")]
     | Annotated[CallOutputItem, Tag("function_call_output item")]
     | Annotated[ReasoningItem, Tag("reasoning item")],
-    Discriminator(
-        _tag_of,
-        custom_error_type="item_type",
-        custom_error_message=f"should be an item of one of the types {', '.join(_TAGS)}",
-    ),
+    by_type("an item", _TAGS, default="message"),
 ]
 
 
@@ -140,9 +128,7 @@ class TextFormat(RequestModel):
 
     def grammar(self) -> Grammar | None:
         """What it asks for; None: plain text."""
-        if self.json_schema is not None:
-            return Grammar.json_schema(self.json_schema)
-        return Grammar.json_object() if self.type == "json_object" else None
+        return format_grammar(self.type, self.json_schema)
 
 
 class TextOptions(RequestModel):

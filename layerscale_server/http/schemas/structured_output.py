@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -30,6 +30,13 @@ JsonSchema = Annotated[
 Choices = Annotated[list[str], Field(min_length=1)]
 
 
+def format_grammar(kind: str, schema: Mapping[str, Any] | bool | None) -> Grammar | None:
+    """What one of OpenAI's formats asks for; None: plain text."""
+    if schema is not None:
+        return Grammar.json_schema(schema)
+    return Grammar.json_object() if kind == "json_object" else None
+
+
 class NamedSchema(RequestModel):
     """OpenAI's ``response_format.json_schema``. It is always kept to the letter, ``strict`` or not."""
 
@@ -52,9 +59,7 @@ class ResponseFormat(RequestModel):
 
     def grammar(self) -> Grammar | None:
         """What it asks for; None: plain text."""
-        if self.json_schema is not None:
-            return Grammar.json_schema(self.json_schema.json_schema)
-        return Grammar.json_object() if self.type == "json_object" else None
+        return format_grammar(self.type, None if self.json_schema is None else self.json_schema.json_schema)
 
 
 class StructuredOutputs(RequestModel):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -56,6 +58,14 @@ class NamedTool(RequestModel):
 
     type: Literal["function"]
     function: FunctionName
+
+
+def template_call(call_id: str, name: str, arguments: Any) -> dict[str, Any]:
+    """An earlier call as chat templates expect it; arguments that are JSON text become what they say."""
+    if isinstance(arguments, str):
+        with contextlib.suppress(ValueError, RecursionError):
+            arguments = json.loads(arguments)
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 ToolDefinitions = Annotated[list[ToolDefinition], FailFast(), at_most("tools", "tools")]
