@@ -105,17 +105,19 @@ LAYERSCALE_INLINE void add_scale_group(const Matrix& matrix, const GroupView& vi
     const Vf scale = load_half(view.scales + index * kLanes);
     const Vf minimum = view.minima != nullptr ? load_half(view.minima + index * kLanes)
                                               : mul(scale, set1(-matrix.zero_point));
-    for (int token = 0; token < kTokens; ++token) {
+    unroll<kTokens>([&](auto token) {
         Vi dot = dots[token][0];
         for (int chain = 1; chain < kChains<kTokens>; ++chain) dot = add_int(dot, dots[token][chain]);
         totals[token] = fma(to_float(dot), mul(scale, set1(scales[token])), totals[token]);
         totals[token] = fma(minimum, set1(sums[token]), totals[token]);
-    }
+    });
 }
 
 template <Storage kStorage, bool kCodebook, int kGroupSize, int kTokens>
 void dot_panel(const Matrix& matrix, const uint8_t* group, const Activations& x, int tile, int first,
-               Vf (&totals)[kTokens]) {
+               Vf (&out)[kTokens]) {
+    Vf totals[kTokens];  // of this function alone, so that registers hold them
+    unroll<kTokens>([&](auto token) { totals[token] = zero(); });
     const size_t stride = matrix.group_bytes();
     const Vi table = kCodebook ? load_table(matrix.codebook.data()) : set1_int(0);
     for (int g = 0; g < x.num_groups(); ++g, group += stride) {
@@ -132,6 +134,7 @@ void dot_panel(const Matrix& matrix, const uint8_t* group, const Activations& x,
                                                                 sums + kTokenTile, totals);
         }
     }
+    unroll<kTokens>([&](auto token) { out[token] = totals[token]; });
 }
 
 LAYERSCALE_INLINE Vf load_weights(const Matrix& matrix, const uint8_t* panel, int column) {
@@ -143,24 +146,24 @@ LAYERSCALE_INLINE Vf load_weights(const Matrix& matrix, const uint8_t* panel, in
 template <int kTokens>
 void dot_floats(const Matrix& matrix, const uint8_t* panel, const float* x, Vf (&totals)[kTokens]) {
     Vf odd[kTokens];  // even and odd columns in two chains, whatever the number of tokens
-    for (Vf& total : odd) total = zero();
+    unroll<kTokens>([&](auto token) { totals[token] = odd[token] = zero(); });
     int column = 0;
     for (; column + 1 < matrix.cols; column += 2) {
         const Vf even_weights = load_weights(matrix, panel, column);
         const Vf odd_weights = load_weights(matrix, panel, column + 1);
-        for (int token = 0; token < kTokens; ++token) {
+        unroll<kTokens>([&](auto token) {
             const float* row = x + static_cast<size_t>(token) * matrix.cols + column;
             totals[token] = fma(even_weights, set1(row[0]), totals[token]);
             odd[token] = fma(odd_weights, set1(row[1]), odd[token]);
-        }
+        });
     }
-    for (int token = 0; token < kTokens; ++token) {
+    unroll<kTokens>([&](auto token) {
         if (column < matrix.cols) {
             const float last = x[static_cast<size_t>(token) * matrix.cols + column];
             totals[token] = fma(load_weights(matrix, panel, column), set1(last), totals[token]);
         }
         totals[token] = add(totals[token], odd[token]);
-    }
+    });
 }
 
 template <int kTokens>
@@ -198,11 +201,11 @@ template <int kTokens>
 void multiply_tokens(const Matrix& matrix, int index, const Activations& codes, const float* floats, int token,
                      float* out, Store mode) {
     Vf totals[kTokens];
-    for (Vf& total : totals) total = zero();
     dot_any<kTokens>(matrix, matrix.panel(index), codes, floats, token, totals);
     const int count = std::min(kLanes, matrix.rows - index * kLanes);
-    for (int i = 0; i < kTokens; ++i)
+    unroll<kTokens>([&](auto i) {
         store_lanes(out + static_cast<size_t>(token + i) * matrix.rows + index * kLanes, totals[i], count, mode);
+    });
 }
 
 }  // namespace
