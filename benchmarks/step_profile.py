@@ -51,15 +51,15 @@ class Profile:
     Attributes:
         seconds: of all its tokens.
         cpu_s: processor time of all threads meanwhile.
-        floor_s: the least that they could take; None where no floor is measured.
-        giga_ops: multiplications and additions of the layers' matrix products; None for decoding.
+        num_bytes: that decoding must read for them; None for prefill, and where experts are chosen token by token.
+        giga_ops: multiplications and additions of the layers' matrices for prefill; None for decoding, and the same.
     """
 
     name: str
     num_tokens: int
     seconds: float
     cpu_s: float
-    floor_s: float | None
+    num_bytes: int | None
     giga_ops: float | None
     samples: Samples
 
@@ -81,8 +81,8 @@ class _Watch:
 class Profiler:
     """Runs a model that was loaded; one request at a time."""
 
-    def __init__(self, assembly: Assembly, bandwidth: float, folder: Path) -> None:
-        self._assembly, self._bandwidth, self._path = assembly, bandwidth, folder / "perf.data"
+    def __init__(self, assembly: Assembly, folder: Path) -> None:
+        self._assembly, self._path = assembly, folder / "perf.data"
         self._prompts = Prompts(seed=0)
 
     def decode(self, context_len: int, num_tokens: int) -> Profile:
@@ -91,13 +91,13 @@ class Profiler:
         self._complete(context, 1)
         with self._watched() as watch:
             recording = self._complete([*context, *self._prompts.next(1)], num_tokens)
-        num_steps, floor_s = num_tokens - 1, self._floor_s(context_len + num_tokens // 2)
+        num_steps, step = num_tokens - 1, self._step_bytes(context_len + num_tokens // 2)
         return Profile(
             name=f"decode after {context_len:,} tokens",
             num_tokens=num_steps,
             seconds=recording.last - recording.first,
             cpu_s=watch.cpu_s,
-            floor_s=None if floor_s is None else num_steps * floor_s,
+            num_bytes=None if step is None else num_steps * step,
             giga_ops=None,
             samples=watch.samples,
         )
@@ -115,7 +115,7 @@ class Profiler:
             num_tokens=num_tokens,
             seconds=watch.seconds,
             cpu_s=watch.cpu_s,
-            floor_s=None,
+            num_bytes=None,
             giga_ops=None if operations is None else operations * num_tokens / 1e9,
             samples=watch.samples,
         )
@@ -132,14 +132,9 @@ class Profiler:
         sampling = SamplingParams(max_tokens=max_tokens, ignore_eos=True)
         return record_all(self._assembly.engine, [Request("profile", tuple(prompt), sampling)])[0]
 
-    def _floor_s(self, context_len: int) -> float | None:
-        """The least that a step of decoding can take: its bytes at the measured bandwidth."""
-        model = self._assembly.model
-        plan = model.plan
-        num_bytes = step_bytes(
-            model.spec, plan.request.weights_bytes, plan.layout.bytes_per_token, batch_size=1, context_len=context_len
-        )
-        return None if num_bytes is None else num_bytes / self._bandwidth
+    def _step_bytes(self, context_len: int) -> int | None:
+        plan, spec = self._assembly.model.plan, self._assembly.model.spec
+        return step_bytes(spec, plan.request.weights_bytes, plan.layout.bytes_per_token, 1, context_len)
 
 
 def matrix_operations(spec: ModelSpec) -> int | None:
@@ -165,13 +160,14 @@ def main() -> None:
     bandwidth = measure_read_bandwidth(num_threads)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            profiler = Profiler(assembly, bandwidth, Path(folder))
+            profiler = Profiler(assembly, Path(folder))
             profiler.decode(*DECODES[0])  # not counted: the first steps find memory that was not touched yet
             profiles = [*(profiler.decode(*each) for each in DECODES), *(profiler.prefill(*each) for each in PREFILLS)]
     except PerfError as error:
         raise SystemExit(f"step_profile: {error}") from None
     finally:
         assembly.close()
+    bandwidth = max(bandwidth, measure_read_bandwidth(num_threads))
     setting = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "model": arguments.model.name,
@@ -181,19 +177,20 @@ def main() -> None:
     }
     for name, value in setting.items():
         print(f"{name}: {value}")
-    print("", *_rate_lines(profiles, num_threads), "", *_share_lines(profiles), sep="\n")
+    print("", *_rate_lines(profiles, bandwidth, num_threads), "", *_share_lines(profiles), sep="\n")
     if arguments.json is not None:
         report = {"setting": setting, "profiles": [profile.to_json() for profile in profiles]}
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def _rate_lines(profiles: Sequence[Profile], num_threads: int) -> Iterator[str]:
+def _rate_lines(profiles: Sequence[Profile], bandwidth: float, num_threads: int) -> Iterator[str]:
     yield "| | tokens/s | ms a token | floor, ms | of the floor's speed | GOP/s | cores busy |"
     yield "|---|---|---|---|---|---|---|"
     for each in profiles:
         floor = ["", ""]
-        if each.floor_s is not None:
-            floor = [f"{each.floor_s / each.num_tokens * 1e3:.2f}", f"{each.floor_s / each.seconds:.0%}"]
+        if each.num_bytes is not None:
+            floor_s = each.num_bytes / bandwidth
+            floor = [f"{floor_s / each.num_tokens * 1e3:.2f}", f"{floor_s / each.seconds:.0%}"]
         rate = "" if each.giga_ops is None else f"{each.giga_ops / each.seconds:.0f}"
         busy = f"{min(1.0, each.cpu_s / each.seconds / num_threads):.0%}"
         speed = [f"{each.num_tokens / each.seconds:.0f}", f"{each.seconds / each.num_tokens * 1e3:.2f}"]
