@@ -184,7 +184,6 @@ class NativeExecutor:
                 self._executor.add_vector(name, weights.vector(name))
             else:
                 self._load_matrix(name, weights)
-        weights.drop_cache()
 
     def _load_matrix(self, name: str, weights: WeightSource) -> None:
         rows, cols = weights.shape(name)
@@ -195,6 +194,7 @@ class NativeExecutor:
                 self._executor.pack_codes(name, start, part.codes, part.scales, part.mins)
             else:
                 self._executor.pack_floats(name, start, np.ascontiguousarray(part.data))
+            weights.drop_cache()  # at once: the file and what is packed of it would count twice
 
     def _add_matrix(self, name: str, rows: int, cols: int, part: Matrix) -> None:
         if isinstance(part, DenseMatrix):
