@@ -21,7 +21,7 @@ ATTACH_S = 0.5
 """Until perf has found all threads. What the process does not do in the meantime is not sampled."""
 
 _PARTS = {
-    "quantising activations": r"[Qq]uantize",
+    "quantising activations": r"Activations::",
     "attention": r"[Aa]ttend|[Aa]ttention::|weigh_|fold_|round_query|KvCache|KvFormat|store_kv|Hadamard",
     "matrix products": r"multiply|dot_|panel|project|gated_mlp|unpack_row|Matrix",
     "threads waiting": r"ThreadPool::(?!call)",

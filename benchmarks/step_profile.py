@@ -3,7 +3,8 @@
     python benchmarks/step_profile.py --model MODEL.gguf [--json FILE]
 
 Prints the tables of docs/performance.md. On Linux, for the native CPU kernels; the model is loaded in this process as a
-server would load it. The floor of decoding is what a step must read, at the bandwidth measured in the same run.
+server would load it. The floor of decoding is what a step must read, at the bandwidth of reading; that of prefill is
+the operations of the layers' matrices, at the rate of integer dot products. Both are measured in the same run.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 from perf_samples import PARTS, PerfError, Samples, sampled
 from workloads import CONTEXT_LEN, Prompts
 
+from layerscale_backend_cpu.native_executor import measure_dot_rate
 from layerscale_core.engine import Request, SamplingParams
 from layerscale_core.host import inspect_host
 from layerscale_core.models import ModelSpec, MoeSpec
@@ -45,6 +47,35 @@ PREFILLS = ((512, 4), (2000, 1))
 
 
 @dataclass(frozen=True, slots=True)
+class Machine:
+    """What the machine can do at best, all threads together.
+
+    Attributes:
+        bandwidth: of reading memory, bytes a second.
+        dot_rate: multiplications and additions of integer dot products, a second.
+    """
+
+    bandwidth: float
+    dot_rate: float
+
+    @classmethod
+    def measure(cls, num_threads: int) -> Machine:
+        """Take some seconds to find out.
+
+        Raises:
+            SystemExit: the native kernels are missing.
+        """
+        dot_rate = measure_dot_rate(num_threads)
+        if dot_rate is None:
+            raise SystemExit("step_profile: the native kernels are not compiled, or switched off")
+        return cls(measure_read_bandwidth(num_threads), dot_rate)
+
+    def better(self, other: Machine) -> Machine:
+        """The best of two measurements."""
+        return Machine(max(self.bandwidth, other.bandwidth), max(self.dot_rate, other.dot_rate))
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """One workload.
 
@@ -62,6 +93,12 @@ class Profile:
     num_bytes: int | None
     giga_ops: float | None
     samples: Samples
+
+    def floor_s(self, machine: Machine) -> float | None:
+        """The least time that the machine could take; None where it is not known."""
+        if self.num_bytes is not None:
+            return self.num_bytes / machine.bandwidth
+        return None if self.giga_ops is None else self.giga_ops * 1e9 / machine.dot_rate
 
     def to_json(self) -> dict[str, Any]:
         """All of it, with the samples of each symbol."""
@@ -157,7 +194,7 @@ def main() -> None:
     settings = Settings(model=str(arguments.model), context=CONTEXT_LEN, sessions=0)
     assembly = Assembler(settings, PluginRegistry.discover(), FREE_TIER, Metrics()).assemble()
     num_threads = inspect_host().num_usable_cpus
-    bandwidth = measure_read_bandwidth(num_threads)
+    machine = Machine.measure(num_threads)
     try:
         with tempfile.TemporaryDirectory() as folder:
             profiler = Profiler(assembly, Path(folder))
@@ -167,30 +204,31 @@ def main() -> None:
         raise SystemExit(f"step_profile: {error}") from None
     finally:
         assembly.close()
-    bandwidth = max(bandwidth, measure_read_bandwidth(num_threads))
+    machine = machine.better(Machine.measure(num_threads))
     setting = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "model": arguments.model.name,
         "LayerScale": __version__,
         "device": assembly.model.devices[0].description,
-        "reading memory, GB/s": round(bandwidth / 1e9, 1),
+        "reading memory, GB/s": round(machine.bandwidth / 1e9, 1),
+        "integer dot products, GOP/s": round(machine.dot_rate / 1e9),
     }
     for name, value in setting.items():
         print(f"{name}: {value}")
-    print("", *_rate_lines(profiles, bandwidth, num_threads), "", *_share_lines(profiles), sep="\n")
+    print("", *_rate_lines(profiles, machine, num_threads), "", *_share_lines(profiles), sep="\n")
     if arguments.json is not None:
         report = {"setting": setting, "profiles": [profile.to_json() for profile in profiles]}
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def _rate_lines(profiles: Sequence[Profile], bandwidth: float, num_threads: int) -> Iterator[str]:
+def _rate_lines(profiles: Sequence[Profile], machine: Machine, num_threads: int) -> Iterator[str]:
     yield "| | tokens/s | ms a token | floor, ms | of the floor's speed | GOP/s | cores busy |"
     yield "|---|---|---|---|---|---|---|"
     for each in profiles:
-        floor = ["", ""]
-        if each.num_bytes is not None:
-            floor_s = each.num_bytes / bandwidth
-            floor = [f"{floor_s / each.num_tokens * 1e3:.2f}", f"{floor_s / each.seconds:.0%}"]
+        floor_s = each.floor_s(machine)
+        floor = (
+            ["", ""] if floor_s is None else [f"{floor_s / each.num_tokens * 1e3:.2f}", f"{floor_s / each.seconds:.0%}"]
+        )
         rate = "" if each.giga_ops is None else f"{each.giga_ops / each.seconds:.0f}"
         busy = f"{min(1.0, each.cpu_s / each.seconds / num_threads):.0%}"
         speed = [f"{each.num_tokens / each.seconds:.0f}", f"{each.seconds / each.num_tokens * 1e3:.2f}"]

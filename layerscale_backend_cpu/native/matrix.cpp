@@ -48,6 +48,46 @@ GroupView view_group(const Matrix& matrix, const uint8_t* group) {
     return view;
 }
 
+// The lowest bits of a number's four quarters, side by side.
+template <int kBits>
+uint32_t squeeze(uint64_t quarters) {
+    constexpr uint64_t kField = (uint64_t{1} << kBits) - 1, kPair = (uint64_t{1} << 2 * kBits) - 1;
+    quarters &= kField * 0x0001000100010001u;
+    quarters |= quarters >> (16 - kBits);
+    return static_cast<uint32_t>((quarters & kPair) | (quarters >> 32 & kPair) << 2 * kBits);
+}
+
+uint64_t load_eight(const uint8_t* codes) {
+    uint64_t value = 0;
+    for (int i = 0; i < 8; ++i) value |= static_cast<uint64_t>(codes[i]) << 8 * i;
+    return value;
+}
+
+// A word of one row's group as `low_place` has it; `codes` are those of the group.
+uint32_t pack_low_word(Storage storage, const uint8_t* codes, int word) {
+    if (storage == Storage::kCodes8) {
+        codes += 4 * word;
+        return codes[0] | codes[2] << 8 | codes[1] << 16 | static_cast<uint32_t>(codes[3]) << 24;
+    }
+    const uint64_t eight = load_eight(codes + 8 * word);
+    return squeeze<4>(eight) | squeeze<4>(eight >> 8) << 16;
+}
+
+// The same as `high_place` has it.
+uint32_t pack_high_word(const uint8_t* codes, int word) {
+    const uint64_t first = load_eight(codes + 16 * word), second = load_eight(codes + 16 * word + 8);
+    const uint32_t even = squeeze<2>(first >> 4) | squeeze<2>(second >> 4) << 8;
+    const uint32_t odd = squeeze<2>(first >> 12) | squeeze<2>(second >> 12) << 8;
+    return even | odd << 16;
+}
+
+// One number of each row as halves; zero for rows that are not there.
+void pack_halves(const uint16_t* out, const float* values, int num_rows, size_t stride) {
+    float lanes[kLanes] = {};
+    for (int row = 0; row < num_rows; ++row) lanes[row] = values[row * stride];
+    store_half(const_cast<uint16_t*>(out), load(lanes));
+}
+
 uint32_t load_word(const uint8_t* words, int word, int lane) {
     uint32_t value;
     std::memcpy(&value, words + word * kWordBytes + 4 * lane, 4);
@@ -223,32 +263,22 @@ size_t Matrix::panel_bytes() const {
 void pack_codes(Matrix& matrix, int index, int num_rows, const uint8_t* codes, const float* scales,
                 const float* minima) {
     const int scales_per_row = matrix.cols / matrix.group_size, scales_per_group = kGroup / matrix.group_size;
-    Place low[kGroup], high[kGroup];
-    for (int column = 0; column < kGroup; ++column) {
-        low[column] = low_place(matrix.storage, column);
-        high[column] = high_place(column);
-    }
-    const int low_mask = matrix.storage == Storage::kCodes8 ? 0xff : 0x0f;
+    const int num_low = low_words(matrix.storage), num_high = high_words(matrix.storage);
     for (int g = 0; g < matrix.cols / kGroup; ++g) {
-        uint8_t* group = matrix.panel(index) + matrix.group_bytes() * g;
-        const GroupView view = view_group(matrix, group);
-        uint32_t low_bits[8][kLanes] = {}, high_bits[2][kLanes] = {};
+        const GroupView view = view_group(matrix, matrix.panel(index) + matrix.group_bytes() * g);
+        uint32_t low[8][kLanes] = {}, high[2][kLanes] = {};
         for (int row = 0; row < num_rows; ++row) {
             const uint8_t* source = codes + static_cast<size_t>(row) * matrix.cols + g * kGroup;
-            for (int column = 0; column < kGroup; ++column) {
-                low_bits[low[column].word][row] |= static_cast<uint32_t>(source[column] & low_mask) << low[column].bit;
-                if (matrix.storage == Storage::kCodes6)
-                    high_bits[high[column].word][row] |= static_cast<uint32_t>(source[column] >> 4) << high[column].bit;
-            }
-            for (int s = 0; s < scales_per_group; ++s) {
-                const size_t from = static_cast<size_t>(row) * scales_per_row + g * scales_per_group + s;
-                const_cast<uint16_t*>(view.scales)[s * kLanes + row] = float_to_half(scales[from]);
-                if (minima != nullptr)
-                    const_cast<uint16_t*>(view.minima)[s * kLanes + row] = float_to_half(minima[from]);
-            }
+            for (int word = 0; word < num_low; ++word) low[word][row] = pack_low_word(matrix.storage, source, word);
+            for (int word = 0; word < num_high; ++word) high[word][row] = pack_high_word(source, word);
         }
-        std::memcpy(const_cast<uint8_t*>(view.low), low_bits, low_words(matrix.storage) * kWordBytes);
-        std::memcpy(const_cast<uint8_t*>(view.high), high_bits, high_words(matrix.storage) * kWordBytes);
+        std::memcpy(const_cast<uint8_t*>(view.low), low, num_low * kWordBytes);
+        std::memcpy(const_cast<uint8_t*>(view.high), high, num_high * kWordBytes);
+        for (int s = 0; s < scales_per_group; ++s) {
+            const size_t from = static_cast<size_t>(g) * scales_per_group + s;
+            pack_halves(view.scales + s * kLanes, scales + from, num_rows, scales_per_row);
+            if (minima != nullptr) pack_halves(view.minima + s * kLanes, minima + from, num_rows, scales_per_row);
+        }
     }
 }
 
