@@ -13,6 +13,7 @@ from torch import Tensor
 
 from layerscale_core.elementary import ElementaryKernels
 from layerscale_core.errors import OutOfMemoryError
+from layerscale_core.gpu.logits import HostMemory, TorchLogits
 from layerscale_core.models import Activation, MoeSpec, TemperatureSpec
 from layerscale_core.specs.kernels import ExpertWeights
 from layerscale_core.specs.memory import Allocator
@@ -32,7 +33,8 @@ class DeviceKernels(ElementaryKernels):
         self._allocator = allocator
         self._dtype = dtype
         self._held: list[tuple[int, str]] = []
-        self._staging = torch.empty(0)
+        self._carried = HostMemory(device)
+        self._logits = HostMemory(device)
 
     def linear(self, x: Tensor, matrix: Any) -> Tensor:
         """``x @ matrix.T``; what mixtures are made of."""
@@ -71,13 +73,18 @@ class DeviceKernels(ElementaryKernels):
 
     def to_host(self, x: Tensor) -> NDArray[np.float32]:
         """Wait for the device, and copy; what is returned holds until the next call."""
-        values = x.float()
-        if self._staging.numel() < values.numel():
-            # Pinned, so that the device writes it by itself: a batch's logits are megabytes.
-            self._staging = torch.empty(values.numel(), pin_memory=self._device.type == "cuda")
-        staged = self._staging[: values.numel()].view(values.shape).copy_(values)
-        host: NDArray[np.float32] = staged.numpy()
+        host: NDArray[np.float32] = self._carried.take(x.shape).copy_(x).numpy()
         return host
+
+    def step_logits(self, x: Tensor) -> TorchLogits:
+        """Wait for the device; rows stay there until they are asked for."""
+        token_ids, are_finite = self.find_likeliest(x).tolist()
+        likeliest = [token_id if finite else None for token_id, finite in zip(token_ids, are_finite, strict=True)]
+        return TorchLogits(x, self._logits.take(x.shape), likeliest)
+
+    def find_likeliest(self, logits: Tensor) -> Tensor:
+        """Of each row of logits the likeliest token, and behind these whether all of the row is finite: [2, rows]."""
+        return torch.stack([logits.argmax(-1), logits.isfinite().all(-1).long()])
 
     def from_host(self, x: NDArray[np.float32]) -> Tensor:
         """Copy."""

@@ -18,6 +18,7 @@ from layerscale_core.gpu.kv_cache import KVCache, allocate_cache
 from layerscale_core.gpu.linear import linear
 from layerscale_core.gpu.matrix import DeviceMatrix, device_matrix_bytes, pack
 from layerscale_core.gpu.rope import DeviceRope, device_rope
+from layerscale_core.gpu.sampling import argmax
 from layerscale_core.gpu.stack import MatrixStack, joined
 from layerscale_core.gpu.triton_memory import NUM_COUNTERS, NUM_PARTIALS, triton_memory_needs
 from layerscale_core.gpu.triton_step import EagerStep
@@ -158,6 +159,12 @@ class TritonElementaryKernels(DeviceKernels):
     def select(self, x: Tensor, step: Step) -> Tensor:
         """The rows whose logits are wanted."""
         return step.select(x)
+
+    def find_likeliest(self, logits: Tensor) -> Tensor:
+        """One kernel."""
+        found = torch.empty((2, len(logits)), dtype=torch.int32, device=self._device)
+        argmax(logits, *found)
+        return found
 
     def copy_pages(self, kv: KVCache, source_ids: NDArray[np.int32], target_ids: NDArray[np.int32]) -> None:
         """Copy whole pages, all layers."""

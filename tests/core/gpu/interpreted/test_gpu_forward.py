@@ -21,6 +21,7 @@ from layerscale_core.conformance.executors import (
 )
 from layerscale_core.forward import HostLayers, KernelExecutor
 from layerscale_core.gpu.graphs import DecodeGraphs
+from layerscale_core.gpu.logits import TorchLogits
 from layerscale_core.gpu.triton_kernels import TritonKernels
 from layerscale_core.models import Matrix, ModelSpec
 from layerscale_core.models.spec import GATE, VALUE, weight_shapes
@@ -174,7 +175,13 @@ def decoded(executor: Executor, kv: KVLayout) -> list[np.ndarray]:
     sequences = [book.sequence() for _ in range(4)]
     executor.step(book.batch([Span(each, PROMPT[: 6 * index + 1]) for index, each in enumerate(sequences)]))
     steps = [sequences[:3], sequences[1:3], sequences[:1], sequences]
-    return [executor.step(book.batch([Span(each, [9]) for each in running])).copy() for running in steps]
+    logits = []
+    for running in steps:
+        on_device = executor.step(book.batch([Span(each, [9]) for each in running]))
+        assert isinstance(on_device, TorchLogits)
+        logits.append(on_device.copy())
+        assert on_device.likeliest == logits[-1].argmax(axis=1).tolist()
+    return logits
 
 
 def test_a_sequence_does_not_depend_on_its_neighbours_nor_on_its_chunks() -> None:
