@@ -74,7 +74,9 @@ def _step(tuning: Tuning, tokens: int) -> StepTensors:
     book = PageBook(KVLayout(80, 16, 1, 1, 128))
     sequence = book.sequence()
     book.batch([Span(sequence, [0] * 1000)])
-    return make_step(book.batch([Span(sequence, [0] * tokens)]), "cpu", tokens_per_tile(SPEC, tokens, tuning))
+    return make_step(
+        book.batch([Span(sequence, [0] * tokens)]), torch.device("cpu"), tokens_per_tile(SPEC, tokens, tuning)
+    )
 
 
 def _cache(bits: int) -> kv_cache.KVCache:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from layerscale_core.elementary import ElementaryKernels
 from layerscale_core.errors import OutOfMemoryError
-from layerscale_core.gpu.logits import HostMemory, TorchLogits
+from layerscale_core.gpu.logits import TorchLogits
+from layerscale_core.gpu.transfer import Staging
 from layerscale_core.models import Activation, MoeSpec, TemperatureSpec
 from layerscale_core.specs.kernels import ExpertWeights
 from layerscale_core.specs.memory import Allocator
@@ -33,8 +34,8 @@ class DeviceKernels(ElementaryKernels):
         self._allocator = allocator
         self._dtype = dtype
         self._held: list[tuple[int, str]] = []
-        self._carried = HostMemory(device)
-        self._logits = HostMemory(device)
+        self._carried = Staging(device)
+        self._logits = Staging(device)
 
     def linear(self, x: Tensor, matrix: Any) -> Tensor:
         """``x @ matrix.T``; what mixtures are made of."""

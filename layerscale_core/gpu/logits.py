@@ -1,30 +1,14 @@
-"""Logits that stay on the device until a row is asked for, and memory that results come to the host in."""
+"""Logits that stay on the device until a row is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-
-class HostMemory:
-    """Memory of the host, as large as the largest that was asked for, which the device writes by itself."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._is_pinned = device.type == "cuda"
-        self._memory = torch.empty(0)
-
-    def take(self, shape: Sequence[int]) -> Tensor:
-        """Float32, of a shape; the same memory every time."""
-        size = int(np.prod(shape))
-        if self._memory.numel() < size:
-            self._memory = torch.empty(size, pin_memory=self._is_pinned)
-        return self._memory[:size].view(*shape)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,8 @@ class Tuning:
             multiple of ``keys``.
         attention: tiles by the longest run of new tokens of a sequence, ascending.
         target_programs: programs that fill the device; tiles are split while there are fewer.
+        sharing: attention's programs where it is split, in units of those that fill the device; with more than one unit
+            unequal contexts even out.
     """
 
     rows: int = 64
@@ -68,6 +70,7 @@ class Tuning:
     partition: int = 512
     attention: tuple[AttentionTile, ...] = (AttentionTile(1, 16), AttentionTile(2**31, 32))
     target_programs: int = 264
+    sharing: int = 4
 
     def product_tile(self, num_tokens: int) -> ProductTile:
         """The tile for a step of so many tokens."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from layerscale_core.gpu.graphs import DecodeBuffers
+from layerscale_core.gpu.step import page_offsets
+from layerscale_core.gpu.tuning import Tuning
 from layerscale_core.specs import KVType, StepBatch
-from tests.support.gpu_layers import LAYER, NO_ROOM, SMALL, Layer, cache_bytes
+from tests.support.gpu_layers import CPU, LAYER, NO_ROOM, SMALL, Layer, cache_bytes
 
 TOLERANCE = 5e-4
 """Of the largest output: a unit in the last place of float16. A key between two of its values may round to either."""
@@ -65,15 +70,37 @@ def test_a_prompt_and_what_follows_equal_the_reference(name: str) -> None:
     assert not layer.workspace.counters.any()
 
 
-@pytest.mark.parametrize("kv_type", [KVType.FP16, KVType.INT4])
-def test_splitting_a_context_over_programs_changes_no_bit(kv_type: KVType) -> None:
+TAKING_TURNS = replace(SMALL, partition=32, target_programs=2, sharing=1)
+"""Two programs for four partitions."""
+
+
+@pytest.mark.parametrize(
+    ("kv_type", "tuning"), [(KVType.FP16, SMALL), (KVType.INT4, SMALL), (KVType.FP16, TAKING_TURNS)]
+)
+def test_splitting_a_context_over_programs_changes_no_bit(kv_type: KVType, tuning: Tuning) -> None:
     layer = Layer(kv_type, 32, 2, 1)
     sequences = [layer.book.sequence()]
     layer.run(layer.batch({0: 100}, sequences))
     batch = layer.batch({0: 3}, sequences)
-    query = layer.project(layer.random.standard_normal((3, 96)).astype(np.float32), batch, SMALL)
-    split, whole = (layer.attend(query, batch, SMALL, workspace) for workspace in (layer.workspace, NO_ROOM))
+    query = layer.project(layer.random.standard_normal((3, 96)).astype(np.float32), batch, tuning)
+    split, whole = (layer.attend(query, batch, tuning, workspace) for workspace in (layer.workspace, NO_ROOM))
     np.testing.assert_array_equal(split, whole)
+
+
+@pytest.mark.parametrize("lengths", [(1, 2), (150, 40), (80, 130)])
+def test_the_buffers_of_recorded_steps_serve_contexts_of_every_length(lengths: tuple[int, int]) -> None:
+    buffers = DecodeBuffers(max_seqs=3, max_pages=24, device=CPU)
+    recorded = buffers.tensors(3)
+    layer = Layer(KVType.FP16, 32, 2, 1)
+    sequences = [layer.book.sequence() for _ in lengths]
+    layer.run(layer.batch(dict(enumerate(lengths)), sequences))
+    batch = layer.batch({0: 1, 1: 1}, sequences)
+    query = layer.project(layer.random.standard_normal((2, 96)).astype(np.float32), batch, SMALL)
+    buffers.fill(batch, page_offsets(batch))
+    padded = torch.cat([query, query[:1]])
+    actual = layer.attend(padded, batch, SMALL, layer.workspace, recorded)
+    np.testing.assert_array_equal(actual[:2], layer.attend(query, batch, SMALL, layer.workspace))
+    assert np.isnan(actual[2]).all()
 
 
 def test_pages_that_are_partly_or_wholly_dropped_are_not_seen() -> None:

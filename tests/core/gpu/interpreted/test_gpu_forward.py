@@ -149,7 +149,7 @@ def after_moves(executor: Executor, kv: KVLayout) -> np.ndarray:
 def test_recorded_decode_steps_are_the_eager_ones_bit_for_bit() -> None:
     kv = kv_layout(SPEC, 16)
     recorder = CountingRecorder()
-    graphs = DecodeGraphs(CPU, (1, 3), recorder, min_pages=2)
+    graphs = DecodeGraphs(CPU, (1, 3), recorder)
     recorded = decoded(open_executor(SPEC, kv, RandomWeights(SPEC), graphs=graphs), kv)
     eager = decoded(open_executor(SPEC, kv, RandomWeights(SPEC)), kv)
     for rows, expected in zip(recorded, eager, strict=True):
@@ -161,7 +161,7 @@ def test_recorded_decode_steps_are_the_eager_ones_bit_for_bit() -> None:
 def test_what_cannot_be_recorded_is_computed_as_it_comes(on_host: tuple[int, ...] | None) -> None:
     spec = small_spec(num_layers=2) if on_host else small_spec(num_experts=3)
     kv = kv_layout(spec, 16)
-    graphs = DecodeGraphs(CPU, (4,), CountingRecorder(), min_pages=2)
+    graphs = DecodeGraphs(CPU, (4,), CountingRecorder())
     host_layers = HostLayers(on_host, reference_kernels()) if on_host else None
     executor = open_executor(spec, kv, RandomWeights(spec), graphs=graphs, host_layers=host_layers)
     chunks = [PROMPT[:5], [7]]
