@@ -143,8 +143,8 @@ def _gated_activation() -> None:
 
 
 def _sample(is_random: bool) -> None:
-    logits, ids = torch.empty(2, 1000), torch.empty(2, dtype=torch.int32)
+    logits, found = torch.empty(2, 128_256), torch.empty(2, 2, dtype=torch.int32)
     if is_random:
-        sampling.sample(logits, torch.empty(2), torch.empty(2, dtype=torch.int64), ids, ids)
+        sampling.sample(logits, torch.empty(2), torch.empty(2, dtype=torch.int64), found, _workspace(1))
     else:
-        sampling.argmax(logits, ids, ids)
+        sampling.argmax(logits, found, _workspace(1))

@@ -79,13 +79,12 @@ class DeviceKernels(ElementaryKernels):
 
     def step_logits(self, x: Tensor) -> TorchLogits:
         """Wait for the device; rows stay there until they are asked for."""
-        token_ids, are_finite = self.find_likeliest(x).tolist()
-        likeliest = [token_id if finite else None for token_id, finite in zip(token_ids, are_finite, strict=True)]
+        likeliest = [token_id if is_finite else None for token_id, is_finite in self.find_likeliest(x).tolist()]
         return TorchLogits(x, self._logits.take(x.shape), likeliest)
 
     def find_likeliest(self, logits: Tensor) -> Tensor:
-        """Of each row of logits the likeliest token, and behind these whether all of the row is finite: [2, rows]."""
-        return torch.stack([logits.argmax(-1), logits.isfinite().all(-1).long()])
+        """Each row's likeliest token, of equals the first, and whether all of the row is finite: [rows, 2]."""
+        return torch.stack([logits.argmax(-1), logits.isfinite().all(-1).long()], -1)
 
     def from_host(self, x: NDArray[np.float32]) -> Tensor:
         """Copy."""

@@ -162,9 +162,8 @@ class TritonElementaryKernels(DeviceKernels):
 
     def find_likeliest(self, logits: Tensor) -> Tensor:
         """One kernel."""
-        found = torch.empty((2, len(logits)), dtype=torch.int32, device=self._device)
-        argmax(logits, *found)
-        return found
+        found = torch.empty((len(logits), 2), dtype=torch.int32, device=self._device)
+        return argmax(logits, found, self._scratch())
 
     def copy_pages(self, kv: KVCache, source_ids: NDArray[np.int32], target_ids: NDArray[np.int32]) -> None:
         """Copy whole pages, all layers."""
