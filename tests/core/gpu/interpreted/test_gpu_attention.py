@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from layerscale_core.gpu.graphs import DecodeBuffers
+from layerscale_core.gpu.kv_cache import Pages, shift_positions
+from layerscale_core.gpu.rope import device_rope
 from layerscale_core.gpu.step import page_offsets
 from layerscale_core.gpu.tuning import Tuning
 from layerscale_core.specs import KVType, StepBatch
@@ -101,6 +103,48 @@ def test_the_buffers_of_recorded_steps_serve_contexts_of_every_length(lengths: t
     actual = layer.attend(padded, batch, SMALL, layer.workspace, recorded)
     np.testing.assert_array_equal(actual[:2], layer.attend(query, batch, SMALL, layer.workspace))
     assert np.isnan(actual[2]).all()
+
+
+def vast(layer: Layer, num_pages: int) -> None:
+    """Give a layer a cache of so many pages. Those that nobody touches take no memory."""
+
+    def pages(width: int) -> Pages:
+        shape = (num_pages, layer.layout.num_kv_heads, layer.layout.page_size)
+        codes, scales = np.zeros((*shape, width), np.uint8), np.zeros((*shape, 1), np.float16)
+        return Pages(
+            torch.from_numpy(codes).expand(2, *codes.shape), torch.from_numpy(scales).expand(2, *scales.shape), None
+        )
+
+    width = layer.layout.head_dim
+    layer.cache = replace(
+        layer.cache, layout=replace(layer.layout, num_pages=num_pages), keys=pages(width), values=pages(width)
+    )
+
+
+def test_pages_behind_the_reach_of_32_bits_are_found() -> None:
+    near, far = (Layer(KVType.INT8, 128, 2, 1) for _ in range(2))
+    first_page = 2**20 + 3  # of 2,048 bytes each
+    vast(far, first_page + near.layout.num_pages)
+    sequences = [near.book.sequence()]
+    for lengths in ({0: 37}, {0: 1}):
+        batch = near.batch(lengths, sequences)
+        moved = replace(
+            batch,
+            page_tables=batch.page_tables + np.int32(first_page),
+            slot_mapping=batch.slot_mapping + 16 * first_page,
+        )
+        x = near.random.standard_normal((batch.num_tokens, 96)).astype(np.float32)
+        there, here = (
+            layer.attend(layer.project(x, each, SMALL), each, SMALL, layer.workspace)
+            for layer, each in ((far, moved), (near, batch))
+        )
+        np.testing.assert_array_equal(there, here)
+    rope = device_rope(near.spec.rope, CPU)
+    page_ids = torch.tensor([page.page_id for page in sequences[0].pages])
+    shift_positions(near.cache, LAYER, page_ids, 77, rope)
+    shift_positions(far.cache, LAYER, page_ids + first_page, 77, rope)
+    for ours, theirs in zip(near.cache.parts, far.cache.parts, strict=True):
+        assert torch.equal(ours[LAYER, page_ids], theirs[LAYER, page_ids + first_page])
 
 
 def test_pages_that_are_partly_or_wholly_dropped_are_not_seen() -> None:

@@ -131,6 +131,20 @@ def test_pages_of_codes_are_read_copied_shifted_and_returned(kv_type: KVType, ma
     assert relative_error(after_moves(ours, kv), after_moves(truth, kv)) <= max_error
 
 
+def test_many_pages_leave_and_return_in_parts_and_content_of_another_size_is_refused() -> None:
+    kv = kv_layout(SPEC, 16, num_pages=40, kv_type=KVType.INT8)
+    executor = open_executor(SPEC, kv, RandomWeights(SPEC))
+    page_ids = np.arange(39, 2, -1, dtype=np.int32)
+    content = np.random.default_rng(0).integers(0, 100, (37, 16 * kv.bytes_per_token), np.uint8)
+    executor.write_pages(page_ids, content)
+    np.testing.assert_array_equal(executor.read_pages(page_ids), content)
+    np.testing.assert_array_equal(executor.read_pages(page_ids[::-1]), content[::-1])
+    for wrong in (content[1:], content[:, 1:], np.append(content, content[:1], axis=0)):
+        with pytest.raises(ValueError, match=r"not the content of 37 pages"):
+            executor.write_pages(page_ids, wrong + 1)
+    np.testing.assert_array_equal(executor.read_pages(page_ids), content)
+
+
 def after_moves(executor: Executor, kv: KVLayout) -> np.ndarray:
     """Logits behind a prompt whose pages were shifted, and behind one whose pages were copied, read and written."""
     book = PageBook(kv)
