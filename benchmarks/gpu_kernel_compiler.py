@@ -47,6 +47,7 @@ class Resources:
         spill_bytes: memory a thread that stands in for registers.
         shared_bytes: memory that a program's threads share.
         matrix_instructions: how products are computed, without their types.
+        waits_for_stores: whether every wave's stores have arrived before the program counts itself as done.
     """
 
     kernel: str
@@ -54,6 +55,7 @@ class Resources:
     spill_bytes: int
     shared_bytes: int
     matrix_instructions: tuple[str, ...]
+    waits_for_stores: bool
 
 
 class _AbsentDevice:
@@ -111,13 +113,29 @@ def _resources(name: str, kernel: Any, log: str) -> Resources:
         code = kernel.asm["ptx"]
         registers = _first(r"Used (\d+) registers", log)
         spill_bytes = _first(r"(\d+) bytes spill stores", log)
+        waits_for_stores = True  # what its barrier and its fences mean: PTX ISA, memory consistency model
     else:
         code = kernel.asm["amdgcn"]
         # A total of both kinds where they share one file, as from gfx90a on.
         registers = _first(r"\.vgpr_count:\s+(\d+)", code)
         spill_bytes = 4 * _first(r"\.vgpr_spill_count:\s+(\d+)", code)
+        waits_for_stores = _waits_for_stores(code)
     instructions = {re.sub(r"(\.sync|\.aligned|\.row|\.col)", "", found) for found in _MATRIX_INSTRUCTION.findall(code)}
-    return Resources(name, registers, spill_bytes, kernel.metadata.shared, tuple(sorted(instructions)))
+    return Resources(
+        name, registers, spill_bytes, kernel.metadata.shared, tuple(sorted(instructions)), waits_for_stores
+    )
+
+
+def _waits_for_stores(code: str) -> bool:
+    """Whether AMD's code waits for its stores before the barrier in front of its atomic addition, if it has one.
+
+    The barrier waits for no store. RDNA counts stores by themselves (``vscnt``), CDNA with loads (``vmcnt``).
+    """
+    before, addition, _ = code.partition("global_atomic_add")
+    wait = r"s_waitcnt_vscnt null, 0x0" if "gfx11" in code else r"s_waitcnt vmcnt\(0\)"
+    in_order = re.findall(rf"_(store)_|s_(barrier)|({wait})", before)
+    kinds = "".join("S" if store else "B" if barrier else "W" for store, barrier, _ in in_order)
+    return not addition or re.search(r"WB+W*$", kinds) is not None
 
 
 def _first(pattern: str, text: str) -> int:

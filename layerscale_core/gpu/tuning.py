@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,3 @@ class Tuning:
 
 PORTABLE = Tuning()
 """Fits every device that the kernels are compiled for, and is the best of none."""
-
-FEW_REGISTERS = replace(
-    PORTABLE, attention=(AttentionTile(1, 16, Launch(8, 1)), AttentionTile(2**31, 32, Launch(8, 1)))
-)
-"""The same sums with tiles spread over more threads, for devices that hold less of a tile in a thread, such as RDNA."""
