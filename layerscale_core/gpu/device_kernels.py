@@ -14,7 +14,7 @@ from torch import Tensor
 from layerscale_core.elementary import ElementaryKernels
 from layerscale_core.errors import OutOfMemoryError
 from layerscale_core.gpu.logits import TorchLogits
-from layerscale_core.gpu.transfer import Staging
+from layerscale_core.gpu.transfer import Staging, to_device
 from layerscale_core.models import Activation, MoeSpec, TemperatureSpec
 from layerscale_core.specs.kernels import ExpertWeights
 from layerscale_core.specs.memory import Allocator
@@ -57,8 +57,11 @@ class DeviceKernels(ElementaryKernels):
         if spec.is_normalized:
             weights = weights / weights.gather(-1, chosen).sum(-1, keepdim=True)
         output = torch.zeros_like(x)
-        for index in chosen.unique().tolist():
-            expert, tokens = experts[index], (chosen == index).any(-1).nonzero().squeeze(-1)
+        choices = chosen.cpu().numpy()  # the only wait for the device
+        indices = np.unique(choices).tolist()
+        takers = to_device([np.flatnonzero((choices == index).any(-1)) for index in indices], self._device)
+        for index, tokens in zip(indices, takers, strict=True):
+            expert = experts[index]
             weight = weights[tokens, index, None].to(self._dtype)
             taken = x[tokens] * weight if spec.is_sigmoid else x[tokens]
             gate, up = self.linear(taken, expert.gate), self.linear(taken, expert.up)
