@@ -20,7 +20,8 @@ pytest.importorskip("triton", reason="Triton is made for Linux on x86-64")
 pytestmark = pytest.mark.slow
 
 BENCHMARKS = ROOT / "benchmarks"
-TARGETS = ("sm_80", "sm_89", "sm_90", "sm_100", "gfx90a", "gfx942", "gfx950", "gfx1100")
+NVIDIA = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+TARGETS = (*NVIDIA, "gfx90a", "gfx942", "gfx950", "gfx1100")
 KEPT = BENCHMARKS / "results" / "gpu-kernel-resources.md"
 
 
