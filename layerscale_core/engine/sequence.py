@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from layerscale_core.engine.detokenizer import IncrementalDetokenizer
 from layerscale_core.engine.observer import RequestMetrics
@@ -24,6 +24,7 @@ from layerscale_core.engine.request import (
 )
 from layerscale_core.engine.sampler import Sampler, logit_gap, token_logprob
 from layerscale_core.errors import NumericalError
+from layerscale_core.specs.executor import StepLogits
 from layerscale_core.specs.kv_pool import PageTable, PrefixMiss
 from layerscale_core.specs.scheduler import Priority, RunningSequence
 from layerscale_core.specs.tokenizer import Tokenizer
@@ -170,9 +171,7 @@ class LiveSequence:
             steps_waited=self.steps_waited,
         )
 
-    def advance(
-        self, num_tokens: int, logits: NDArray[np.float32], likeliest: list[int | None], now: float
-    ) -> list[Event]:
+    def advance(self, num_tokens: int, logits: StepLogits, likeliest: list[int | None], now: float) -> list[Event]:
         """Take the result of a step in which the next ``num_tokens`` tokens were computed.
 
         Args:
@@ -196,7 +195,7 @@ class LiveSequence:
         if self.num_computed == self.prompt_len and self.scores_whole_prompt:
             events.append(PromptScored(tuple(self._prompt_logprobs)))
         if self.num_uncomputed == 0:
-            events += self._generate(logits[-1], likeliest[-1], now)
+            events += self._generate(logits[-1:], likeliest[-1], now)
         return events
 
     def metrics(self, end: TerminalEvent) -> RequestMetrics:
@@ -224,29 +223,31 @@ class LiveSequence:
     def _scores_prompt(self) -> bool:
         return self.scores_whole_prompt and not self.is_decoding
 
-    def _score_prompt(self, num_tokens: int, logits: NDArray[np.float32]) -> None:
+    def _score_prompt(self, num_tokens: int, logits: StepLogits) -> None:
         num_top = self.request.sampling.prompt_logprobs
         assert num_top is not None
         predicted = self.tokens[self.num_computed + 1 : self.num_computed + 1 + num_tokens]
-        for row, token_id in zip(logits, predicted, strict=False):  # the last row predicts the first new token
+        rows = np.asarray(logits)
+        for row, token_id in zip(rows, predicted, strict=False):  # the last row predicts the first new token
             self._prompt_logprobs.append(token_logprob(row, token_id, num_top))
 
-    def _generate(self, logits: NDArray[np.float32], likeliest: int | None, now: float) -> list[Event]:
+    def _generate(self, logits: StepLogits, likeliest: int | None, now: float) -> list[Event]:
         if self.max_new_tokens == 0:
             return [self._finished(FinishReason.LENGTH)]
         if self._sampler.is_finished:
             return [self._finished(FinishReason.STOP)]
         assert likeliest is not None
         params, position = self.request.sampling, self.first_position + len(self.tokens)
+        read_logits = cache(lambda: logits[0])  # from the device, if anything needs them
         if self.num_generated == 0 and (params.logit_gap or params.early_gap is not None):
-            self._logit_gap = logit_gap(logits)
-        sampled = self._sampler.next_tokens(logits, likeliest)
+            self._logit_gap = logit_gap(read_logits())
+        sampled = self._sampler.next_tokens(read_logits, likeliest)
         shown, text, end = self._take(sampled)
         self.first_token_at = now if self.first_token_at is None else self.first_token_at
         self.last_token_at = now
         logprobs: tuple[TokenLogprob, ...] = ()
         if params.logprobs is not None:
-            logprobs = tuple(token_logprob(logits, token_id, params.logprobs) for token_id in shown)
+            logprobs = tuple(token_logprob(read_logits(), token_id, params.logprobs) for token_id in shown)
         generated = [TokensGenerated(text, tuple(shown), logprobs, position)] if shown else []
         return [*generated, end] if end is not None else [*generated]
 
