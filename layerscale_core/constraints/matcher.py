@@ -48,22 +48,18 @@ class Matcher:
         """Whether the answer is complete, and no token but the end of the sequence could follow."""
         return self._state.is_stopped()
 
-    def allows(self, token_id: int) -> bool:
-        """Whether a token can come next. Costs microseconds, whatever the size of the vocabulary."""
-        return token_id < self._num_tokens and self._state.validate_tokens([token_id]) == 1
-
-    def apply(self, logits: NDArray[np.float32]) -> None:
-        """Rule out, in place, every token that cannot come next.
-
-        Args:
-            logits: [vocab_size]; at least one token stays possible.
+    def allowed(self, vocab_size: int) -> NDArray[np.bool_]:
+        """Which tokens can come next, at least one: [vocab_size].
 
         Raises:
             GrammarError: to find out takes more than the limits allow.
         """
-        allowed = np.unpackbits(self._compute_mask().view(np.uint8), count=self._num_tokens, bitorder="little")
-        np.copyto(logits[: self._num_tokens], -np.inf, where=allowed == 0)
-        logits[self._num_tokens :] = -np.inf
+        bits = np.unpackbits(self._compute_mask().view(np.uint8), count=vocab_size, bitorder="little")
+        return bits.view(np.bool_)
+
+    def try_accept(self, token_id: int) -> bool:
+        """Take in a token if it can come next. Costs microseconds, whatever the size of the vocabulary."""
+        return token_id < self._num_tokens and self._state.try_consume_tokens([token_id]) == 1
 
     def accept(self, token_id: int) -> None:
         """Take in the next token of the answer.

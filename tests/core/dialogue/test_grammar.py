@@ -40,10 +40,9 @@ class Judge:
         matcher = self._constraint.begin()
         token_ids = self._tokenizer.encode(text, add_special=False, parse_special=as_tokens)
         for token_id in token_ids:
-            if matcher.is_finished or not matcher.allows(token_id):
+            if matcher.is_finished or not matcher.try_accept(token_id):
                 return False
-            matcher.accept(token_id)
-        return matcher.is_finished or matcher.allows(ByteTokenizer.EOS_ID)
+        return matcher.is_finished or matcher.try_accept(ByteTokenizer.EOS_ID)
 
 
 def vocabulary(has_tokens: bool) -> tuple[ByteTokenizer, dict[str, int]]:
