@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from layerscale_core.constraints.grammar import Grammar
 from layerscale_core.errors import GrammarError
 
 if TYPE_CHECKING:
@@ -19,11 +20,13 @@ class Constraint:
     """A compiled grammar. Immutable; safe from any thread.
 
     Args:
+        grammar: what it was compiled from.
         start: never advanced.
         num_tokens: ids that the grammar knows; there is none above.
     """
 
-    def __init__(self, start: LLMatcher, num_tokens: int) -> None:
+    def __init__(self, grammar: Grammar, start: LLMatcher, num_tokens: int) -> None:
+        self.grammar = grammar
         self._start = start
         self._num_tokens = num_tokens
 
