@@ -11,7 +11,7 @@ from layerscale_core.constraints.grammar import Grammar
 from layerscale_core.errors import GrammarError
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher
+    from llguidance import LLMatcher, LLTokenizer
 
 _WORD_BITS = 32
 
@@ -22,21 +22,29 @@ class Constraint:
     Args:
         grammar: what it was compiled from.
         start: never advanced.
-        num_tokens: ids that the grammar knows; there is none above.
+        table: of the model's tokens.
     """
 
-    def __init__(self, grammar: Grammar, start: LLMatcher, num_tokens: int) -> None:
+    def __init__(self, grammar: Grammar, start: LLMatcher, table: LLTokenizer) -> None:
         self.grammar = grammar
         self._start = start
-        self._num_tokens = num_tokens
+        self._table = table
 
     def begin(self) -> Matcher:
         """The state of an answer that has no token yet; takes microseconds."""
-        return Matcher(self._start.deep_copy(), self._num_tokens)
+        return Matcher(self._start.deep_copy(), self._table.vocab_size)
+
+    def may_begin_with(self, text: str) -> bool:
+        """Whether there is an answer that begins with a text."""
+        matcher = self.begin()
+        return all(not matcher.is_finished and matcher.try_accept(each) for each in self._table.greedy_tokenize(text))
 
 
 class Matcher:
     """Where one answer stands in its grammar. Used by one thread at a time.
+
+    Args:
+        num_tokens: ids that the grammar knows; there is none above.
 
     Once ``is_finished``, nothing but the end of the answer can follow, and nothing else may be asked or accepted.
     """

@@ -110,6 +110,12 @@ def test_tokens_without_a_choice_are_forced(compiler: ConstraintCompiler) -> Non
     assert matcher.is_finished
 
 
+def test_whether_an_answer_may_begin_with_a_text(compiler: ConstraintCompiler) -> None:
+    constraint = compiler.compile(Grammar.json_schema(CLOSED_POINT))
+    assert all(constraint.may_begin_with(text) for text in ("", "{", '{"x": 17, "y', '{"x": 1, "y": 2}'))
+    assert not any(constraint.may_begin_with(text) for text in ("[", ' {"x"', '{"x": 1, "y": 2} ', '{"x":1'))
+
+
 def test_special_tokens_of_the_model_can_be_named(compiler: ConstraintCompiler) -> None:
     rules = f'start: "a" <bos> {embedded_schema({"type": "integer", "maximum": 4, "minimum": 3})}'
     matcher = compiler.compile(Grammar.lark(rules)).begin()
