@@ -13,7 +13,7 @@ from layerscale_core.errors import GrammarError
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-_WORD_BITS = 32
+_WORD_BITS, _WORD_BYTES = 32, 4
 
 
 class Constraint:
@@ -52,7 +52,8 @@ class Matcher:
     def __init__(self, state: LLMatcher, num_tokens: int) -> None:
         self._state = state
         self._num_tokens = num_tokens
-        self._mask: NDArray[np.uint32] | None = None  # made when first needed: a greedy answer may never need it
+        self._mask: NDArray[np.uint8] | None = None  # made when first needed: an answer may never need it
+        self._mask_address = 0
 
     @property
     def is_finished(self) -> bool:
@@ -65,7 +66,7 @@ class Matcher:
         Raises:
             GrammarError: to find out takes more than the limits allow.
         """
-        bits = np.unpackbits(self._compute_mask().view(np.uint8), count=vocab_size, bitorder="little")
+        bits = np.unpackbits(self._compute_mask(), count=vocab_size, bitorder="little")
         return bits.view(np.bool_)
 
     def try_accept(self, token_id: int) -> bool:
@@ -88,11 +89,12 @@ class Matcher:
         """
         return self._state.compute_ff_tokens()
 
-    def _compute_mask(self) -> NDArray[np.uint32]:
-        """One bit for each token, set where it can come next."""
+    def _compute_mask(self) -> NDArray[np.uint8]:
+        """One bit for each token, set where it can come next; whole words of 32 bits."""
         if self._mask is None:
-            self._mask = np.zeros(-(-self._num_tokens // _WORD_BITS), np.uint32)
-        self._state.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
+            self._mask = np.zeros(-(-self._num_tokens // _WORD_BITS) * _WORD_BYTES, np.uint8)
+            self._mask_address = self._mask.ctypes.data  # to ask for it takes longer than to compute most masks
+        self._state.unsafe_compute_mask_ptr(self._mask_address, self._mask.size)
         if self._state.is_error():
             raise _out_of_bounds()
         return self._mask
