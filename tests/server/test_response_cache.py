@@ -31,8 +31,10 @@ from layerscale_core.engine import (
 )
 from layerscale_core.errors import StepError
 from layerscale_core.specs import Priority
+from layerscale_server.generation import AsyncEngine, Batch
 from layerscale_server.response_cache import ResponseCache, response_key
 from tests.server.conftest import FakeServer, Gate, MakeServer
+from tests.server.test_generation import ScriptedEngine, collect
 from tests.server.test_metrics import samples
 from tests.support.fake_tokenizer import ByteTokenizer
 from tests.support.session_api import ok
@@ -309,10 +311,20 @@ def samples_of(response: httpx.Response) -> float:
     return next(float(line.removeprefix(name)) for line in response.text.splitlines() if line.startswith(name))
 
 
-def test_many_repeats_at_once_are_no_slow_reader(make_server: MakeServer) -> None:
-    server = make_server(response_cache_bytes=MIB, stream_events=16)
-    prompts = [f"number {number}" for number in range(20)]
-    for prompt in prompts:
-        ok(server.post("/v1/completions", {"prompt": prompt, "max_tokens": 2, "temperature": 0}))
-    all_and_one = {"prompt": [*prompts, "one more"], "max_tokens": 2, "temperature": 0}
-    assert len(ok(server.post("/v1/completions", all_and_one))["choices"]) == 21
+def test_many_repeats_at_once_are_no_slow_reader() -> None:
+    async def work() -> None:
+        scripted = ScriptedEngine()
+        engine = AsyncEngine(scripted, 4, ResponseCache(MIB))  # type: ignore[arg-type]  # the part of an engine used here
+        first, generated = engine.submit([REQUEST]), TokensGenerated("a", (7,))
+        await scripted.say((0, generated), (0, END))
+        await collect(first, [])
+        other = replace(REQUEST, prompt_ids=(9,))
+        generation = engine.submit([*[REQUEST] * 5, other])
+        assert len(scripted.sinks) == 2
+        await scripted.say((1, generated), (1, generated), (1, END))
+        batches: list[Batch] = []
+        await collect(generation, batches)
+        [batch] = batches
+        assert [index for index, _ in batch] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 5]
+
+    asyncio.run(work())
