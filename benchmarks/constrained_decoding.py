@@ -1,18 +1,19 @@
-"""What a constraint costs while decoding: an answer with it and one without, each alone in its batch, a step in turn.
+"""What a constraint costs while decoding: an answer with it and one without, each alone in its steps, turn about.
 
     python benchmarks/constrained_decoding.py --model MODEL.gguf
 
 The constraint is a list of strings that is too long to end. It is decoded greedily, by sampling from all tokens, and by
-sampling from the nucleus. Two engines take steps in turn, so that what else the machine does falls on both, and each
-step with the constraint is compared with the one beside it, at the same length of context. Printed are medians over all
-steps: of the time, and of the processor time of the engine's own thread, which other work disturbs least.
+sampling from the nucleus. One engine lets the two answers advance in turn, a step each, so that what else the machine
+does falls on both, and each step with the constraint is compared with the one before it, at the same length of context.
+Printed are medians over all steps: of the time, and of the processor time of the engine's own thread, which other work
+disturbs least.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,26 +21,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerscale_core.constraints import ConstraintCompiler, Grammar
-from layerscale_core.engine import Engine, EngineLimits, Event, FairPolicy, PagedKVPool, Request, SamplingParams
+from layerscale_core.engine import Engine, EngineLimits, Event, PagedKVPool, Request, SamplingParams
 from layerscale_core.forward import make_executor
 from layerscale_core.plugins import PluginRegistry
-from layerscale_core.specs import BackendOptions, Device, KVLayout, ModelFile
+from layerscale_core.specs import BackendOptions, KVLayout, RunningSequence, ScheduledTokens, TokenBudget
 
 CONTEXT_LEN = 512
 PAGE_SIZE = 16
+NUM_PAGES = 2 * CONTEXT_LEN // PAGE_SIZE
 NUM_TOKENS = 200
 NUM_FIRST_STEPS = 10  # left out: the prompt's, and those in which the machine still settles
 PROMPT = "The lines of a long poem, as JSON: "
 TEXT = Grammar.json_schema({"type": "array", "items": {"type": "string"}, "minItems": 1000})
-GREEDY = SamplingParams(NUM_TOKENS, ignore_eos=True)  # the constraint has no end, and without one there is none either
+GREEDY = SamplingParams(NUM_TOKENS, ignore_eos=True)  # the constraint has no end, and without it there is none either
 SAMPLED = replace(GREEDY, temperature=1.0)
 KINDS = {"greedy": GREEDY, "temperature 1": SAMPLED, "with top-p 0.9": replace(SAMPLED, top_p=0.9)}
+
+
+class TurnAbout:
+    """A scheduler policy for which each step is one sequence's, the one's that has waited longest."""
+
+    def plan(self, running: Sequence[RunningSequence], _budget: TokenBudget) -> list[ScheduledTokens]:
+        """Let it compute all that it can."""
+        longest = max(running, key=lambda sequence: sequence.steps_waited)
+        return [ScheduledTokens(longest.sequence_id, longest.num_uncomputed)]
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="model to measure")
+    parser.add_argument("--threads", type=int, help="host threads; without it the backend decides")
     parser.add_argument("--rounds", type=int, default=5, help="answers of each kind (default: 5)")
     arguments = parser.parse_args()
     registry = PluginRegistry.discover()
@@ -49,46 +61,43 @@ def main() -> None:
     indexing, _ = timed(compiler.prepare)
     compiling, _ = timed(lambda: compiler.compile(TEXT))
     print(f"index {tokenizer.vocab_size} tokens {indexing:.0f} ms, compile a schema {compiling:.2f} ms")
-    device = registry.choose_backend(None).load(BackendOptions(None))
-    free, bound = make_engine(device, file), make_engine(device, file)
+    attention = file.spec.layers[0].attention
+    layout = KVLayout(NUM_PAGES, PAGE_SIZE, len(file.spec.layers), attention.num_kv_heads, attention.head_dim)
+    device = registry.choose_backend(None).load(BackendOptions(arguments.threads))
+    executor, pool = make_executor(device, file.spec, file.weights, layout), PagedKVPool(NUM_PAGES, PAGE_SIZE)
+    limits = EngineLimits(CONTEXT_LEN, max_running=2)
+    engine = Engine(executor, tokenizer, pool, TurnAbout(), limits, shares_prefixes=False)
     for name, sampling in KINDS.items():
         rounds = []
         for seed in range(arguments.rounds):
-            request = Request("r", tuple(tokenizer.encode(PROMPT)), replace(sampling, seed=seed))
-            rounds.append(decode_in_turn(free, bound, request, replace(request, constraint=compiler.compile(TEXT))))
+            free = Request("free", tuple(tokenizer.encode(PROMPT)), replace(sampling, seed=seed))
+            rounds.append(
+                decode_in_turn(engine, free, replace(free, request_id="b", constraint=compiler.compile(TEXT)))
+            )
         steps = np.concatenate(rounds)
         (wall, thread), extra = np.median(steps[:, 0], axis=0), np.median(steps[:, 1] - steps[:, 0], axis=0)
         print(
             f"{name:15} {wall:.3f} ms a step without, {1e3 * extra[0]:+4.0f} us with: {100 * extra[0] / wall:+.1f} %"
             f" (engine thread {thread:.3f} ms, {1e3 * extra[1]:+4.0f} us)"
         )
+    executor.close()
+    file.close()
 
 
-def make_engine(device: Device, file: ModelFile) -> Engine:
-    """An engine for one request at a time."""
-    attention, num_pages = file.spec.layers[0].attention, CONTEXT_LEN // PAGE_SIZE
-    layout = KVLayout(num_pages, PAGE_SIZE, len(file.spec.layers), attention.num_kv_heads, attention.head_dim)
-    executor, pool = make_executor(device, file.spec, file.weights, layout), PagedKVPool(num_pages, PAGE_SIZE)
-    limits = EngineLimits(CONTEXT_LEN, 1)
-    return Engine(executor, file.make_tokenizer(), pool, FairPolicy(), limits, shares_prefixes=False)
-
-
-def decode_in_turn(free: Engine, bound: Engine, free_request: Request, bound_request: Request) -> NDArray[np.float64]:
-    """Run both requests a step each until one ends, then both to their ends.
+def decode_in_turn(engine: Engine, free: Request, bound: Request) -> NDArray[np.float64]:
+    """Run both requests to their ends.
 
     Returns:
-        Milliseconds on the clock and of the thread's processor time, [num_steps, 2, 2]: without the constraint, with.
+        Milliseconds on the clock and of the thread's processor time, [num_steps, 2, 2]: without the constraint, with;
+        as long as both ran.
     """
     events: list[Event] = []
-    free.submit(free_request, events.append)
-    bound.submit(bound_request, events.append)
+    engine.submit(free, events.append)
+    engine.submit(bound, events.append)
     steps = []
-    while free.stats().has_work and bound.stats().has_work:
-        if len(steps) % 2:
-            steps.append((timed(free.step), timed(bound.step)))
-        else:  # whoever goes second finds the caches warmer or colder
-            steps.append((timed(bound.step), timed(free.step))[::-1])
-    while free.step() or bound.step():
+    while not steps or engine.stats().num_running == len((free, bound)):
+        steps.append((timed(engine.step), timed(engine.step)))
+    while engine.step():
         pass
     return np.array(steps[NUM_FIRST_STEPS:-1])
 
