@@ -1,85 +1,112 @@
-"""What a constraint costs while decoding: the same tokens with and without one, at batch 1, turn about.
+"""What a constraint costs while decoding: an answer with it and one without, each alone in its steps, turn about.
 
     python benchmarks/constrained_decoding.py --model MODEL.gguf
 
-The constraint is a list of strings that is too long to end. It is decoded greedily, and by sampling at temperature 1,
-which masks every token. Of each answer the 20th percentile of the times of its steps is taken, which other work on the
-machine disturbs least; printed is the median over the answers.
+The constraint is a list of strings that is too long to end. It is decoded greedily, by sampling from all tokens, and by
+sampling from the nucleus. One engine lets the two answers advance in turn, a step each, so that what else the machine
+does falls on both, and each step with the constraint is compared with the one before it, at the same length of context.
+Printed are medians over all steps: of the time, and of the processor time of the engine's own thread, which other work
+disturbs least.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from layerscale_core.constraints import Constraint, ConstraintCompiler, Grammar
-from layerscale_core.engine import Engine, EngineLimits, Event, FairPolicy, PagedKVPool, Request, SamplingParams
+import numpy as np
+from numpy.typing import NDArray
+
+from layerscale_core.constraints import ConstraintCompiler, Grammar
+from layerscale_core.engine import Engine, EngineLimits, Event, PagedKVPool, Request, SamplingParams
 from layerscale_core.forward import make_executor
 from layerscale_core.plugins import PluginRegistry
-from layerscale_core.specs import BackendOptions, KVLayout
+from layerscale_core.specs import BackendOptions, KVLayout, RunningSequence, ScheduledTokens, TokenBudget
 
 CONTEXT_LEN = 512
 PAGE_SIZE = 16
+NUM_PAGES = 2 * CONTEXT_LEN // PAGE_SIZE
 NUM_TOKENS = 200
-NUM_ROUNDS = 5
+NUM_FIRST_STEPS = 10  # left out: the prompt's, and those in which the machine still settles
 PROMPT = "The lines of a long poem, as JSON: "
-TEXT = {"type": "array", "items": {"type": "string"}, "minItems": 1000}
+TEXT = Grammar.json_schema({"type": "array", "items": {"type": "string"}, "minItems": 1000})
+GREEDY = SamplingParams(NUM_TOKENS, ignore_eos=True)  # the constraint has no end, and without it there is none either
+SAMPLED = replace(GREEDY, temperature=1.0)
+KINDS = {"greedy": GREEDY, "temperature 1": SAMPLED, "with top-p 0.9": replace(SAMPLED, top_p=0.9)}
+
+
+class TurnAbout:
+    """A scheduler policy for which each step is one sequence's, the one's that has waited longest."""
+
+    def plan(self, running: Sequence[RunningSequence], _budget: TokenBudget) -> list[ScheduledTokens]:
+        """Let it compute all that it can."""
+        longest = max(running, key=lambda sequence: sequence.steps_waited)
+        return [ScheduledTokens(longest.sequence_id, longest.num_uncomputed)]
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="model to measure")
+    parser.add_argument("--threads", type=int, help="host threads; without it the backend decides")
+    parser.add_argument("--rounds", type=int, default=5, help="answers of each kind (default: 5)")
     arguments = parser.parse_args()
     registry = PluginRegistry.discover()
     file = registry.open_model(arguments.model)
     tokenizer = file.make_tokenizer()
-    attention, num_pages = file.spec.layers[0].attention, CONTEXT_LEN // PAGE_SIZE
-    layout = KVLayout(num_pages, PAGE_SIZE, len(file.spec.layers), attention.num_kv_heads, attention.head_dim)
-    device = registry.choose_backend(None).load(BackendOptions(None))
-    executor = make_executor(device, file.spec, file.weights, layout)
-    pool = PagedKVPool(num_pages, PAGE_SIZE)
-    engine = Engine(executor, tokenizer, pool, FairPolicy(), EngineLimits(CONTEXT_LEN, 1), shares_prefixes=False)
     compiler = ConstraintCompiler(tokenizer)
-    indexing = timed(compiler.prepare)
-    compiling = timed(lambda: compiler.compile(Grammar.json_schema(TEXT)))
-    print(f"index {tokenizer.vocab_size} tokens {indexing * 1e3:.0f} ms, compile a schema {compiling * 1e3:.2f} ms")
-    prompt_ids = tuple(tokenizer.encode(PROMPT))
-    constraint = compiler.compile(Grammar.json_schema(TEXT))
-    for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):
-        without, within = [], []
-        for seed in range(NUM_ROUNDS):
-            bias = dict.fromkeys(tokenizer.stop_ids, -100.0)
-            sampling = SamplingParams(NUM_TOKENS, temperature=temperature, seed=seed, logit_bias=bias)
-            without.append(decode(engine, prompt_ids, sampling, None))
-            within.append(decode(engine, prompt_ids, sampling, constraint))
-        free, bound = statistics.median(without) * 1e3, statistics.median(within) * 1e3
-        print(f"{name:8} {free:.3f} ms a step without, {bound:.3f} ms with: {100 * (bound / free - 1):+.1f} %")
+    indexing, _ = timed(compiler.prepare)
+    compiling, _ = timed(lambda: compiler.compile(TEXT))
+    print(f"index {tokenizer.vocab_size} tokens {indexing:.0f} ms, compile a schema {compiling:.2f} ms")
+    attention = file.spec.layers[0].attention
+    layout = KVLayout(NUM_PAGES, PAGE_SIZE, len(file.spec.layers), attention.num_kv_heads, attention.head_dim)
+    device = registry.choose_backend(None).load(BackendOptions(arguments.threads))
+    executor, pool = make_executor(device, file.spec, file.weights, layout), PagedKVPool(NUM_PAGES, PAGE_SIZE)
+    limits = EngineLimits(CONTEXT_LEN, max_running=2)
+    engine = Engine(executor, tokenizer, pool, TurnAbout(), limits, shares_prefixes=False)
+    for name, sampling in KINDS.items():
+        rounds = []
+        for seed in range(arguments.rounds):
+            free = Request("free", tuple(tokenizer.encode(PROMPT)), replace(sampling, seed=seed))
+            rounds.append(
+                decode_in_turn(engine, free, replace(free, request_id="b", constraint=compiler.compile(TEXT)))
+            )
+        steps = np.concatenate(rounds)
+        (wall, thread), extra = np.median(steps[:, 0], axis=0), np.median(steps[:, 1] - steps[:, 0], axis=0)
+        print(
+            f"{name:15} {wall:.3f} ms a step without, {1e3 * extra[0]:+4.0f} us with: {100 * extra[0] / wall:+.1f} %"
+            f" (engine thread {thread:.3f} ms, {1e3 * extra[1]:+4.0f} us)"
+        )
     executor.close()
     file.close()
 
 
-def decode(
-    engine: Engine, prompt_ids: tuple[int, ...], sampling: SamplingParams, constraint: Constraint | None
-) -> float:
-    """The 20th percentile of the times of a request's steps, the first ones left out, in seconds."""
+def decode_in_turn(engine: Engine, free: Request, bound: Request) -> NDArray[np.float64]:
+    """Run both requests to their ends.
+
+    Returns:
+        Milliseconds on the clock and of the thread's processor time, [num_steps, 2, 2]: without the constraint, with;
+        as long as both ran.
+    """
     events: list[Event] = []
-    engine.submit(Request("r", prompt_ids, sampling, constraint=constraint), events.append)
+    engine.submit(free, events.append)
+    engine.submit(bound, events.append)
     steps = []
-    while (duration := timed(engine.step)) and len(steps) < 2 * NUM_TOKENS and engine.stats().has_work:
-        steps.append(duration)
-    engine.step()
-    return statistics.quantiles(steps[10:], n=5)[0]
+    while not steps or engine.stats().num_running == len((free, bound)):
+        steps.append((timed(engine.step), timed(engine.step)))
+    while engine.step():
+        pass
+    return np.array(steps[NUM_FIRST_STEPS:-1])
 
 
-def timed(call: Callable[[], object]) -> float:
-    """How long a call takes, in seconds."""
-    started = time.perf_counter()
+def timed(call: Callable[[], object]) -> tuple[float, float]:
+    """Milliseconds that a call takes: on the clock, and of its thread's processor time."""
+    wall, thread = time.perf_counter(), time.thread_time()
     call()
-    return time.perf_counter() - started
+    return (time.perf_counter() - wall) * 1e3, (time.thread_time() - thread) * 1e3
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from layerscale_server.metrics import Metrics
 from layerscale_server.placement import Site
 from layerscale_server.plan_report import plan_fields, plan_lines, plan_warnings
 from layerscale_server.planning import StartPlan, notices, plan_start
+from layerscale_server.response_cache import ResponseCache
 from layerscale_server.settings import Settings
 from layerscale_server.state import LoadedModel
 
@@ -137,7 +138,7 @@ class Assembler:
             size_bytes=file.size_bytes,
             tokenizer=tokenizer,
             dialogue=language.dialogue,
-            engine=AsyncEngine(engine, self.settings.limits.stream_events),
+            engine=AsyncEngine(engine, self.settings.limits.stream_events, self._make_response_cache()),
             sessions=sessions,
             plan=start.memory,
             devices=device.infos,
@@ -181,6 +182,13 @@ class Assembler:
         )
         self.metrics.watch_engine(engine.stats, pool.page_size)
         return engine
+
+    def _make_response_cache(self) -> ResponseCache | None:
+        if not self.settings.response_cache_mib:
+            return None
+        cache = ResponseCache(self.settings.response_cache_mib << 20)
+        self.metrics.watch_responses(cache.stats)
+        return cache
 
     def _make_sessions(
         self, start: StartPlan, engine: Engine, executor: Executor, tokenizer: Tokenizer, pool: KVPool

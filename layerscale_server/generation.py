@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -18,6 +18,7 @@ from layerscale_core.engine.stats import EngineStats
 from layerscale_core.errors import RequestError, ShuttingDownError
 from layerscale_core.sessions import ChatPrompt, Prompt, Session, Turn
 from layerscale_server.errors import ClientGoneError, SlowReaderError
+from layerscale_server.response_cache import Deliver, ResponseCache, response_key
 
 Batch = list[tuple[int, Event]]
 """Events that arrived together, each with the index of its request."""
@@ -45,6 +46,13 @@ class Generation:
     def add(self, index: int, cancel: Cancel) -> None:
         """Expect the events of a request that was taken."""
         self._live[index] = cancel
+
+    def replay(self, index: int, answer: Iterable[Event]) -> None:
+        """Take in a whole answer that was given before; it says nothing of how fast the reader is."""
+        replayed = [(index, event) for event in answer]
+        self._arrived += replayed
+        self._max_events += len(replayed)
+        self._has_arrived.set()
 
     def cancel(self) -> None:
         """Ask for an end of whatever has not ended; terminal events follow. Idempotent."""
@@ -104,12 +112,17 @@ class AsyncEngine:
     """An engine as one event loop sees it; its methods are called there.
 
     The engine's thread leaves events in one inbox and wakes the loop once for all that arrive until it looks.
+
+    Args:
+        max_events: that wait for one reader.
+        responses: answers to earlier requests, given again to those that are alike in all that matters; None: none are.
     """
 
-    def __init__(self, engine: Engine, max_events: int) -> None:
+    def __init__(self, engine: Engine, max_events: int, responses: ResponseCache | None = None) -> None:
         self._engine = engine
         self._max_events = max_events
-        self._inbox: deque[tuple[Generation, int, Event]] = deque()
+        self._responses = responses
+        self._inbox: deque[tuple[Deliver, Event]] = deque()
         self._is_waking = False
 
     def stats(self) -> EngineStats:
@@ -130,16 +143,25 @@ class AsyncEngine:
         Raises:
             RequestError: the engine does not take one of them.
         """
-        loop = asyncio.get_running_loop()
         generation = Generation(self._max_events)
         try:
             for index, request in enumerate(requests):
-                self._engine.submit(request, partial(self._receive, loop, generation, index))
-                generation.add(index, partial(self._engine.cancel, request.request_id))
+                self._submit(request, generation, index)
         except RequestError:
             generation.cancel()
             raise
         return generation
+
+    def _submit(self, request: Request, generation: Generation, index: int) -> None:
+        """Have a request answered by an earlier answer, or else by the engine."""
+        deliver: Deliver = partial(generation.deliver, index)
+        if self._responses is not None and (key := response_key(request)) is not None:
+            if (answer := self._responses.find(key)) is not None:
+                generation.replay(index, answer)
+                return
+            deliver = self._responses.recording(key, deliver)
+        self._engine.submit(request, self._sink(deliver))
+        generation.add(index, partial(self._engine.cancel, request.request_id))
 
     def ask(
         self,
@@ -159,8 +181,8 @@ class AsyncEngine:
         """
         self._engine.check_sampling(sampling)
         generation = Generation(self._max_events)
-        turn = Turn(request_id, prompt, sampling, self._sink(generation), clears_after, constraint)
-        return _submit(session, turn, generation)
+        turn = Turn(request_id, prompt, sampling, self._sink(partial(generation.deliver, 0)), clears_after, constraint)
+        return _taken(session, turn, generation)
 
     def warm_up(self, session: Session, request_id: str, prompt: ChatPrompt) -> Generation:
         """Have a session compute what it is expected to be asked; it ends with a ``TurnFinished`` without an answer.
@@ -169,15 +191,15 @@ class AsyncEngine:
             ShuttingDownError: no work is accepted any more.
         """
         generation = Generation(self._max_events)
-        turn = Turn(request_id, prompt, SamplingParams(0), self._sink(generation), is_warm_up=True)
-        return _submit(session, turn, generation)
+        turn = Turn(request_id, prompt, SamplingParams(0), self._sink(partial(generation.deliver, 0)), is_warm_up=True)
+        return _taken(session, turn, generation)
 
-    def _sink(self, generation: Generation) -> EventSink:
-        return partial(self._receive, asyncio.get_running_loop(), generation, 0)
+    def _sink(self, deliver: Deliver) -> EventSink:
+        return partial(self._receive, asyncio.get_running_loop(), deliver)
 
-    def _receive(self, loop: asyncio.AbstractEventLoop, generation: Generation, index: int, event: Event) -> None:
+    def _receive(self, loop: asyncio.AbstractEventLoop, deliver: Deliver, event: Event) -> None:
         """Take an event from the engine. Engine thread."""
-        self._inbox.append((generation, index, event))
+        self._inbox.append((deliver, event))
         if not self._is_waking:
             self._is_waking = True
             loop.call_soon_threadsafe(self._deliver)
@@ -185,11 +207,11 @@ class AsyncEngine:
     def _deliver(self) -> None:
         self._is_waking = False  # before the inbox is emptied: what arrives from now on wakes the loop again
         while self._inbox:
-            generation, index, event = self._inbox.popleft()
-            generation.deliver(index, event)
+            deliver, event = self._inbox.popleft()
+            deliver(event)
 
 
-def _submit(session: Session, turn: Turn, generation: Generation) -> Generation:
+def _taken(session: Session, turn: Turn, generation: Generation) -> Generation:
     """Have a session take a turn whose events come from the generation."""
     session.submit(turn)
     generation.add(0, partial(_cancel_turn, session, turn.request_id))

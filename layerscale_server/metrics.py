@@ -13,6 +13,7 @@ from layerscale_core.engine.observer import RequestMetrics, StepMetrics
 from layerscale_core.engine.request import Cancelled, Failed, TerminalEvent
 from layerscale_core.engine.stats import EngineStats
 from layerscale_core.sessions import Sessions
+from layerscale_server.response_cache import ResponseCacheStats
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -73,6 +74,10 @@ class Metrics:
     def watch_subscribers(self, count: Callable[[], int]) -> None:
         """Read the number of subscribers here when somebody asks for the metrics."""
         self._subscribers.set_function(count)
+
+    def watch_responses(self, stats: Callable[[], ResponseCacheStats]) -> None:
+        """Add the response cache's, likewise."""
+        self.registry.register(_ResponsesCollector(stats))
 
     def watch_sessions(self, sessions: Sessions) -> None:
         """Add the sessions' gauges and counters, likewise."""
@@ -165,6 +170,22 @@ class _SessionsCollector(Collector):
             "stream_entries_dropped": ("Entries for which a stream had no room.", totals.num_dropped),
             "stream_entries_processed": ("Entries computed into a session.", totals.num_processed),
             "flash_evaluations": ("Answers to flash queries that were computed.", totals.num_evaluations),
+        }
+        yield from _families(gauges, counters)
+
+
+class _ResponsesCollector(Collector):
+    """The response cache's own counts, as metrics."""
+
+    def __init__(self, stats: Callable[[], ResponseCacheStats]) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterator[Metric]:
+        stats = self._stats()
+        gauges = {"response_cache_bytes": ("Memory that kept answers take.", stats.num_bytes)}
+        counters = {
+            "response_cache_hits": ("Requests that were given a kept answer.", stats.num_hits),
+            "response_cache_misses": ("Deterministic requests that had to be computed.", stats.num_misses),
         }
         yield from _families(gauges, counters)
 

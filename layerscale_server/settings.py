@@ -65,6 +65,14 @@ class Settings:
         choices=("on", "off"),
         help="reuse computed prompts that begin alike, as long as memory is free",
     )
+    response_cache_mib: int = row(
+        0,
+        kind=int,
+        metavar="MIB",
+        minimum=0,
+        maximum=1 << 20,
+        help="memory for answers to deterministic requests, which exact repeats are given again; 0 = none",
+    )
     log_format: str = row(
         "text",
         kind=str,

@@ -72,7 +72,7 @@ class ConstraintCompiler:
         rules = self._rules(grammar)
         table = self._prepared_table()
         start = _make_matcher(table, rules)
-        constraint = Constraint(start, table.vocab_size)
+        constraint = Constraint(grammar, start, table)
         with self._keeping:
             self._kept[grammar] = constraint
             while len(self._kept) > self._max_kept:

@@ -42,6 +42,7 @@ class AnswerPlan:
         syntax: of calls; None: there are none.
         control_ids: the ids of those markers that are control tokens.
         grammar: None: any text.
+        call_starts: what calls begin with where all else must match a schema; empty: where it need not.
     """
 
     syntax: CallSyntax | None
@@ -49,6 +50,7 @@ class AnswerPlan:
     reasoning: Reasoning
     control_ids: Mapping[str, int]
     grammar: Grammar | None
+    call_starts: tuple[str, ...] = ()
 
     @property
     def shown_token_ids(self) -> frozenset[int]:
@@ -57,7 +59,7 @@ class AnswerPlan:
 
     def make_parser(self) -> AnswerParser:
         """A parser of one answer."""
-        return AnswerParser(self.syntax, self.markers, self.reasoning)
+        return AnswerParser(self.syntax, self.markers, self.reasoning, self.call_starts)
 
     def constrained(self, grammar: Grammar) -> Grammar:
         """The grammar of an answer that must match another one once it has reasoned.
@@ -127,8 +129,11 @@ class Dialogue:
             messages = with_calls_as_text(messages, self.tool_format.syntax)
         return self._template.render(messages, tools=for_template, add_generation_prompt=add_generation_prompt, **read)
 
-    def plan_answer(self, prompt: str, offer: ToolOffer | None) -> AnswerPlan:
+    def plan_answer(self, prompt: str, offer: ToolOffer | None, schema: Any = None) -> AnswerPlan:
         """How the answer to a rendered prompt is constrained and read.
+
+        Args:
+            schema: what an answer must match as JSON if it may have calls and has none; None: it is any text.
 
         Raises:
             GrammarError: a tool's schema has what is not supported.
@@ -138,8 +143,10 @@ class Dialogue:
         if offer is None:
             return AnswerPlan(None, self.markers, reasoning, control_ids, None)
         syntax = self.tool_format.syntax
-        grammar = answer_grammar(syntax, offer, control_ids, self.markers, reasoning)
-        return AnswerPlan(syntax, self.markers, reasoning, control_ids, grammar)
+        grammar = answer_grammar(syntax, offer, control_ids, self.markers, reasoning, schema=schema)
+        names = () if schema is None or offer.must_call else [tool.name for tool in offer.callable_tools]
+        call_starts = tuple(syntax.begin + syntax.opening_of(name) for name in names)
+        return AnswerPlan(syntax, self.markers, reasoning, control_ids, grammar, call_starts)
 
 
 def _control_ids(tokenizer: Tokenizer, markers: Sequence[str]) -> dict[str, int]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from layerscale_core.constraints import Grammar, GrammarKind, embedded_schema
 from layerscale_core.dialogue.call_syntax import CallSyntax
@@ -12,6 +13,7 @@ from layerscale_core.dialogue.reasoning import Reasoning, ReasoningMarkers
 from layerscale_core.dialogue.tools import Tool, ToolOffer
 from layerscale_core.errors import GrammarError
 
+_JSON_LEXEME = re.compile(r'"[^"]*"|[:,] |.')
 _REGEX_IN_RULES = re.compile(r"\\.|/|\n", re.DOTALL)
 
 ControlIds = Mapping[str, int]
@@ -30,15 +32,27 @@ def answer_grammar(
     control_ids: ControlIds,
     markers: ReasoningMarkers | None = None,
     reasoning: Reasoning = Reasoning.NONE,
+    *,
+    schema: Any = None,
 ) -> Grammar:
     """What an answer may be when tools are offered.
 
+    Args:
+        schema: what an answer without a call must match, as JSON; None: any text will do, and text before calls too.
+
     Raises:
-        GrammarError: a tool's schema has what is not supported.
+        GrammarError: a schema has what is not supported.
     """
-    answer = ["answer: first"] if offer.must_call else _free_answer(syntax, control_ids)
-    begins_after_space = reasoning is not Reasoning.NONE
-    calls = _calls(syntax, offer, control_ids, gap="GAP? " if begins_after_space else "")
+    gap = "" if reasoning is Reasoning.NONE else "GAP? "
+    is_either = schema is not None and not offer.must_call
+    write_calls = _calls_like_json if is_either and syntax.trigger.startswith("{") else _calls
+    calls = write_calls(syntax, offer, control_ids, gap)
+    if offer.must_call:
+        answer = ["answer: first"]
+    elif is_either:
+        answer = [f"answer: {gap}matching | first", f"matching: {embedded_schema(schema)}"]
+    else:
+        answer = [*_free_answer(syntax, control_ids)]
     return after_reasoning("\n".join([*answer, *calls]), control_ids, markers, reasoning)
 
 
@@ -111,26 +125,45 @@ def _free_answer(syntax: CallSyntax, control_ids: ControlIds) -> Iterator[str]:
 def _calls(syntax: CallSyntax, offer: ToolOffer, control_ids: ControlIds, gap: str) -> Iterator[str]:
     """``first`` begins with the trigger, ``rest`` is what follows it."""
     tools = offer.callable_tools
-    prelude = f"{_literal(syntax.prelude, control_ids)}? " if syntax.prelude in control_ids else ""
     if syntax.trigger in control_ids:
         yield f"first: {gap}{_literal(syntax.trigger, control_ids)} rest"
     else:
-        yield f"first: {prelude}TRIGGER rest"
+        yield f"first: {_prelude(syntax, control_ids)}TRIGGER rest"
         yield f"TRIGGER: {gap}{json.dumps(syntax.trigger)}"
     following = ""
     if offer.may_repeat and syntax.separator is not None:
         following = f"({_literal(syntax.separator + syntax.open, control_ids)} call)*"
     opening = _literal(syntax.opening.removeprefix(syntax.trigger), control_ids)
     yield " ".join(["rest:", opening, "call", following, _literal(syntax.end, control_ids)])
+    heads = (_literal(tool.name + syntax.middle, control_ids) for tool in tools)
+    yield from _call_rules(tools, heads, _literal(syntax.close, control_ids))
+
+
+def _calls_like_json(syntax: CallSyntax, offer: ToolOffer, control_ids: ControlIds, gap: str) -> Iterator[str]:
+    """The same for one call that is JSON where other JSON may stand.
+
+    Both must be made of the same lexemes: the longest one that fits is taken, and ``{`` is never taken back.
+    """
+    yield f"first: {gap}{_prelude(syntax, control_ids)}call"
+    tools = offer.callable_tools
+    heads = (_lexemes(syntax.opening_of(tool.name)) for tool in tools)
+    yield from _call_rules(tools, heads, _lexemes(syntax.close))
+
+
+def _call_rules(tools: Sequence[Tool], heads: Iterable[str], tail: str) -> Iterator[str]:
     yield "call: " + " | ".join(f"call_{index}" for index in range(len(tools)))
-    for index, tool in enumerate(tools):
-        yield from _call(syntax, index, tool, control_ids)
+    for index, (tool, head) in enumerate(zip(tools, heads, strict=True)):
+        yield f"call_{index}: {head} arguments_{index} {tail}"
+        yield f"arguments_{index}: {embedded_schema(tool.arguments_schema)}"
 
 
-def _call(syntax: CallSyntax, index: int, tool: Tool, control_ids: ControlIds) -> Iterator[str]:
-    head, tail = _literal(tool.name + syntax.middle, control_ids), _literal(syntax.close, control_ids)
-    yield f"call_{index}: {head} arguments_{index} {tail}"
-    yield f"arguments_{index}: {embedded_schema(tool.arguments_schema)}"
+def _prelude(syntax: CallSyntax, control_ids: ControlIds) -> str:
+    return f"{_literal(syntax.prelude, control_ids)}? " if syntax.prelude in control_ids else ""
+
+
+def _lexemes(text: str) -> str:
+    """A part of JSON as the sequence of strings that llguidance makes of a schema."""
+    return " ".join(map(json.dumps, _JSON_LEXEME.findall(text)))
 
 
 def _literal(text: str, control_ids: ControlIds) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from layerscale_core.dialogue.call_syntax import CallSyntax
 from layerscale_core.dialogue.json_object import ObjectEnd
@@ -20,6 +20,7 @@ class AnswerParser:
     Args:
         syntax: of calls; None: there are none, whatever the text looks like.
         markers: of reasoning; None exactly where ``reasoning`` is NONE.
+        call_starts: if not empty, an answer that begins with none of them, after any reasoning, is text to its end.
     """
 
     def __init__(
@@ -27,8 +28,11 @@ class AnswerParser:
         syntax: CallSyntax | None = None,
         markers: ReasoningMarkers | None = None,
         reasoning: Reasoning = Reasoning.NONE,
+        call_starts: Sequence[str] = (),
     ) -> None:
         self._syntax = syntax
+        self._call_starts = call_starts
+        self._is_anchored = syntax is not None and (syntax.is_anchored or bool(call_starts))
         self._markers = None if reasoning is Reasoning.NONE else markers
         self._held = ""
         self._pieces: list[Piece] = []
@@ -69,11 +73,13 @@ class AnswerParser:
                 return self._go_on_with(self._read_reasoning, after=skipped + len(self._markers.begin))
             if self._may_become(rest, self._markers.begin):
                 return False
-        if self._syntax is not None and self._syntax.is_anchored:
-            for opening in (self._syntax.opening, self._syntax.prelude + self._syntax.opening):
-                if rest.startswith(opening):
-                    return self._go_on_with(self._read_name, after=skipped + len(opening))
-                if self._may_become(rest, opening):
+        if self._syntax is not None and self._is_anchored:
+            for before in dict.fromkeys(("", self._syntax.prelude)):
+                starts = [before + start for start in self._call_starts or (self._syntax.opening,)]
+                if rest.startswith(tuple(starts)):
+                    name_at = skipped + len(before) + len(self._syntax.opening)
+                    return self._go_on_with(self._read_name, after=name_at)
+                if any(self._may_become(rest, start) for start in starts):
                     return False
         if self._has_reasoned:
             if not rest and not self._is_last:
@@ -98,12 +104,12 @@ class AnswerParser:
         if self._syntax is None:
             self._show_settled(TextPiece, "")
             return False
-        if not self._syntax.is_anchored:
+        if not self._is_anchored:
             before, trigger, _ = self._held.partition(self._syntax.trigger)
             if trigger:
                 self._show(TextPiece, before.rstrip())
                 return self._go_on_with(self._read_opening, after=len(before))
-        self._show_settled(TextPiece, "" if self._syntax.is_anchored else self._syntax.trigger)
+        self._show_settled(TextPiece, "" if self._is_anchored else self._syntax.trigger)
         return False
 
     def _read_opening(self) -> bool:

@@ -4,12 +4,12 @@ A row of logits passes, in this order:
 
 1. penalties on what was seen (repetition, then frequency and presence), logit bias, stop tokens ruled out until
    ``min_tokens``: the logits processors; then every token ruled out that the constraint does not allow, which has the
-   last word;
+   last word (``_choose_allowed`` says how that is spared);
 2. temperature 0: the likeliest token. Otherwise the logits are divided by the temperature and
 3. cut to the ``top_k`` likeliest tokens, then
 4. to the nucleus: the fewest tokens that hold ``top_p`` of what is left, then
 5. to those at least ``min_p`` times as likely as the likeliest;
-6. one is drawn, with one number of the request's own random stream.
+6. one is drawn, with a number of the request's own random stream.
 
 Bias comes after penalties so that -100 bans and +100 forces whatever was seen before. Others differ: vLLM adds the bias
 and rules out stop tokens before the penalties, and applies min-p before top-k and top-p; llama.cpp cuts first (top-k,
@@ -35,6 +35,9 @@ from layerscale_core.specs.executor import StepLogits
 
 _MIN_TEMPERATURE = 1e-5
 """Below it the division overflows float32 and the distribution is one token anyway: greedy, as in vLLM."""
+
+_FEW = 1 / 8
+"""Up to this share of the vocabulary, allowed tokens are gathered: then the row of logits is not gone through."""
 
 
 def find_likeliest(logits: StepLogits) -> list[int | None]:
@@ -73,8 +76,10 @@ class Sampler:
         self._processors = make_logits_processors(params, prompt_ids, max_new_tokens, stop_ids)
         self._is_greedy = params.temperature < _MIN_TEMPERATURE
         self._random = None if self._is_greedy else np.random.Generator(np.random.PCG64(_seed_bits(params.seed)))
+        self._is_cut = not self._is_greedy and (params.top_k > 0 or params.top_p < 1.0 or params.min_p > 0.0)
         self._matcher = matcher
-        self._forced: list[int] = []
+        self._forced: list[int] | None = None
+        """What must come next; None where that was not asked yet."""
         self._num_left = max_new_tokens
 
     @property
@@ -104,13 +109,14 @@ class Sampler:
     def sample(self, read_logits: Callable[[], NDArray[np.float32]], likeliest: int) -> int:
         """Pick the next token and remember it; arguments and errors are those of ``next_tokens``."""
         token_id = likeliest if self._takes(likeliest) else self._choose(read_logits(), likeliest)
-        self._remember(token_id)
+        self._forced = None
+        self._observe(token_id)
         return token_id
 
     def _takes(self, likeliest: int) -> bool:
-        """Whether the likeliest token is the next one, whatever the others are."""
+        """Whether the likeliest token is the next one, whatever the others are; the constraint then has accepted it."""
         is_plain = self._is_greedy and not self._processors
-        return is_plain and (self._matcher is None or self._matcher.allows(likeliest))
+        return is_plain and (self._matcher is None or self._matcher.try_accept(likeliest))
 
     def _choose(self, logits: NDArray[np.float32], likeliest: int) -> int:
         adjusted = logits
@@ -119,40 +125,67 @@ class Sampler:
             for processor in self._processors:
                 processor.apply(adjusted)
             likeliest = int(adjusted.argmax())
-        if self._matcher is not None and not (self._is_greedy and self._matcher.allows(likeliest)):
-            adjusted, likeliest = self._constrained(logits, adjusted, self._matcher)
-        if not np.isfinite(adjusted[likeliest]):
-            raise NumericalError("the sampling parameters leave no token to sample")
-        return likeliest if self._random is None else pick(adjusted, likeliest, self._params, self._random.random())
+        if self._matcher is None:
+            return self._pick(adjusted, likeliest)
+        return self._choose_allowed(logits, adjusted, likeliest, self._matcher)
 
-    def _constrained(
-        self, logits: NDArray[np.float32], adjusted: NDArray[np.float32], matcher: Matcher
-    ) -> tuple[NDArray[np.float32], int]:
-        """The logits of allowed tokens and their argmax; the model's own where parameters rule all of them out."""
-        allowed = adjusted.copy() if adjusted is logits else adjusted
-        matcher.apply(allowed)
-        likeliest = int(allowed.argmax())
-        if adjusted is logits or np.isfinite(allowed[likeliest]):
-            return allowed, likeliest
-        return self._constrained(logits, logits, matcher)
+    def _pick(self, logits: NDArray[np.float32], likeliest: int) -> int:
+        if not np.isfinite(logits[likeliest]):
+            raise NumericalError("the sampling parameters leave no token to sample")
+        return likeliest if self._random is None else pick(logits, likeliest, self._params, self._random.random())
+
+    def _choose_allowed(
+        self, logits: NDArray[np.float32], adjusted: NDArray[np.float32], likeliest: int, matcher: Matcher
+    ) -> int:
+        """Choose a token that the constraint allows, by the model's own logits where parameters rule all of them out.
+
+        Most often the likeliest token of all is allowed, or the one drawn from all. Drawing once more where it is not,
+        from the allowed ones, gives each the share that it has among them. Not so behind a cut: that keeps others of
+        all tokens than of the allowed ones.
+        """
+        if not self._is_cut and np.isfinite(adjusted[likeliest]):
+            token_id = self._pick(adjusted, likeliest)
+            if matcher.try_accept(token_id):
+                return token_id
+        allowed = matcher.allowed(logits.size)
+        row, token_ids = _narrow(adjusted, allowed)
+        likeliest = int(row.argmax())
+        if not np.isfinite(row[likeliest]):
+            row, token_ids = _narrow(logits, allowed)
+            likeliest = int(row.argmax())
+        index = self._pick(row, likeliest)
+        token_id = index if token_ids is None else int(token_ids[index])
+        matcher.accept(token_id)
+        return token_id
 
     def _take_forced(self) -> list[int]:
         if self._matcher is None or self._matcher.is_finished:
             return []
-        if not self._forced:
+        if self._forced is None:
             self._forced = self._matcher.forced_tokens()
         num_taken = min(len(self._forced), self._num_left if self._params.logprobs is None else 1)
         taken, self._forced = self._forced[:num_taken], self._forced[num_taken:]
         for token_id in taken:
-            self._remember(token_id)
+            self._observe(token_id)
+            self._matcher.accept(token_id)
         return taken
 
-    def _remember(self, token_id: int) -> None:
+    def _observe(self, token_id: int) -> None:
         self._num_left -= 1
         for processor in self._processors:
             processor.observe(token_id)
-        if self._matcher is not None:
-            self._matcher.accept(token_id)
+
+
+def _narrow(
+    logits: NDArray[np.float32], allowed: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+    """A copy of the logits without the tokens that are not allowed, and the ids of what is left where it is short."""
+    if np.count_nonzero(allowed) <= _FEW * logits.size:
+        token_ids = np.flatnonzero(allowed)
+        return logits[token_ids], token_ids
+    narrowed = logits.copy()
+    narrowed[~allowed] = -np.inf
+    return narrowed, None
 
 
 def pick(logits: NDArray[np.float32], likeliest: int, params: SamplingParams, point: float) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from layerscale_core.constraints import Constraint, Grammar
+from layerscale_core.constraints import Constraint, Grammar, GrammarKind
 from layerscale_core.dialogue import AnswerPlan, Dialogue, ToolOffer
 from layerscale_core.errors import GrammarError, InvalidRequestError
 from layerscale_server.http.prompts import off_loop
@@ -62,10 +63,10 @@ async def prepare_turn(
     Raises:
         InvalidRequestError: the model cannot render it, or the answer cannot be held to what is asked.
     """
-    if asked is not None and conversation.offer is not None:
-        raise InvalidRequestError(f"{asked[0]} cannot be combined with tools", param=asked[0])
     if asked is not None and conversation.answer_start:
         raise InvalidRequestError(f"{asked[0]} needs an answer that is not begun in messages", param=asked[0])
+    if asked is not None and conversation.offer is not None:
+        return await _prepare_either(model, conversation, *asked)
     token_ids, plan = await off_loop(_plan, model, conversation)
     constraint = None
     if asked is not None:
@@ -75,6 +76,19 @@ async def prepare_turn(
     return PreparedTurn(token_ids, plan, constraint)
 
 
+async def _prepare_either(model: LoadedModel, conversation: Conversation, field: str, grammar: Grammar) -> PreparedTurn:
+    """A conversation whose answer is either calls of tools or JSON that matches a schema."""
+    if grammar.kind is not GrammarKind.JSON_SCHEMA:
+        raise InvalidRequestError(f"{field} cannot be combined with tools unless it is a JSON schema", param=field)
+    alone = await compiled(model, field, grammar)
+    token_ids, plan = await off_loop(_plan, model, conversation, json.loads(grammar.text))
+    if any(map(alone.may_begin_with, plan.call_starts)):
+        message = f"{field} describes what this model would write to call one of the tools"
+        raise InvalidRequestError(message, param=field)
+    assert plan.grammar is not None
+    return PreparedTurn(token_ids, plan, await compiled(model, "tools", plan.grammar))
+
+
 def _constrained(plan: AnswerPlan, field: str, grammar: Grammar) -> Grammar:
     try:
         return plan.constrained(grammar)
@@ -82,11 +96,11 @@ def _constrained(plan: AnswerPlan, field: str, grammar: Grammar) -> Grammar:
         raise GrammarError(str(error), param=field) from None
 
 
-def _plan(model: LoadedModel, conversation: Conversation) -> tuple[list[int], AnswerPlan]:
+def _plan(model: LoadedModel, conversation: Conversation, schema: Any = None) -> tuple[list[int], AnswerPlan]:
     dialogue = _dialogue_of(model)
     text = _render(dialogue, conversation)
     try:
-        plan = dialogue.plan_answer(text, conversation.offer)
+        plan = dialogue.plan_answer(text, conversation.offer, schema)
     except GrammarError as error:
         raise GrammarError(f"tools: {error}", param="tools") from None
     return _token_ids(model, text), plan

@@ -29,6 +29,7 @@ from layerscale_server.http.schemas.sessions import (
 )
 from layerscale_server.http.schemas.tokenize import DetokenizeRequest, TokenizeRequest
 from layerscale_server.metrics import Metrics
+from layerscale_server.response_cache import ResponseCache
 from tests.support.documentation import inline_code, read
 
 PAGE = read("docs/http-api.md")
@@ -135,6 +136,7 @@ def test_the_index_has_every_endpoint_and_no_other() -> None:
 def test_the_table_of_metrics_has_every_metric_with_its_kind_and_no_other() -> None:
     metrics = Metrics()
     metrics.watch_engine(lambda: IDLE, page_size=16)
+    metrics.watch_responses(ResponseCache(0).stats)
     metrics.watch_sessions(NoSessions())  # type: ignore[arg-type]  # the part of them used here
     actual = {
         f"{family.name}_total" if family.type == "counter" else family.name: family.type

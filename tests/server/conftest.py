@@ -35,6 +35,7 @@ from layerscale_server.http.process import make_uvicorn
 from layerscale_server.limits import Limits
 from layerscale_server.logging import configure_logging
 from layerscale_server.metrics import Metrics
+from layerscale_server.response_cache import ResponseCache
 from layerscale_server.serve import bind
 from layerscale_server.settings import Settings
 from layerscale_server.state import LoadedModel, ServerState, digest_of
@@ -213,6 +214,7 @@ def make_server() -> Iterator[MakeServer]:
         num_sessions: int = 0,
         state_dir: Path | None = None,
         adopts: bool = False,
+        response_cache_bytes: int | None = None,
         **limits: Any,
     ) -> FakeServer:
         settings = Settings(model="unused", limits=replace(Limits(), **limits))
@@ -242,6 +244,9 @@ def make_server() -> Iterator[MakeServer]:
         saved = None if state_dir is None else keep_in(state_dir, sessions, executor)
         metrics.watch_engine(engine.stats, PAGE_SIZE)
         metrics.watch_sessions(sessions)
+        responses = None if response_cache_bytes is None else ResponseCache(response_cache_bytes)
+        if responses is not None:
+            metrics.watch_responses(responses.stats)
         state = ServerState(settings, License(tier, expires_at), metrics, digest_of(license_key.encode()))
         if has_model:
             state.model = LoadedModel(
@@ -250,7 +255,7 @@ def make_server() -> Iterator[MakeServer]:
                 size_bytes=5678,
                 tokenizer=tokenizer,
                 dialogue=Dialogue(make_template(template), tokenizer) if has_template else None,
-                engine=AsyncEngine(engine, settings.limits.stream_events),
+                engine=AsyncEngine(engine, settings.limits.stream_events, responses),
                 sessions=sessions,
                 plan=plan,
                 devices=devices,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from layerscale_core.engine import Request, SamplingParams
+from layerscale_core.engine import Finished, Request, SamplingParams
 from layerscale_core.errors import MaxSessionsError, OutOfMemoryError, PluginError, StartupError
 from layerscale_core.memory_plan import KV_SHARE
 from layerscale_core.models import QuantizedMatrix
@@ -87,6 +88,24 @@ def test_the_prefix_cache_can_be_switched_off(tiny_model_path: Path, prefix_cach
             sink.wait()
         assert [sink.finished.usage.cached_tokens for sink in sinks] == expected
         assert sinks[0].token_ids == sinks[1].token_ids
+    finally:
+        assembly.close()
+
+
+@pytest.mark.parametrize(("mib", "is_kept"), [(1, True), (0, False)])
+def test_answers_are_kept_where_there_is_memory_for_them(tiny_model_path: Path, mib: int, is_kept: bool) -> None:
+    assembly = assemble(SmallBackend(64 * _MIB), tiny_model_path, response_cache_mib=mib)
+
+    async def num_cached() -> int:
+        request = Request("r", (5,) * 7, SamplingParams(3, temperature=0.0, ignore_eos=True))
+        async with assembly.model.engine.submit([request]) as generation:
+            events = [event async for batch in generation.batches() for _, event in batch]
+        end = events[-1]
+        assert isinstance(end, Finished)
+        return end.usage.cached_tokens
+
+    try:
+        assert [asyncio.run(num_cached()) for _ in range(2)] == [0, 7 if is_kept else 0]
     finally:
         assembly.close()
 

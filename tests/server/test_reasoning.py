@@ -121,7 +121,9 @@ def test_earlier_reasoning_is_left_to_the_template(thinker: Thinker) -> None:
     assert thinker.chat("4", messages=messages)["content"] == "4"
 
 
-def test_a_response_format_and_tools_exclude_each_other(thinker: Thinker) -> None:
-    response = thinker.server.post(CHAT, ASKED | {"tools": TOOLS, "response_format": {"type": "json_object"}})
-    assert response.status_code == 400
-    assert response.json()["error"]["param"] == "response_format"
+def test_tools_and_a_response_format_hold_after_it(thinker: Thinker) -> None:
+    asked = {"tools": TOOLS, "response_format": {"type": "json_object"}}
+    message = thinker.chat(THOUGHT + '{"sum": 4}', **asked)
+    assert (message["content"], message["reasoning_content"]) == ('{"sum": 4}', SORTED)
+    message = thinker.chat(THOUGHT + '<tool_call>\n{"name": "add", "arguments": {"x": 2}}\n</tool_call>', **asked)
+    assert message["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"x": 2}'}

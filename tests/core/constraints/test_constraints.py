@@ -26,18 +26,15 @@ def compiler() -> ConstraintCompiler:
 
 def accept(matcher: Matcher, text: str) -> None:
     for token_id in text.encode():
-        assert matcher.allows(token_id), f"{chr(token_id)!r} of {text!r}"
-        matcher.accept(token_id)
+        assert matcher.try_accept(token_id), f"{chr(token_id)!r} of {text!r}"
 
 
 def is_complete(matcher: Matcher) -> bool:
-    return matcher.is_finished or matcher.allows(EOS)
+    return matcher.is_finished or EOS in allowed_ids(matcher)
 
 
-def allowed_by_mask(matcher: Matcher, width: int = ByteTokenizer.vocab_size) -> set[int]:
-    logits = np.zeros(width, np.float32)
-    matcher.apply(logits)
-    return set(np.flatnonzero(np.isfinite(logits)).tolist())
+def allowed_ids(matcher: Matcher, width: int = ByteTokenizer.vocab_size) -> set[int]:
+    return set(np.flatnonzero(matcher.allowed(width)).tolist())
 
 
 POINT = {"type": "object", "properties": {"x": {"type": "integer"}, "y": {"type": "integer"}}, "required": ["x", "y"]}
@@ -81,26 +78,27 @@ def test_refuses_what_it_does_not_describe(
 ) -> None:
     matcher = compiler.compile(grammar).begin()
     accept(matcher, start)
-    assert not matcher.allows(ord(wrong))
-    assert not matcher.allows(EOS) or is_complete(matcher)
-    assert ord(wrong) not in allowed_by_mask(matcher)
+    assert ord(wrong) not in allowed_ids(matcher)
+    assert not matcher.try_accept(ord(wrong))
     with pytest.raises(GrammarError):
         matcher.accept(ord(wrong))
 
 
-def test_the_mask_and_the_single_question_agree(compiler: ConstraintCompiler) -> None:
-    matcher = compiler.compile(Grammar.json_object()).begin()
-    for token_id in b'{"k": [12.5, "v\\n", {"a": nul':
-        allowed = {each for each in range(ByteTokenizer.vocab_size) if matcher.allows(each)}
-        assert allowed_by_mask(matcher) == allowed
-        matcher.accept(token_id)
+def test_exactly_what_is_allowed_can_be_accepted(compiler: ConstraintCompiler) -> None:
+    text = '{"k": [12.5, "v\\n", {"a": nul'
+    for end in range(len(text)):
+        matcher = compiler.compile(Grammar.json_object()).begin()
+        accept(matcher, text[:end])
+        for token_id in set(range(ByteTokenizer.vocab_size)) - allowed_ids(matcher):
+            assert not matcher.try_accept(token_id)
+        assert matcher.try_accept(ord(text[end])), "being refused changes nothing"
 
 
 def test_ids_beyond_the_vocabulary_are_never_allowed(compiler: ConstraintCompiler) -> None:
     matcher = compiler.compile(Grammar.regex("(?s:.*)")).begin()
     width = ByteTokenizer.vocab_size + 6  # an embedding may have more rows than there are tokens
-    assert max(allowed_by_mask(matcher, width)) == EOS
-    assert not matcher.allows(width - 1)
+    assert max(allowed_ids(matcher, width)) == EOS
+    assert not matcher.try_accept(width - 1)
 
 
 def test_tokens_without_a_choice_are_forced(compiler: ConstraintCompiler) -> None:
@@ -112,13 +110,19 @@ def test_tokens_without_a_choice_are_forced(compiler: ConstraintCompiler) -> Non
     assert matcher.is_finished
 
 
+def test_whether_an_answer_may_begin_with_a_text(compiler: ConstraintCompiler) -> None:
+    constraint = compiler.compile(Grammar.json_schema(CLOSED_POINT))
+    assert all(constraint.may_begin_with(text) for text in ("", "{", '{"x": 17, "y', '{"x": 1, "y": 2}'))
+    assert not any(constraint.may_begin_with(text) for text in ("[", ' {"x"', '{"x": 1, "y": 2} ', '{"x":1'))
+
+
 def test_special_tokens_of_the_model_can_be_named(compiler: ConstraintCompiler) -> None:
     rules = f'start: "a" <bos> {embedded_schema({"type": "integer", "maximum": 4, "minimum": 3})}'
     matcher = compiler.compile(Grammar.lark(rules)).begin()
     assert matcher.forced_tokens() == [ord("a"), BOS]
     matcher.accept(ord("a"))
     matcher.accept(BOS)
-    assert allowed_by_mask(matcher) == {ord("3"), ord("4")}
+    assert allowed_ids(matcher) == {ord("3"), ord("4")}
 
 
 def test_matchers_do_not_share_their_state(compiler: ConstraintCompiler) -> None:
@@ -246,7 +250,7 @@ VALUES = st.recursive(
 def test_no_schema_does_more_than_be_refused(schema: dict[str, Any]) -> None:
     with contextlib.suppress(GrammarError):
         matcher = SHARED.compile(Grammar.json_schema(schema)).begin()
-        assert allowed_by_mask(matcher)
+        assert allowed_ids(matcher)
 
 
 PIECES = [*'ab_AB:|()[]*+?~{}"/.,1239 \n\\%', "start: ", "a: ", "%json {}"]

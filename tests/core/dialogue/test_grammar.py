@@ -40,10 +40,9 @@ class Judge:
         matcher = self._constraint.begin()
         token_ids = self._tokenizer.encode(text, add_special=False, parse_special=as_tokens)
         for token_id in token_ids:
-            if matcher.is_finished or not matcher.allows(token_id):
+            if matcher.is_finished or not matcher.try_accept(token_id):
                 return False
-            matcher.accept(token_id)
-        return matcher.is_finished or matcher.allows(ByteTokenizer.EOS_ID)
+        return matcher.is_finished or matcher.try_accept(ByteTokenizer.EOS_ID)
 
 
 def vocabulary(has_tokens: bool) -> tuple[ByteTokenizer, dict[str, int]]:
@@ -157,6 +156,45 @@ def test_rules_of_the_clients_own_leave_no_place_for_reasoning() -> None:
     assert possible.constrained(rules) is rules
     with pytest.raises(GrammarError, match="cannot follow the reasoning"):
         begun.constrained(rules)
+
+
+ANSWERS = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "nation": {"type": "string"}},
+    "additionalProperties": {"type": "array"},
+}
+
+
+@by_vocabulary
+@by_syntax
+@pytest.mark.parametrize("reasoning", [Reasoning.NONE, Reasoning.POSSIBLE, Reasoning.BEGUN])
+def test_beside_a_schema_an_answer_is_a_call_or_what_matches(
+    syntax: CallSyntax, has_tokens: bool, reasoning: Reasoning
+) -> None:
+    tokenizer, control_ids = vocabulary(has_tokens)
+    judged = Judge(answer_grammar(syntax, ToolOffer(TOOLS), control_ids, THINK, reasoning, schema=ANSWERS), tokenizer)
+    begin = {Reasoning.NONE: "", Reasoning.POSSIBLE: THINK.begin, Reasoning.BEGUN: ""}[reasoning]
+    before = "" if reasoning is Reasoning.NONE else f"{begin}hm{THINK.end}"
+    for gap in ("", "\n\n") if before else ("",):
+        assert all(judged.takes(before + gap + call(syntax, each)) for each in CALLS[1:])
+        for text in (
+            "{}",
+            '{"name": "f"}',
+            '{"name": "f", "nation": "<x"}',
+            '{"nation": ""}',
+            '{"name": "fff", "n": []}',
+        ):
+            assert judged.takes(before + gap + text), text
+    wrong = ["It rains.", '{"name": 1}', '{"name": "f", "n": 1}', "", "[]", call(syntax, WrittenCall("g", {"x": 1}))]
+    for text in [*wrong, call(syntax, WrittenCall("f", {"x": "1"})), "{} " + call(syntax)]:
+        assert not judged.takes(before + text), text
+    assert judged.takes(before + call(syntax, *CALLS[1:])) == (syntax.separator is not None)
+
+
+@by_syntax
+def test_a_schema_has_no_part_in_an_answer_that_must_be_a_call(syntax: CallSyntax) -> None:
+    offer = ToolOffer(TOOLS, is_required=True)
+    assert answer_grammar(syntax, offer, {}, schema=ANSWERS) == answer_grammar(syntax, offer, {})
 
 
 def test_a_schema_that_cannot_be_held_to_is_refused_by_name() -> None:

@@ -131,6 +131,22 @@ def test_what_is_no_call_after_all_is_text() -> None:
     assert read(list(after), SYNTAXES[0]) == Read(text=" done", calls=[("no_arguments", "{}")], num_ended=1)
 
 
+@by_syntax
+def test_where_a_call_must_begin_the_answer_all_else_is_text_to_its_end(syntax: CallSyntax) -> None:
+    def read_either(parts: Iterable[str]) -> Read:
+        starts = [syntax.begin + syntax.opening_of(name) for name in ("look", "lookup")]
+        parser = AnswerParser(syntax, call_starts=starts)
+        pieces = [piece for part in parts for piece in parser.push(part)]
+        return joined([*pieces, *parser.finish()])
+
+    written = syntax.write(CALLS[:1])
+    assert read_either(written) == Read(calls=[("look", NESTED)], num_ended=1)
+    others = [f'["{written}"]', syntax.write([WrittenCall("loo", {})]), syntax.write([WrittenCall("looks", {})])]
+    for text in ["", "{}", '{"name": "look"}', '{"name": "Ann", "age": 3}', *others]:
+        for cut in range(len(text) + 1):
+            assert read_either([text[:cut], text[cut:]]) == Read(text=text)
+
+
 def test_llamas_tag_may_precede_a_call() -> None:
     text = "<|python_tag|>" + SYNTAXES[-1].write(CALLS[:1])
     expected = Read(calls=[("look", NESTED)], num_ended=1)
