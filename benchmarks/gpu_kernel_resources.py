@@ -24,7 +24,7 @@ from layerscale_core.gpu.tuning import PORTABLE
 TUNINGS = {**NVIDIA.tunings, **AMD.tunings}
 """What the kernels are launched with on each device."""
 
-MAX_SPILL_BYTES = {"decode": 40, "prefill": 512, "": 1024}
+MAX_SPILL_BYTES = {"decode": 32, "prefill": 512, "": 1024}
 """A thread, by kind of step: decode waits for memory already. In prefill attention holds two sums of values, and sets
 one aside while it walks a partition. Keys that are stored by themselves are no part of a layer's five kernels."""
 

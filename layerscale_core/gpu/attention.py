@@ -8,7 +8,7 @@ from torch import Tensor
 from layerscale_core.gpu.kernels.attention import attention_kernel
 from layerscale_core.gpu.kv_cache import KVCache
 from layerscale_core.gpu.launch import COMPUTE_TYPES, ceil_div, launch, next_power_of_two
-from layerscale_core.gpu.step import StepTensors
+from layerscale_core.gpu.step import QueryTiles, StepTensors
 from layerscale_core.gpu.tuning import Tuning
 from layerscale_core.gpu.workspace import Workspace
 from layerscale_core.models import AttentionSpec
@@ -18,9 +18,31 @@ UNBOUNDED = 2**30
 
 
 def tokens_per_tile(spec: AttentionSpec, max_new_tokens: int, tuning: Tuning) -> int:
-    """Tokens of one sequence that a program takes at a time: what the step's tiles are cut by."""
+    """Tokens of one sequence that a program takes at a time: what the step's tiles are cut by.
+
+    A number for each of the tuning's tiles, and one in decode: programs leave no more for each other than there is.
+    """
     group = spec.num_heads // spec.num_kv_heads
-    return max(1, tuning.attention_tile(max_new_tokens).queries // group)
+    return 1 if max_new_tokens == 1 else max(1, tuning.attention_tile(max_new_tokens).queries // group)
+
+
+def programs_sharing(
+    tiles: QueryTiles, cache: KVCache, spec: AttentionSpec, workspace: Workspace, tuning: Tuning
+) -> int:
+    """How many programs take turns at the partitions of a tile's context, whatever its length.
+
+    In decode what they leave for each other is little beside the keys that they read, and one context among many may be
+    long: there tiles are shared that would fill the device by themselves.
+    """
+    tile_tokens = tokens_per_tile(spec, tiles.max_new_tokens, tuning)
+    num_tiles = tiles.sequences.numel()
+    num_programs = num_tiles * spec.num_kv_heads
+    max_partitions = tiles.num_pages * cache.layout.page_size // tuning.partition + num_tiles
+    num_partials = max_partitions * spec.num_heads * tile_tokens * (cache.width + 2)
+    enough = tuning.target_programs * (tuning.sharing if tiles.max_new_tokens == 1 else 1)
+    if num_programs >= enough or not workspace.holds(num_partials, num_programs):
+        return 1
+    return min(max_partitions, ceil_div(tuning.sharing * tuning.target_programs, num_programs))
 
 
 def attention(
@@ -49,12 +71,7 @@ def attention(
     queries = max(tile.queries, next_power_of_two(group))
     num_tiles = step.tiles.sequences.numel()
     rotation, rotation_factor = cache.rotation or (None, 1.0)
-    num_programs = num_tiles * spec.num_kv_heads
-    max_partitions = step.tiles.num_pages * cache.layout.page_size // tuning.partition + num_tiles
-    num_partials = max_partitions * spec.num_kv_heads * tile_tokens * group * (cache.width + 2)
-    num_sharing = min(max_partitions, ceil_div(tuning.sharing * tuning.target_programs, num_programs))
-    if num_programs >= tuning.target_programs or not workspace.holds(num_partials, num_programs):
-        num_sharing = 1
+    num_sharing = programs_sharing(step.tiles, cache, spec, workspace, tuning)
     launch(
         attention_kernel, (num_tiles, spec.num_kv_heads, num_sharing), tile.launch,
         query, cache.keys.layer(layer), cache.values.layer(layer), rotation, step.tiles.sequences, step.tiles.firsts,
