@@ -65,6 +65,13 @@ class Settings:
         choices=("on", "off"),
         help="reuse computed prompts that begin alike, as long as memory is free",
     )
+    prompt_lookup: str = row(
+        "on",
+        kind=str,
+        metavar="MODE",
+        choices=("on", "off"),
+        help="draft what the text so far suggests comes next, as long as that makes answers faster; never changes them",
+    )
     log_format: str = row(
         "text",
         kind=str,
