@@ -14,23 +14,12 @@ import statistics
 import time
 from pathlib import Path
 
-from layerscale_core.engine import (
-    Engine,
-    EngineLimits,
-    EngineStats,
-    Event,
-    FairPolicy,
-    PagedKVPool,
-    Request,
-    SamplingParams,
-    TokensGenerated,
-)
-from layerscale_core.forward import make_executor
-from layerscale_core.plugins import PluginRegistry
-from layerscale_core.specs import BackendOptions, KVLayout, Tokenizer
+from loaded_model import LoadedModel, load_model
+
+from layerscale_core.engine import Engine, EngineStats, Event, Request, SamplingParams, TokensGenerated
+from layerscale_core.specs import Tokenizer
 
 CONTEXT_LEN = 1024
-PAGE_SIZE = 16
 NUM_TOKENS = 120
 TOWNS = ("Oldwick", "Brennholm", "Marrow Bay", "Saint Ives", "Kilmore", "Vestad", "Lower Tarn", "Port Ashby")
 TEXT = (
@@ -51,30 +40,19 @@ STORY = "It was an ordinary morning in {town}, and"
 
 
 def main() -> None:
-    """Measure and print."""
+    """Load the model and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="model to measure")
     parser.add_argument("--rounds", type=int, default=16, help="prompts of each kind")
     arguments = parser.parse_args()
-    registry = PluginRegistry.discover()
-    file = registry.open_model(arguments.model)
-    tokenizer = file.make_tokenizer()
-    attention, num_pages = file.spec.layers[0].attention, CONTEXT_LEN // PAGE_SIZE
-    layout = KVLayout(num_pages, PAGE_SIZE, len(file.spec.layers), attention.num_kv_heads, attention.head_dim)
-    executor = make_executor(registry.choose_backend(None).load(BackendOptions(None)), file.spec, file.weights, layout)
-    plain, drafting = (
-        Engine(
-            executor,
-            tokenizer,
-            PagedKVPool(num_pages, PAGE_SIZE),
-            FairPolicy(),
-            EngineLimits(CONTEXT_LEN, 1),
-            shares_prefixes=False,
-            looks_up_prompts=looks_up,
-        )
-        for looks_up in (False, True)
-    )
-    numbers = range(arguments.rounds)
+    with load_model(arguments.model, CONTEXT_LEN) as model:
+        measure(model, arguments.rounds)
+
+
+def measure(model: LoadedModel, num_rounds: int) -> None:
+    """Measure and print."""
+    plain, drafting = model.make_engine(looks_up_prompts=False), model.make_engine(looks_up_prompts=True)
+    numbers = range(num_rounds)
     edits = [edit(TOWNS[number % len(TOWNS)], 1840 + number) for number in numbers]
     stories = [STORY.format(town=TOWNS[number % len(TOWNS)]) for number in numbers]
     for name, prompts, temperature in (("edit", edits, 0.0), ("greedy", stories, 0.0), ("sampled", stories, 1.0)):
@@ -84,12 +62,10 @@ def main() -> None:
             sampling = SamplingParams(NUM_TOKENS, temperature=temperature, seed=seed, ignore_eos=True)
             answers = {}
             for engine, rates in ((plain, without), (drafting, within))[:: 1 if seed % 2 else -1]:
-                answers[engine], rate = decode(engine, tokenizer, prompt, sampling)
+                answers[engine], rate = decode(engine, model.tokenizer, prompt, sampling)
                 rates.append(rate)
             assert answers[plain] == answers[drafting], "drafts changed an answer"
         report(name, without, within, before, drafting.stats())
-    executor.close()
-    file.close()
 
 
 def edit(town: str, year: int) -> str:

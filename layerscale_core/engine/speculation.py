@@ -90,5 +90,7 @@ class Speculation:
             sequence.drafter = Drafter(PromptLookup(sequence.history, most_tokens))
         proposed = sequence.drafter.propose(sequence.tokens, room)
         draft = tuple(takewhile(lambda token_id: token_id not in sequence.answer.stop_ids, proposed))
+        if not draft:
+            return item
         num_tokens, num_logits = item.num_tokens + len(draft), item.num_logits + len(draft)
         return replace(item, num_tokens=num_tokens, num_logits=num_logits, draft=draft)
