@@ -45,9 +45,7 @@ class Speculation:
     def add_drafts(self, scheduled: list[ScheduledSequence]) -> list[ScheduledSequence]:
         """The same step, with drafts in what is left of the budget."""
         num_seqs = len(scheduled)
-        if not self._is_on or num_seqs > _MAX_SEQS or not all(item.is_decoding for item in scheduled):
-            return scheduled
-        if not self._costs.knows(num_seqs):
+        if not (self._is_decode_of_few(scheduled) and self._costs.knows(num_seqs)):
             return scheduled
         tokens_left = self._budget.max_tokens - sum(item.num_tokens for item in scheduled)
         logits_left = self._budget.max_logits - sum(item.num_logits for item in scheduled)
@@ -57,8 +55,9 @@ class Speculation:
     def step_took(self, scheduled: Sequence[ScheduledSequence], seconds: float) -> None:
         """Learn what a step cost, before it is settled."""
         self._num_seqs = len(scheduled)
-        if all(item.is_decoding and item.num_tokens == 1 + len(item.draft) for item in scheduled):
-            draft_lens = [len(item.draft) for item in scheduled]
+        draft_lens = [len(item.draft) for item in scheduled]
+        num_tokens = sum(item.num_tokens for item in scheduled)
+        if self._is_decode_of_few(scheduled) and num_tokens == len(scheduled) + sum(draft_lens):
             self._costs.learn(len(scheduled), max(draft_lens), sum(draft_lens), seconds)
 
     def settle(self, item: ScheduledSequence, num_kept: int) -> None:
@@ -79,6 +78,9 @@ class Speculation:
         assert sequence.drafter is not None
         price = partial(self._costs.price, self._num_seqs)
         sequence.drafter.learn(num_drafted, num_drafted - num_rejected, price)
+
+    def _is_decode_of_few(self, scheduled: Sequence[ScheduledSequence]) -> bool:
+        return self._is_on and len(scheduled) <= _MAX_SEQS and all(item.is_decoding for item in scheduled)
 
     def _with_draft(self, item: ScheduledSequence, share: int) -> ScheduledSequence:
         sequence = item.sequence

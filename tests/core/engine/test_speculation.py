@@ -62,6 +62,7 @@ samplings = st.fixed_dictionaries(
         "logit_bias": st.just({ord("a"): 1.0}),
         "stop": st.sampled_from([("abab",), ("dd", "c")]),
         "stop_token_ids": st.just(frozenset({ord("d")})),
+        "min_tokens": st.just(12),
         "ignore_eos": st.booleans(),
         "logprobs": st.integers(0, 2),
         "prompt_logprobs": st.just(0),
@@ -221,6 +222,17 @@ def test_steps_of_many_sequences_have_no_drafts() -> None:
         harness.submit(f"r{number}", b"ab%d" % number, 30)
     harness.run()
     assert harness.engine.stats().num_drafted_tokens == 0
+
+
+def test_a_step_with_a_prompt_in_it_has_no_drafts() -> None:
+    harness = timed(make_harness(alphabet=REPETITIVE, max_context_len=128))
+    harness.submit("r", b"x", 100)
+    for _ in range(12):
+        harness.engine.step()
+    assert harness.executor.batches[-1] == [12], "as long a draft as the logits allow"
+    harness.submit("other", bytes(range(100)), 1)
+    harness.engine.step()
+    assert harness.executor.batches[-1] == [1, 15]
 
 
 def test_logits_after_a_wrong_draft_are_not_looked_at() -> None:
