@@ -15,14 +15,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from loaded_model import LoadedModel, load_model
+
 from layerscale_core.constraints import Constraint, ConstraintCompiler, Grammar
-from layerscale_core.engine import Engine, EngineLimits, Event, FairPolicy, PagedKVPool, Request, SamplingParams
-from layerscale_core.forward import make_executor
-from layerscale_core.plugins import PluginRegistry
-from layerscale_core.specs import BackendOptions, KVLayout
+from layerscale_core.engine import Engine, Event, Request, SamplingParams
 
 CONTEXT_LEN = 512
-PAGE_SIZE = 16
 NUM_TOKENS = 200
 NUM_ROUNDS = 5
 PROMPT = "The lines of a long poem, as JSON: "
@@ -30,36 +28,34 @@ TEXT = {"type": "array", "items": {"type": "string"}, "minItems": 1000}
 
 
 def main() -> None:
-    """Measure and print."""
+    """Load the model and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="model to measure")
     arguments = parser.parse_args()
-    registry = PluginRegistry.discover()
-    file = registry.open_model(arguments.model)
-    tokenizer = file.make_tokenizer()
-    attention, num_pages = file.spec.layers[0].attention, CONTEXT_LEN // PAGE_SIZE
-    layout = KVLayout(num_pages, PAGE_SIZE, len(file.spec.layers), attention.num_kv_heads, attention.head_dim)
-    device = registry.choose_backend(None).load(BackendOptions(None))
-    executor = make_executor(device, file.spec, file.weights, layout)
-    pool = PagedKVPool(num_pages, PAGE_SIZE)
-    engine = Engine(executor, tokenizer, pool, FairPolicy(), EngineLimits(CONTEXT_LEN, 1), shares_prefixes=False)
-    compiler = ConstraintCompiler(tokenizer)
+    with load_model(arguments.model, CONTEXT_LEN) as model:
+        measure(model)
+
+
+def measure(model: LoadedModel) -> None:
+    """Measure and print."""
+    engine = model.make_engine(looks_up_prompts=False)
+    compiler = ConstraintCompiler(model.tokenizer)
     indexing = timed(compiler.prepare)
     compiling = timed(lambda: compiler.compile(Grammar.json_schema(TEXT)))
-    print(f"index {tokenizer.vocab_size} tokens {indexing * 1e3:.0f} ms, compile a schema {compiling * 1e3:.2f} ms")
-    prompt_ids = tuple(tokenizer.encode(PROMPT))
+    print(
+        f"index {model.tokenizer.vocab_size} tokens {indexing * 1e3:.0f} ms, compile a schema {compiling * 1e3:.2f} ms"
+    )
+    prompt_ids = tuple(model.tokenizer.encode(PROMPT))
     constraint = compiler.compile(Grammar.json_schema(TEXT))
     for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):
         without, within = [], []
         for seed in range(NUM_ROUNDS):
-            bias = dict.fromkeys(tokenizer.stop_ids, -100.0)
+            bias = dict.fromkeys(model.tokenizer.stop_ids, -100.0)
             sampling = SamplingParams(NUM_TOKENS, temperature=temperature, seed=seed, logit_bias=bias)
             without.append(decode(engine, prompt_ids, sampling, None))
             within.append(decode(engine, prompt_ids, sampling, constraint))
         free, bound = statistics.median(without) * 1e3, statistics.median(within) * 1e3
         print(f"{name:8} {free:.3f} ms a step without, {bound:.3f} ms with: {100 * (bound / free - 1):+.1f} %")
-    executor.close()
-    file.close()
 
 
 def decode(

@@ -42,6 +42,7 @@ def test_every_flag_reaches_the_settings(served: list[Settings]) -> None:
         "quantization": "int8",
         "kv_cache_type": "int4",
         "prefix_cache": "off",
+        "prompt_lookup": "off",
         "log_format": "json",
         "sessions": 3,
         "backend": "cpu",
