@@ -74,7 +74,9 @@ def _step(tuning: Tuning, tokens: int) -> StepTensors:
     book = PageBook(KVLayout(80, 16, 1, 1, 128))
     sequence = book.sequence()
     book.batch([Span(sequence, [0] * 1000)])
-    return make_step(book.batch([Span(sequence, [0] * tokens)]), "cpu", tokens_per_tile(SPEC, tokens, tuning))
+    return make_step(
+        book.batch([Span(sequence, [0] * tokens)]), torch.device("cpu"), tokens_per_tile(SPEC, tokens, tuning)
+    )
 
 
 def _cache(bits: int) -> kv_cache.KVCache:
@@ -141,8 +143,8 @@ def _gated_activation() -> None:
 
 
 def _sample(is_random: bool) -> None:
-    logits, ids = torch.empty(2, 1000), torch.empty(2, dtype=torch.int32)
+    logits, found = torch.empty(2, 128_256), torch.empty(2, 2, dtype=torch.int32)
     if is_random:
-        sampling.sample(logits, torch.empty(2), torch.empty(2, dtype=torch.int64), ids, ids)
+        sampling.sample(logits, torch.empty(2), torch.empty(2, dtype=torch.int64), found, _workspace(1))
     else:
-        sampling.argmax(logits, ids, ids)
+        sampling.argmax(logits, found, _workspace(1))

@@ -19,9 +19,11 @@ from triton.runtime.jit import JITFunction
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_86": GPUTarget("cuda", 86, 32),
     "sm_89": GPUTarget("cuda", 89, 32),
     "sm_90": GPUTarget("cuda", 90, 32),
     "sm_100": GPUTarget("cuda", 100, 32),
+    "sm_120": GPUTarget("cuda", 120, 32),
     "gfx90a": GPUTarget("hip", "gfx90a", 64),
     "gfx942": GPUTarget("hip", "gfx942", 64),
     "gfx950": GPUTarget("hip", "gfx950", 64),
@@ -29,7 +31,8 @@ TARGETS = {
 }
 
 SHARED_KIB = {
-    "sm_80": 163, "sm_89": 99, "sm_90": 227, "sm_100": 227, "gfx90a": 64, "gfx942": 64, "gfx950": 160, "gfx1100": 64,
+    "sm_80": 163, "sm_86": 99, "sm_89": 99, "sm_90": 227, "sm_100": 227, "sm_120": 99,
+    "gfx90a": 64, "gfx942": 64, "gfx950": 160, "gfx1100": 64,
 }  # fmt: skip
 """Most shared memory that a program may have: CUDA C programming guide, table of compute capabilities; AMD's LDS."""
 
@@ -47,6 +50,7 @@ class Resources:
         spill_bytes: memory a thread that stands in for registers.
         shared_bytes: memory that a program's threads share.
         matrix_instructions: how products are computed, without their types.
+        waits_for_stores: whether every wave's stores have arrived before the program counts itself as done.
     """
 
     kernel: str
@@ -54,6 +58,7 @@ class Resources:
     spill_bytes: int
     shared_bytes: int
     matrix_instructions: tuple[str, ...]
+    waits_for_stores: bool
 
 
 class _AbsentDevice:
@@ -111,13 +116,29 @@ def _resources(name: str, kernel: Any, log: str) -> Resources:
         code = kernel.asm["ptx"]
         registers = _first(r"Used (\d+) registers", log)
         spill_bytes = _first(r"(\d+) bytes spill stores", log)
+        waits_for_stores = True  # what its barrier and its fences mean: PTX ISA, memory consistency model
     else:
         code = kernel.asm["amdgcn"]
         # A total of both kinds where they share one file, as from gfx90a on.
         registers = _first(r"\.vgpr_count:\s+(\d+)", code)
         spill_bytes = 4 * _first(r"\.vgpr_spill_count:\s+(\d+)", code)
+        waits_for_stores = _waits_for_stores(code)
     instructions = {re.sub(r"(\.sync|\.aligned|\.row|\.col)", "", found) for found in _MATRIX_INSTRUCTION.findall(code)}
-    return Resources(name, registers, spill_bytes, kernel.metadata.shared, tuple(sorted(instructions)))
+    return Resources(
+        name, registers, spill_bytes, kernel.metadata.shared, tuple(sorted(instructions)), waits_for_stores
+    )
+
+
+def _waits_for_stores(code: str) -> bool:
+    """Whether AMD's code waits for its stores before the barrier in front of its atomic addition, if it has one.
+
+    The barrier waits for no store. RDNA counts stores by themselves (``vscnt``), CDNA with loads (``vmcnt``).
+    """
+    before, addition, _ = code.partition("global_atomic_add")
+    wait = r"s_waitcnt_vscnt null, 0x0" if "gfx11" in code else r"s_waitcnt vmcnt\(0\)"
+    in_order = re.findall(rf"_(store)_|s_(barrier)|({wait})", before)
+    kinds = "".join("S" if store else "B" if barrier else "W" for store, barrier, _ in in_order)
+    return not addition or re.search(r"WB+W*$", kinds) is not None
 
 
 def _first(pattern: str, text: str) -> int:

@@ -13,7 +13,7 @@ _ONE_INSTRUCTION = (("matrix_instr_nonkdim", 16),)
 _FEW = Launch(options=_ONE_INSTRUCTION)
 _MANY = Launch(num_warps=8, options=_ONE_INSTRUCTION)
 _SPREAD = Launch(num_warps=8, num_stages=1, options=_ONE_INSTRUCTION)
-"""A tile over more threads, for devices that hold less of it in each (``FEW_REGISTERS``)."""
+"""A tile over more threads, for devices that hold less of it in each, such as RDNA."""
 
 
 def _tuning(num_units: int, attention: Launch = _FEW) -> Tuning:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from layerscale_core.models import Matrix
+from layerscale_core.specs.executor import StepLogits
 from layerscale_core.specs.kernels import Array, AttentionWeights, Kernels, MlpWeights
 
 
@@ -19,6 +20,10 @@ class ElementaryKernels:
     def run_step(self, step: Any, compute: Callable[[Any], Array]) -> Array:
         """Compute, and record nothing."""
         return compute(step)
+
+    def step_logits(self: Kernels, x: Array) -> StepLogits:
+        """All of them, on the host."""
+        return self.to_host(x)
 
     def project_qkv(self: Kernels, x: Array, weights: AttentionWeights, kv: Any, layer: int, step: Any) -> Array:
         """One operation after the other."""

@@ -15,7 +15,7 @@ from layerscale_core.models import ModelSpec, MoeSpec
 from layerscale_core.models import spec as names
 from layerscale_core.offload import layer_ranges
 from layerscale_core.specs.backend import Device
-from layerscale_core.specs.executor import Executor, KVLayout, StepBatch
+from layerscale_core.specs.executor import Executor, KVLayout, StepBatch, StepLogits
 from layerscale_core.specs.kernels import Array, Kernels
 from layerscale_core.specs.model_format import WeightSource
 
@@ -83,7 +83,7 @@ class KernelExecutor:
             self.close()
             raise
 
-    def step(self, batch: StepBatch) -> NDArray[np.float32]:
+    def step(self, batch: StepBatch) -> StepLogits:
         """Compute a batch; see ``Executor.step``."""
         try:
             return self._forward(batch)
@@ -123,15 +123,15 @@ class KernelExecutor:
         for part in self._parts:
             part.release()
 
-    def _forward(self, batch: StepBatch) -> NDArray[np.float32]:
+    def _forward(self, batch: StepBatch) -> StepLogits:
         steps = {part: part.kernels.begin_step(batch) for part in self._parts}
         device, kernels = self._device, self._device.kernels
         if batch.logits_indices.size == 0:
             self._run_layers(steps)
             return np.empty((0, self._spec.vocab_size), np.float32)
         if self._can_replay:
-            return kernels.to_host(kernels.run_step(steps[device], lambda step: self._logits({device: step})))
-        return kernels.to_host(self._logits(steps))
+            return kernels.step_logits(kernels.run_step(steps[device], lambda step: self._logits({device: step})))
+        return kernels.step_logits(self._logits(steps))
 
     def _run_layers(self, steps: Mapping[ModelPart, Any]) -> tuple[Array, ModelPart]:
         """The residual stream behind the last layer, and where it is."""

@@ -150,6 +150,20 @@ class ArithmeticContract:
         router = DenseMatrix(np.zeros((5, 64), np.float32))
         both.compare(lambda kernels: _mixture(kernels, both.random(3, 64), router, spec))
 
+    def test_logits_read_as_an_array_wherever_they_stay(self, both: SideBySide) -> None:
+        """``step_logits``: of each row the first of the largest and whether it is finite, and rows when asked."""
+        values = both.random(6, 301)
+        values[0, [7, 9, 300]] = 100
+        values[2, 300], values[3, 0], values[4, 150] = np.nan, np.inf, -np.inf
+        logits = both.kernels.step_logits(take(both.kernels, values))
+        if not isinstance(logits, np.ndarray):
+            assert logits.likeliest == [7, int(values[1].argmax()), None, None, None, int(values[5].argmax())]
+            assert logits[4:].likeliest == logits.likeliest[4:]
+        assert logits.shape == values.shape
+        np.testing.assert_array_equal(logits[1], values[1])
+        np.testing.assert_array_equal(logits[4:6][1], values[5])
+        np.testing.assert_array_equal(logits.copy(), values)
+
     def test_select(self, both: SideBySide) -> None:
         """``select``: the wanted rows in order."""
         x, batch = both.random(9, 40), replace(matrix_batch(9), logits_indices=np.array([0, 3, 8], np.int32))

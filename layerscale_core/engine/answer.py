@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,12 +63,14 @@ class Answer:
         """Token counts so far; a stop token counts, as it was generated, though it is never shown."""
         return Usage(self._prompt_len, self.num_tokens, self.num_cached)
 
-    def advance(self, logits: NDArray[np.float32], likeliest: int | None) -> list[TokensGenerated | Finished]:
+    def advance(
+        self, read_logits: Callable[[], NDArray[np.float32]], likeliest: int | None
+    ) -> list[TokensGenerated | Finished]:
         """Add the next token, and those that a constraint forces behind it; returns what the client is to be told.
 
         Args:
-            logits: [vocab_size], after the last token.
-            likeliest: its argmax; None where it is not finite.
+            read_logits: gives those after the last token [vocab_size]; called once at most.
+            likeliest: their argmax; None where it is not finite.
 
         Raises:
             NumericalError: it is not finite, or the request rules out every token.
@@ -77,13 +82,14 @@ class Answer:
             return [self._finished(FinishReason.LENGTH)]
         if self._sampler.is_finished:
             return [self._finished(FinishReason.STOP)]
+        read_logits = cache(read_logits)
         params, position = self._params, self._first_position + len(self._tokens)
         if self.num_tokens == 0 and (params.logit_gap or params.early_gap is not None):
-            self._logit_gap = logit_gap(logits)
-        shown, text, end = self._take(self._sampler.next_tokens(logits, likeliest))
+            self._logit_gap = logit_gap(read_logits())
+        shown, text, end = self._take(self._sampler.next_tokens(read_logits, likeliest))
         logprobs: tuple[TokenLogprob, ...] = ()
         if params.logprobs is not None:
-            logprobs = tuple(token_logprob(logits, token_id, params.logprobs) for token_id in shown)
+            logprobs = tuple(token_logprob(read_logits(), token_id, params.logprobs) for token_id in shown)
         generated = [TokensGenerated(text, tuple(shown), logprobs, position)] if shown else []
         return [*generated, end] if end is not None else [*generated]
 

@@ -7,9 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from layerscale_core.engine.copy_on_write import copy_shared_pages
 from layerscale_core.engine.faults import contained, logged_error
 from layerscale_core.engine.intake import Intake
@@ -27,7 +24,7 @@ from layerscale_core.engine.step_builder import StepBuilder
 from layerscale_core.engine.validation import check_request, check_sampling
 from layerscale_core.engine.waiting_queue import WaitingQueue
 from layerscale_core.errors import NoBurstSlotsError, ShuttingDownError, StepError
-from layerscale_core.specs.executor import Executor
+from layerscale_core.specs.executor import Executor, StepLogits
 from layerscale_core.specs.kv_pool import KVPool, PageTable
 from layerscale_core.specs.scheduler import SchedulerPolicy, TokenBudget
 from layerscale_core.specs.tokenizer import Tokenizer
@@ -295,7 +292,7 @@ class Engine:
     def _commit(
         self,
         scheduled: list[ScheduledSequence],
-        logits: NDArray[np.float32],
+        logits: StepLogits,
         likeliest: list[int | None],
         started: float,
     ) -> None:
@@ -314,7 +311,7 @@ class Engine:
         contained(self._observer.on_step, metrics, "the observer failed")
 
     def _commit_sequence(
-        self, item: ScheduledSequence, logits: NDArray[np.float32], likeliest: list[int | None], now: float
+        self, item: ScheduledSequence, logits: StepLogits, likeliest: list[int | None], now: float
     ) -> None:
         """Advance one sequence and publish what came of it. Whatever goes wrong here concerns it alone."""
         sequence = item.sequence

@@ -20,7 +20,7 @@ Among equal values the lower token id comes first, everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,17 +31,20 @@ from layerscale_core.engine.request import TokenLogprob
 from layerscale_core.engine.sampling_params import SamplingParams
 from layerscale_core.engine.vocabulary import draw, largest, log_sum_exp, nucleus
 from layerscale_core.errors import NumericalError
+from layerscale_core.specs.executor import StepLogits
 
 _MIN_TEMPERATURE = 1e-5
 """Below it the division overflows float32 and the distribution is one token anyway: greedy, as in vLLM."""
 
 
-def find_likeliest(logits: NDArray[np.float32]) -> list[int | None]:
+def find_likeliest(logits: StepLogits) -> list[int | None]:
     """Each row's likeliest token, for the whole batch at once; None where a row holds NaN or infinity.
 
     Args:
         logits: [num_logits, vocab_size].
     """
+    if not isinstance(logits, np.ndarray):
+        return logits.likeliest
     likeliest = logits.argmax(axis=1)
     # NaN wins an argmax and infinity a maximum; what is left to find is minus infinity.
     finite = np.isfinite(logits[np.arange(len(logits)), likeliest]) & np.isfinite(logits.min(axis=1))
@@ -79,15 +82,15 @@ class Sampler:
         """Whether the constraint allows no further token."""
         return self._matcher is not None and self._matcher.is_finished
 
-    def next_tokens(self, logits: NDArray[np.float32], likeliest: int) -> list[int]:
+    def next_tokens(self, read_logits: Callable[[], NDArray[np.float32]], likeliest: int) -> list[int]:
         """The next token, and those behind it that the constraint forces: at least one, all of them remembered.
 
         A constraint may force the very first ones; then nothing is sampled. Where log-probabilities are wanted it is
         one token at a time, so that each has its row of logits.
 
         Args:
-            logits: [vocab_size], finite; not modified.
-            likeliest: its argmax.
+            read_logits: gives them [vocab_size], finite, not modified; not called where the likeliest is enough.
+            likeliest: their argmax.
 
         Raises:
             NumericalError: the request rules out every token.
@@ -95,11 +98,21 @@ class Sampler:
         """
         if forced := self._take_forced():
             return forced
-        token_id = self.sample(logits, likeliest)
+        token_id = self.sample(read_logits, likeliest)
         return [token_id] if self._params.logprobs is not None else [token_id, *self._take_forced()]
 
-    def sample(self, logits: NDArray[np.float32], likeliest: int) -> int:
+    def sample(self, read_logits: Callable[[], NDArray[np.float32]], likeliest: int) -> int:
         """Pick the next token and remember it; arguments and errors are those of ``next_tokens``."""
+        token_id = likeliest if self._takes(likeliest) else self._choose(read_logits(), likeliest)
+        self._remember(token_id)
+        return token_id
+
+    def _takes(self, likeliest: int) -> bool:
+        """Whether the likeliest token is the next one, whatever the others are."""
+        is_plain = self._is_greedy and not self._processors
+        return is_plain and (self._matcher is None or self._matcher.allows(likeliest))
+
+    def _choose(self, logits: NDArray[np.float32], likeliest: int) -> int:
         adjusted = logits
         if self._processors:
             adjusted = logits.copy()
@@ -110,11 +123,7 @@ class Sampler:
             adjusted, likeliest = self._constrained(logits, adjusted, self._matcher)
         if not np.isfinite(adjusted[likeliest]):
             raise NumericalError("the sampling parameters leave no token to sample")
-        token_id = likeliest
-        if self._random is not None:
-            token_id = pick(adjusted, likeliest, self._params, self._random.random())
-        self._remember(token_id)
-        return token_id
+        return likeliest if self._random is None else pick(adjusted, likeliest, self._params, self._random.random())
 
     def _constrained(
         self, logits: NDArray[np.float32], adjusted: NDArray[np.float32], matcher: Matcher

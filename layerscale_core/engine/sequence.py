@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from layerscale_core.engine.answer import Answer
 from layerscale_core.engine.drafter import Drafter
@@ -23,6 +23,7 @@ from layerscale_core.engine.request import (
 )
 from layerscale_core.engine.sampler import token_logprob
 from layerscale_core.errors import NumericalError, RequestError
+from layerscale_core.specs.executor import StepLogits
 from layerscale_core.specs.kv_pool import PageTable, PrefixMiss
 from layerscale_core.specs.scheduler import Priority, RunningSequence
 from layerscale_core.specs.tokenizer import Tokenizer
@@ -163,7 +164,7 @@ class LiveSequence:
     def advance(
         self,
         num_tokens: int,
-        logits: NDArray[np.float32],
+        logits: StepLogits,
         likeliest: list[int | None],
         now: float,
         draft: Sequence[int] = (),
@@ -220,18 +221,19 @@ class LiveSequence:
     def _scores_prompt(self) -> bool:
         return self.scores_whole_prompt and not self.is_decoding
 
-    def _score_prompt(self, num_tokens: int, logits: NDArray[np.float32], likeliest: list[int | None]) -> None:
+    def _score_prompt(self, num_tokens: int, logits: StepLogits, likeliest: list[int | None]) -> None:
         num_top = self.request.sampling.prompt_logprobs
         assert num_top is not None
         if None in likeliest:
             raise NumericalError("the model produced logits that are not finite")
         predicted = self.tokens[self.num_computed + 1 : self.num_computed + 1 + num_tokens]
-        for row, token_id in zip(logits, predicted, strict=False):  # the last row predicts the first new token
+        rows = np.asarray(logits)
+        for row, token_id in zip(rows, predicted, strict=False):  # the last row predicts the first new token
             self._prompt_logprobs.append(token_logprob(row, token_id, num_top))
 
     def _generate(
         self,
-        logits: NDArray[np.float32],
+        logits: StepLogits,
         likeliest: list[int | None],
         now: float,
         draft: list[int],
@@ -241,7 +243,7 @@ class LiveSequence:
         num_known, row = len(self.tokens), 0
         while row <= len(draft) and self.tokens[num_known:] == draft[:row]:
             self.num_computed = num_known + row
-            events += self.answer.advance(logits[row], likeliest[row])
+            events += self.answer.advance(partial(logits.__getitem__, row), likeliest[row])
             row = len(self.tokens) - num_known
             if row:
                 self.first_token_at = now if self.first_token_at is None else self.first_token_at

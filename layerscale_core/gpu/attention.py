@@ -47,21 +47,22 @@ def attention(
     tile = tuning.attention_tile(step.tiles.max_new_tokens)
     tile_tokens = tokens_per_tile(spec, step.tiles.max_new_tokens, tuning)
     queries = max(tile.queries, next_power_of_two(group))
-    num_tiles, max_pages = step.tiles.sequences.numel(), step.page_tables.shape[1]
+    num_tiles = step.tiles.sequences.numel()
     rotation, rotation_factor = cache.rotation or (None, 1.0)
-    num_parts = ceil_div(max_pages * cache.layout.page_size, tuning.partition)
     num_programs = num_tiles * spec.num_kv_heads
-    num_partials = num_programs * num_parts * tile_tokens * group * (cache.width + 2)
+    max_partitions = step.tiles.num_pages * cache.layout.page_size // tuning.partition + num_tiles
+    num_partials = max_partitions * spec.num_kv_heads * tile_tokens * group * (cache.width + 2)
+    num_sharing = min(max_partitions, ceil_div(tuning.sharing * tuning.target_programs, num_programs))
     if num_programs >= tuning.target_programs or not workspace.holds(num_partials, num_programs):
-        num_parts = 1
+        num_sharing = 1
     launch(
-        attention_kernel, (num_tiles, spec.num_kv_heads, num_parts), tile.launch,
+        attention_kernel, (num_tiles, spec.num_kv_heads, num_sharing), tile.launch,
         query, cache.keys.layer(layer), cache.values.layer(layer), rotation, step.tiles.sequences, step.tiles.firsts,
-        step.cu_seqlens, step.num_pages, step.page_tables, step.page_starts, step.page_stops, step.key_ends, out,
-        workspace.partials, workspace.counters, max_pages, spec.num_kv_heads, cache.layout.page_size, spec.scale,
-        spec.softcap or 0.0, rotation_factor, spec.window or UNBOUNDED, spec.chunk or UNBOUNDED,
+        step.tiles.page_offsets, step.cu_seqlens, step.page_offsets, step.pages, out, workspace.partials,
+        workspace.counters, spec.num_kv_heads, cache.layout.page_size, spec.scale, spec.softcap or 0.0, rotation_factor,
+        spec.window or UNBOUNDED, spec.chunk or UNBOUNDED,
         HAS_SOFTCAP=spec.softcap is not None, HEADS=group, TILE_TOKENS=tile_tokens, QUERIES=queries,
-        KEYS=tuning.keys_at_a_time(cache.width), PARTITION=tuning.partition, IS_SPLIT=num_parts > 1,
+        KEYS=tuning.keys_at_a_time(cache.width), PARTITION=tuning.partition, IS_SPLIT=num_sharing > 1,
         DTYPE=COMPUTE_TYPES[dtype or query.dtype], **cache.constants(),
     )  # fmt: skip
     return out

@@ -12,6 +12,9 @@ from layerscale_core.specs.kernels import Kernels
 from layerscale_core.specs.memory import Allocator, MemoryNeeds, StepLimits
 from layerscale_core.specs.model_format import WeightSource
 
+_MAX_TOKENS = 64
+"""Of a first step where nothing was planned."""
+
 
 class TorchDevice:
     """``layerscale_core.specs.Device``.
@@ -21,7 +24,8 @@ class TorchDevice:
         allocator: counts what the kernels keep on it.
         make_kernels: new ones, each for a model of its own.
         notices: see ``Device.notices``.
-        first_steps: run on every new executor of a whole model; None: nothing is gained by it.
+        first_steps: run on every new executor of a whole model, with the most tokens of a step that memory was planned
+            for; None: nothing is gained by it.
     """
 
     def __init__(
@@ -30,13 +34,14 @@ class TorchDevice:
         allocator: Allocator,
         make_kernels: Callable[[], Kernels],
         notices: tuple[str, ...] = (),
-        first_steps: Callable[[Executor, KVLayout], None] | None = None,
+        first_steps: Callable[[Executor, KVLayout, int], None] | None = None,
     ) -> None:
         self._inspect = inspect
         self._allocator = allocator
         self._make_kernels = make_kernels
         self._notices = notices
         self._first_steps = first_steps
+        self._max_tokens = _MAX_TOKENS
 
     @property
     def infos(self) -> tuple[DeviceInfo, ...]:
@@ -54,7 +59,8 @@ class TorchDevice:
         return self._notices
 
     def memory_needs(self, spec: ModelSpec, weights: WeightSource, limits: StepLimits) -> MemoryNeeds:
-        """What the kernels take."""
+        """What the kernels take; the executor's first steps are as large as was planned here."""
+        self._max_tokens = limits.max_tokens
         return self._make_kernels().memory_needs(spec, weights, limits)
 
     def make_executor(self, spec: ModelSpec, weights: WeightSource, kv: KVLayout) -> Executor | None:
@@ -63,7 +69,7 @@ class TorchDevice:
             return None
         executor = KernelExecutor(self._make_kernels(), spec, weights, kv)
         try:
-            self._first_steps(executor, kv)
+            self._first_steps(executor, kv, self._max_tokens)
         except BaseException:
             executor.close()
             raise

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from layerscale_core.elementary import ElementaryKernels
 from layerscale_core.errors import OutOfMemoryError
+from layerscale_core.gpu.logits import TorchLogits
+from layerscale_core.gpu.transfer import Staging, to_device
 from layerscale_core.models import Activation, MoeSpec, TemperatureSpec
 from layerscale_core.specs.kernels import ExpertWeights
 from layerscale_core.specs.memory import Allocator
@@ -32,7 +34,8 @@ class DeviceKernels(ElementaryKernels):
         self._allocator = allocator
         self._dtype = dtype
         self._held: list[tuple[int, str]] = []
-        self._staging = torch.empty(0)
+        self._carried = Staging(device)
+        self._logits = Staging(device)
 
     def linear(self, x: Tensor, matrix: Any) -> Tensor:
         """``x @ matrix.T``; what mixtures are made of."""
@@ -54,8 +57,11 @@ class DeviceKernels(ElementaryKernels):
         if spec.is_normalized:
             weights = weights / weights.gather(-1, chosen).sum(-1, keepdim=True)
         output = torch.zeros_like(x)
-        for index in chosen.unique().tolist():
-            expert, tokens = experts[index], (chosen == index).any(-1).nonzero().squeeze(-1)
+        choices = chosen.cpu().numpy()  # the only wait for the device
+        indices = np.unique(choices).tolist()
+        takers = to_device([np.flatnonzero((choices == index).any(-1)) for index in indices], self._device)
+        for index, tokens in zip(indices, takers, strict=True):
+            expert = experts[index]
             weight = weights[tokens, index, None].to(self._dtype)
             taken = x[tokens] * weight if spec.is_sigmoid else x[tokens]
             gate, up = self.linear(taken, expert.gate), self.linear(taken, expert.up)
@@ -71,13 +77,17 @@ class DeviceKernels(ElementaryKernels):
 
     def to_host(self, x: Tensor) -> NDArray[np.float32]:
         """Wait for the device, and copy; what is returned holds until the next call."""
-        values = x.float()
-        if self._staging.numel() < values.numel():
-            # Pinned, so that the device writes it by itself: a batch's logits are megabytes.
-            self._staging = torch.empty(values.numel(), pin_memory=self._device.type == "cuda")
-        staged = self._staging[: values.numel()].view(values.shape).copy_(values)
-        host: NDArray[np.float32] = staged.numpy()
+        host: NDArray[np.float32] = self._carried.take(x.shape).copy_(x).numpy()
         return host
+
+    def step_logits(self, x: Tensor) -> TorchLogits:
+        """Wait for the device; rows stay there until they are asked for."""
+        likeliest = [token_id if is_finite else None for token_id, is_finite in self.find_likeliest(x).tolist()]
+        return TorchLogits(x, self._logits.take(x.shape), likeliest)
+
+    def find_likeliest(self, logits: Tensor) -> Tensor:
+        """Each row's likeliest token, of equals the first, and whether all of the row is finite: [rows, 2]."""
+        return torch.stack([logits.argmax(-1), logits.isfinite().all(-1).long()], -1)
 
     def from_host(self, x: NDArray[np.float32]) -> Tensor:
         """Copy."""

@@ -7,78 +7,68 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from layerscale_core.gpu.step import QueryTiles, StepTensors, key_ends
+from layerscale_core.gpu.step import QueryTiles, StepTensors, page_offsets, write_pages
+from layerscale_core.gpu.transfer import Form, host_memory, packed_bytes, unpacked
 from layerscale_core.gpu.tuning import Tuning
 from layerscale_core.models import AttentionSpec
 from layerscale_core.specs.executor import StepBatch
+
+MAX_PAGES = 2**16
+"""Of a recorded step: a million tokens in pages of 16. The indices of so many take a megabyte."""
 
 Record = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
 """Records what a function does on the device; the result does it again, and returns the same tensor every time."""
 
 
-@dataclass(frozen=True, slots=True)
 class DecodeBuffers:
-    """The tensors of every decode step of up to some number of sequences and pages, filled by one copy.
+    """The tensors of every decode step that is recorded, filled by one copy.
 
-    Attributes:
-        tensors: views of ``device``, padded.
-        host, device: int32, the same words; the host's are pinned where the device is not the host.
-        views: those of ``host``, by name.
+    All buckets share them. What a step has of pages lies behind all else and is as long as it is, so that the copy is
+    no longer than the step, while what was recorded serves contexts of any length.
+
+    Args:
+        max_seqs: sequences of the largest bucket.
+        max_pages: pages of a step's sequences together.
     """
 
-    tensors: StepTensors
-    host: Tensor
-    device: Tensor
-    views: dict[str, np.ndarray]
+    def __init__(self, max_seqs: int, max_pages: int, device: torch.device) -> None:
+        forms: list[Form] = [
+            (torch.int64, (max_seqs,)),
+            *[(torch.int32, (max_seqs,))] * 3,
+            (torch.int32, (max_seqs + 1,)),
+            (torch.int32, (max_pages, 4)),
+        ]
+        sizes = packed_bytes(forms)
+        self._num_fixed_bytes = sum(sizes[:-1])
+        self._host = host_memory(sum(sizes), device)
+        self._device = torch.zeros(sum(sizes), dtype=torch.uint8, device=device)
+        self._one_each = torch.arange(max_seqs + 1, dtype=torch.int32, device=device)
+        self._there = unpacked(self._device, forms)
+        self._here = [view.numpy() for view in unpacked(self._host, forms)]
 
-    @classmethod
-    def allocate(cls, num_seqs: int, num_pages: int, device: torch.device) -> DecodeBuffers:
-        """Zeroed buffers: a step without sequences."""
-        table = (num_seqs, num_pages)
-        shapes = {
-            "slots": (num_seqs, 2),  # first, where 64-bit numbers are aligned
-            "token_ids": (num_seqs,),
-            "positions": (num_seqs,),
-            "num_pages": (num_seqs,),
-            "sequences": (num_seqs,),
-            "page_tables": table,
-            "page_starts": table,
-            "page_stops": table,
-            "key_ends": table,
-        }
-        sizes = [int(np.prod(shape)) for shape in shapes.values()]
-        host = torch.zeros(sum(sizes), dtype=torch.int32, pin_memory=device.type == "cuda")
-        on_device = torch.zeros(sum(sizes), dtype=torch.int32, device=device)
+    def tensors(self, num_seqs: int) -> StepTensors:
+        """Those of a bucket; views."""
+        slots, token_ids, positions, sequences, offsets, pages = self._there
+        firsts, cu_seqlens = self._one_each[:num_seqs], self._one_each[: num_seqs + 1]
+        tiles = QueryTiles(sequences[:num_seqs], firsts, offsets[:num_seqs], len(pages), max_new_tokens=1)
+        tokens = slice(0, num_seqs)
+        return StepTensors(token_ids[tokens], positions[tokens], slots[tokens], cu_seqlens, offsets, pages, tiles)
 
-        def views(buffer: Tensor) -> dict[str, Tensor]:
-            parts = zip(shapes.items(), torch.split(buffer, sizes), strict=True)
-            return {name: part.view(shape) for (name, shape), part in parts}
-
-        there, here = views(on_device), {name: view.numpy() for name, view in views(host).items()}
-        slots = there.pop("slots").flatten().view(torch.int64)
-        one_each = torch.arange(num_seqs + 1, dtype=torch.int32, device=device)
-        tiles = QueryTiles(there.pop("sequences"), one_each[:-1], max_new_tokens=1)
-        return cls(StepTensors(slots=slots, cu_seqlens=one_each, tiles=tiles, **there), host, on_device, here)
-
-    def fill(self, batch: StepBatch) -> None:
-        """Bring a batch to the device. Sequences that are only there to fill the bucket have no page and no slot."""
-        num_seqs, num_pages = batch.page_tables.shape
-        self.views["slots"].view(np.int64)[:, 0] = _padded(batch.slot_mapping, len(self.views["slots"]), -1)
-        self.views["sequences"][:] = _padded(np.arange(num_seqs), len(self.views["sequences"]), -1)
-        self.views["num_pages"][:] = 0
-        self.views["num_pages"][:num_seqs] = (batch.page_tables >= 0).sum(axis=1)
-        for name, values in (("token_ids", batch.token_ids), ("positions", batch.positions)):
-            self.views[name][:num_seqs] = values
-        for name in ("page_tables", "page_starts", "page_stops"):
-            self.views[name][:num_seqs, :num_pages] = getattr(batch, name)
-        self.views["key_ends"][:num_seqs, :num_pages] = key_ends(batch)
-        self.device.copy_(self.host, non_blocking=True)
-
-
-def _padded(values: np.ndarray, length: int, padding: int) -> np.ndarray:
-    return np.concatenate([values, np.full(length - len(values), padding, values.dtype)])
+    def fill(self, batch: StepBatch, offsets: NDArray[np.int32]) -> None:
+        """Bring a batch to the device. Sequences that are only there to fill a bucket have no slot and no tile."""
+        slots, token_ids, positions, sequences, page_starts, pages = self._here
+        num_seqs = batch.num_seqs
+        slots[:num_seqs], slots[num_seqs:] = batch.slot_mapping, -1
+        token_ids[:num_seqs], positions[:num_seqs] = batch.token_ids, batch.positions
+        sequences[:num_seqs], sequences[num_seqs:] = range(num_seqs), -1
+        page_starts[: num_seqs + 1] = offsets
+        pages = pages[: offsets[-1]]
+        write_pages(batch, pages)
+        num_bytes = self._num_fixed_bytes + pages.nbytes
+        self._device[:num_bytes].copy_(self._host[:num_bytes], non_blocking=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +76,11 @@ class DecodeStep:
     """A decode step in the buffers of its bucket.
 
     Attributes:
-        key: sequences and pages of the bucket.
+        bucket: sequences, with those that fill it.
         num_seqs: those that are real.
     """
 
-    key: tuple[int, int]
+    bucket: int
     num_seqs: int
     tensors: StepTensors
 
@@ -109,37 +99,39 @@ class DecodeGraphs:
     Args:
         buckets: sequences in the steps that are recorded, ascending.
         record: how.
-        min_pages: columns of the narrowest page tables; wider ones double, so that a growing context is recorded a few
-            times in all, and a short one is not split among programs that have nothing to do.
+        max_pages: pages of a step's sequences together; a step with more is not recorded.
     """
 
-    def __init__(self, device: torch.device, buckets: tuple[int, ...], record: Record, min_pages: int = 64) -> None:
+    def __init__(
+        self, device: torch.device, buckets: tuple[int, ...], record: Record, max_pages: int = MAX_PAGES
+    ) -> None:
         self._device = device
         self._buckets = buckets
         self._record = record
-        self._min_pages = min_pages
-        self._buffers: dict[tuple[int, int], DecodeBuffers] = {}
-        self._replays: dict[tuple[int, int], Callable[[], Tensor]] = {}
+        self._max_pages = max_pages
+        self._buffers: DecodeBuffers | None = None
+        self._replays: dict[int, Callable[[], Tensor]] = {}
 
     def step(self, batch: StepBatch) -> DecodeStep | None:
-        """The batch in its bucket's buffers; None where it is no decode step, or larger than every bucket."""
-        num_seqs, num_pages = batch.page_tables.shape
+        """The batch in the buffers; None where it is no decode step, or larger than they are."""
+        num_seqs, offsets = batch.num_seqs, page_offsets(batch)
         bucket = next((bucket for bucket in self._buckets if bucket >= num_seqs), None)
         if bucket is None or batch.num_tokens > num_seqs or len(batch.logits_indices) < num_seqs:
             return None
-        key = (bucket, max(self._min_pages, 1 << (num_pages - 1).bit_length()))
-        if key not in self._buffers:
-            self._buffers[key] = DecodeBuffers.allocate(*key, self._device)
-        self._buffers[key].fill(batch)
-        return DecodeStep(key, num_seqs, self._buffers[key].tensors)
+        if offsets[-1] > self._max_pages:
+            return None
+        if self._buffers is None:
+            self._buffers = DecodeBuffers(self._buckets[-1], self._max_pages, self._device)
+        self._buffers.fill(batch, offsets)
+        return DecodeStep(bucket, num_seqs, self._buffers.tensors(bucket))
 
     def run(self, step: DecodeStep, compute: Callable[[DecodeStep], Tensor]) -> Tensor:
         """Replay the step, recorded when its bucket is first met: the rows of its sequences."""
-        if step.key not in self._replays:
-            self._replays[step.key] = self._record(lambda: compute(step))
-        return self._replays[step.key]()[: step.num_seqs]
+        if step.bucket not in self._replays:
+            self._replays[step.bucket] = self._record(lambda: compute(step))
+        return self._replays[step.bucket]()[: step.num_seqs]
 
     def clear(self) -> None:
         """Forget everything that was recorded."""
         self._replays.clear()
-        self._buffers.clear()
+        self._buffers = None

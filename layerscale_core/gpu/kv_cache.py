@@ -69,6 +69,11 @@ class KVCache:
         """All tensors [num_layers, num_pages, ..], in the order of their bytes in a page."""
         return [part for pages in (self.keys, self.values) for part in pages if part is not None]
 
+    @property
+    def page_bytes(self) -> int:
+        """Of a page, all layers."""
+        return self.layout.page_size * self.layout.bytes_per_token
+
     def constants(self) -> dict[str, int]:
         """What kernels are compiled for, of a cache."""
         kv_type, head_dim = self.layout.kv_type, self.layout.head_dim
@@ -163,14 +168,9 @@ def read_pages(cache: KVCache, page_ids: Tensor) -> Tensor:
 
 
 def write_pages(cache: KVCache, page_ids: Tensor, content: Tensor) -> None:
-    """Put back what ``read_pages`` gave.
-
-    Raises:
-        ValueError: the content has another shape; no page is changed.
-    """
+    """Put back what ``read_pages`` gave."""
     sizes = [part[:, 0].numel() * part.element_size() for part in cache.parts]
-    if tuple(content.shape) != (page_ids.numel(), sum(sizes)):
-        raise ValueError(f"{tuple(content.shape)} bytes are not the content of {page_ids.numel()} pages")
+    assert content.shape == (page_ids.numel(), sum(sizes)), content.shape
     for part, piece in zip(cache.parts, torch.split(content, sizes, dim=1), strict=True):
         pages = piece.contiguous().view(part.dtype).reshape(-1, part.shape[0], *part.shape[2:])
         part[:, page_ids] = pages.transpose(0, 1)

@@ -18,7 +18,9 @@ from layerscale_core.gpu.kv_cache import KVCache, allocate_cache
 from layerscale_core.gpu.linear import linear
 from layerscale_core.gpu.matrix import DeviceMatrix, device_matrix_bytes, pack
 from layerscale_core.gpu.rope import DeviceRope, device_rope
+from layerscale_core.gpu.sampling import argmax
 from layerscale_core.gpu.stack import MatrixStack, joined
+from layerscale_core.gpu.transfer import to_device
 from layerscale_core.gpu.triton_memory import NUM_COUNTERS, NUM_PARTIALS, triton_memory_needs
 from layerscale_core.gpu.triton_step import EagerStep
 from layerscale_core.gpu.tuning import Tuning
@@ -29,6 +31,9 @@ from layerscale_core.specs.memory import Allocator, MemoryNeeds, StepLimits
 from layerscale_core.specs.model_format import WeightSource
 
 Step = EagerStep | DecodeStep
+
+_PAGES_AT_A_TIME = 16
+"""That cross between host and device: two megabytes each, for 8B-shaped models in 16 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +164,11 @@ class TritonElementaryKernels(DeviceKernels):
         """The rows whose logits are wanted."""
         return step.select(x)
 
+    def find_likeliest(self, logits: Tensor) -> Tensor:
+        """One kernel."""
+        found = torch.empty((len(logits), 2), dtype=torch.int32, device=self._device)
+        return argmax(logits, found, self._scratch())
+
     def copy_pages(self, kv: KVCache, source_ids: NDArray[np.int32], target_ids: NDArray[np.int32]) -> None:
         """Copy whole pages, all layers."""
         kv_cache.copy_pages(kv, self._indices(source_ids), self._indices(target_ids))
@@ -173,13 +183,20 @@ class TritonElementaryKernels(DeviceKernels):
         return "triton 1"
 
     def read_pages(self, kv: KVCache, page_ids: NDArray[np.int32]) -> NDArray[np.uint8]:
-        """Keys and values, with their scales."""
-        content: NDArray[np.uint8] = kv_cache.read_pages(kv, self._indices(page_ids)).cpu().numpy()
+        """Keys and values, with their scales; a few pages at a time, so that the device needs little memory for it."""
+        content = np.empty((len(page_ids), kv.page_bytes), np.uint8)
+        for part in _page_runs(page_ids):
+            content[part] = kv_cache.read_pages(kv, self._indices(page_ids[part])).cpu().numpy()
         return content
 
     def write_pages(self, kv: KVCache, page_ids: NDArray[np.int32], data: NDArray[np.uint8]) -> None:
-        """Put back what ``read_pages`` gave."""
-        kv_cache.write_pages(kv, self._indices(page_ids), torch.from_numpy(data).to(self._device))
+        """Put back what ``read_pages`` gave, a few pages at a time."""
+        if data.shape != (len(page_ids), kv.page_bytes):
+            raise ValueError(
+                f"{data.shape} bytes are not the content of {len(page_ids)} pages of {kv.page_bytes} bytes"
+            )
+        for part in _page_runs(page_ids):
+            kv_cache.write_pages(kv, self._indices(page_ids[part]), torch.tensor(data[part]).to(self._device))
 
     def _floats(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=torch.float32, device=self._device)
@@ -196,4 +213,8 @@ class TritonElementaryKernels(DeviceKernels):
         return self._workspace
 
     def _indices(self, page_ids: NDArray[np.int32]) -> Tensor:
-        return torch.from_numpy(page_ids).to(self._device, torch.int64)
+        return to_device([page_ids.astype(np.int64)], self._device)[0]
+
+
+def _page_runs(page_ids: NDArray[np.int32]) -> list[slice]:
+    return [slice(first, first + _PAGES_AT_A_TIME) for first in range(0, len(page_ids), _PAGES_AT_A_TIME)]

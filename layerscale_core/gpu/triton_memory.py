@@ -10,8 +10,9 @@ from layerscale_core.models.spec import weight_shapes
 from layerscale_core.specs.memory import MemoryNeeds, StepLimits
 from layerscale_core.specs.model_format import WeightSource
 
-NUM_PARTIALS = 2**25
-"""Floats of the scratch memory that programs share a tile through: 32 contexts of 19,000 tokens take 20 million."""
+NUM_PARTIALS = 36 * 2**20
+"""Floats of the scratch memory that programs share a tile through: a recorded step takes 35 million for 64 heads of 128
+and two million tokens, as many as fit in pages of 32."""
 NUM_COUNTERS = 2**16
 
 _FLOAT_BYTES = 4

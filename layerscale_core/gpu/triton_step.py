@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from layerscale_core.gpu.attention import tokens_per_tile
-from layerscale_core.gpu.step import QueryTiles, StepTensors, make_step, query_tiles
+from layerscale_core.gpu.step import QueryTiles, StepTensors, longest_run, make_step, make_tiles
+from layerscale_core.gpu.transfer import to_device
 from layerscale_core.gpu.tuning import Tuning
 from layerscale_core.models import AttentionSpec
 from layerscale_core.specs.executor import StepBatch
@@ -17,6 +18,8 @@ from layerscale_core.specs.executor import StepBatch
 
 class EagerStep:
     """A step that is computed as it comes. Its batch is brought to the device when the first kernel asks for it.
+
+    Nothing here waits for the device: kernels are launched while those before them are computed.
 
     Attributes:
         batch: on the host.
@@ -34,14 +37,11 @@ class EagerStep:
 
     def for_attention(self, spec: AttentionSpec, tuning: Tuning) -> StepTensors:
         """The tensors, with tiles for heads of this shape."""
-        max_new_tokens = self.tensors.tiles.max_new_tokens
-        length = tokens_per_tile(spec, max_new_tokens, tuning)
+        length = tokens_per_tile(spec, longest_run(self.batch), tuning)
         if length not in self._tiles:
-            parts = query_tiles(self.batch.cu_seqlens, length)
-            sequences, firsts = (torch.from_numpy(part).to(self._device) for part in parts)
-            self._tiles[length] = QueryTiles(sequences, firsts, max_new_tokens)
+            self._tiles[length] = make_tiles(self.batch, self._device, length)
         return replace(self.tensors, tiles=self._tiles[length])
 
     def select(self, x: Tensor) -> Tensor:
         """The rows whose logits are wanted."""
-        return x[torch.from_numpy(self.batch.logits_indices).to(self._device)]
+        return x[to_device([self.batch.logits_indices], self._device)[0]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ class Tuning:
             multiple of ``keys``.
         attention: tiles by the longest run of new tokens of a sequence, ascending.
         target_programs: programs that fill the device; tiles are split while there are fewer.
+        sharing: attention's programs where it is split, in units of those that fill the device; with more than one unit
+            unequal contexts even out.
     """
 
     rows: int = 64
@@ -68,6 +70,7 @@ class Tuning:
     partition: int = 512
     attention: tuple[AttentionTile, ...] = (AttentionTile(1, 16), AttentionTile(2**31, 32))
     target_programs: int = 264
+    sharing: int = 4
 
     def product_tile(self, num_tokens: int) -> ProductTile:
         """The tile for a step of so many tokens."""
@@ -84,8 +87,3 @@ class Tuning:
 
 PORTABLE = Tuning()
 """Fits every device that the kernels are compiled for, and is the best of none."""
-
-FEW_REGISTERS = replace(
-    PORTABLE, attention=(AttentionTile(1, 16, Launch(8, 1)), AttentionTile(2**31, 32, Launch(8, 1)))
-)
-"""The same sums with tiles spread over more threads, for devices that hold less of a tile in a thread, such as RDNA."""

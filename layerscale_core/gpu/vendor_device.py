@@ -76,7 +76,7 @@ def record(compute: Callable[[], Tensor]) -> Callable[[], Tensor]:
         compute()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may ask for free memory meanwhile
         output = compute()
 
     def replay() -> Tensor:

@@ -10,19 +10,22 @@ from layerscale_core.errors import BackendError, StepError
 from layerscale_core.specs.executor import Executor, KVLayout, StepBatch
 
 PREFILL_LENS = (2, 64)
-"""A step of few tokens, and one of many: larger ones take the same kernels."""
+"""A step of few tokens, whose tiles are narrow, and one of many. The largest is a third: it fills the device without
+tiles being split among programs, which is how kernels are compiled differently between these two and nowhere else."""
 
 
-def warm_up(executor: Executor, kv: KVLayout, buckets: Sequence[int]) -> None:
+def warm_up(executor: Executor, kv: KVLayout, max_tokens: int, buckets: Sequence[int]) -> None:
     """Prefill and decode, in the pages of a cache that nobody uses yet.
 
     Args:
+        max_tokens: of the largest step that memory was planned for.
         buckets: sequences in the decode steps that are recorded.
 
     Raises:
         BackendError: the device fails at what it will be asked for.
     """
-    shapes = [*((1, length) for length in PREFILL_LENS), *((bucket, 1) for bucket in buckets)]
+    lengths = [*(length for length in PREFILL_LENS if length < max_tokens), max_tokens]
+    shapes = [*((1, length) for length in lengths), *((bucket, 1) for bucket in buckets)]
     fitting = [shape for shape in shapes if shape[0] * pages_each(kv, shape[1]) <= kv.num_pages]
     try:
         for num_seqs, length in fitting:

@@ -6,7 +6,7 @@ speak of, ``allocator``, ``elementary``, ``host`` and ``licensing``, the ``refer
 """
 
 from layerscale_core.specs.backend import Backend, BackendOptions, Capabilities, Device, DeviceInfo, Probe
-from layerscale_core.specs.executor import Executor, KVLayout, KVType, StepBatch
+from layerscale_core.specs.executor import DeviceLogits, Executor, KVLayout, KVType, StepBatch, StepLogits
 from layerscale_core.specs.hooks import ENTRY_POINT_GROUP, PROJECT_NAME, hookimpl, hookspec
 from layerscale_core.specs.kernels import Array, AttentionWeights, ExpertWeights, Kernels, MlpWeights
 from layerscale_core.specs.kv_pool import (
@@ -47,6 +47,7 @@ __all__ = [
     "Capabilities",
     "Device",
     "DeviceInfo",
+    "DeviceLogits",
     "Executor",
     "ExpertWeights",
     "KVLayout",
@@ -76,6 +77,7 @@ __all__ = [
     "SchedulerPolicy",
     "StepBatch",
     "StepLimits",
+    "StepLogits",
     "StreamType",
     "Tier",
     "TokenBudget",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,10 +130,53 @@ class StepBatch:
         return int(self.cu_seqlens.shape[0]) - 1
 
 
+class DeviceLogits(Protocol):
+    """A step's logits that stayed on the device. They read as the array [num_logits, vocab_size] that they stand for.
+
+    Rows come to the host when they are asked for, so that those of which the likeliest token is enough never do.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[num_logits, vocab_size]."""
+        ...
+
+    @property
+    def likeliest(self) -> list[int | None]:
+        """Each row's likeliest token, of equals the first; None where a row holds NaN or infinity. On the host."""
+        ...
+
+    def __len__(self) -> int:
+        """Rows."""
+        ...
+
+    @overload
+    def __getitem__(self, rows: int) -> NDArray[np.float32]: ...
+
+    @overload
+    def __getitem__(self, rows: slice) -> DeviceLogits: ...
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        """Row by row."""
+        ...
+
+    def __array__(self, dtype: Any = None, /, *, copy: bool | None = None) -> NDArray[Any]:
+        """All rows, on the host."""
+        ...
+
+    def copy(self) -> NDArray[np.float32]:
+        """All rows, to keep."""
+        ...
+
+
+StepLogits = NDArray[np.float32] | DeviceLogits
+"""Logits as an executor gives them."""
+
+
 class Executor(Protocol):
     """Weights and KV cache on a device, and the one call that advances them. Used by the engine thread alone."""
 
-    def step(self, batch: StepBatch) -> NDArray[np.float32]:
+    def step(self, batch: StepBatch) -> StepLogits:
         """Compute a batch: write its keys and values, return the wanted logits.
 
         A sequence's logits do not depend on its neighbours in the batch, nor on how its tokens were cut into steps; on

@@ -27,7 +27,7 @@ from layerscale_core.models import (
     RopeSpec,
     TemperatureSpec,
 )
-from layerscale_core.specs.executor import KVLayout, StepBatch
+from layerscale_core.specs.executor import KVLayout, StepBatch, StepLogits
 from layerscale_core.specs.memory import MemoryNeeds, StepLimits
 from layerscale_core.specs.model_format import WeightSource
 
@@ -227,6 +227,10 @@ class Kernels(Protocol):
 
     def to_host(self, x: Array) -> NDArray[np.float32]:
         """Bring a result to the host as float32; it holds until the next call."""
+        ...
+
+    def step_logits(self, x: Array) -> StepLogits:
+        """A step's logits as the executor returns them: ``to_host(x)``, or what stands for them on the device."""
         ...
 
     def from_host(self, x: NDArray[np.float32]) -> Array:

@@ -15,7 +15,7 @@ def pull(model: str) -> None:
     """Fetch MODEL into the local cache and print its path, unless it could not be served.
 
     MODEL is a Hugging Face repository id, alone or with what narrows it: org/name, org/name:Q4_K_M,
-    org/name/file.gguf, org/name@revision. The path, of a GGUF file or of a folder of safetensors, is all that goes to
+    org/name/file.gguf, org/name@revision. The path, of a file or of a folder of safetensors, is all that goes to
     standard output.
     """
     configure_logging("text", "info")

@@ -9,14 +9,14 @@ _NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 _REFERENCE = re.compile(
     rf"(?P<repo_id>{_NAME}/{_NAME})"
     rf"(?:@(?P<revision>refs/pr/\d+|{_NAME}))?"
-    rf"(?:[:/](?P<file>[^\\]+\.gguf)|:(?P<quantization>{_NAME}))?"
+    rf"(?:[:/](?P<file>[^\\]+\.(?:gguf|onnx))|:(?P<quantization>{_NAME}))?"
 )
 _MAX_REPO_ID_LEN = 96
 
 
 @dataclass(frozen=True, slots=True)
 class ModelReference:
-    """``org/name``, with what narrows it: ``org/name[@revision][:QUANTIZATION | /file.gguf]``.
+    """``org/name``, with what narrows it: ``org/name[@revision][:QUANTIZATION | /file.gguf | /file.onnx]``.
 
     Attributes:
         revision: branch, tag or commit; None = the repository's main branch.
@@ -36,7 +36,7 @@ class ModelReference:
         if match is None:
             return None
         repo_id: str = match["repo_id"]
-        looks_like_path = repo_id.endswith((".gguf", ".git")) or ".." in repo_id or "--" in repo_id
+        looks_like_path = repo_id.endswith((".gguf", ".onnx", ".git")) or ".." in repo_id or "--" in repo_id
         if looks_like_path or len(repo_id) > _MAX_REPO_ID_LEN:
             return None
         return cls(repo_id, match["revision"], match["quantization"], match["file"])
@@ -44,7 +44,12 @@ class ModelReference:
     @property
     def names_gguf(self) -> bool:
         """Whether one of the repository's GGUF models is asked for, rather than the repository's model."""
-        return self.quantization is not None or self.file is not None
+        return self.quantization is not None or (self.file is not None and not self.names_graph)
+
+    @property
+    def names_graph(self) -> bool:
+        """Whether one of the repository's ONNX graphs is."""
+        return self.file is not None and self.file.endswith(".onnx")
 
     def __str__(self) -> str:
         at_revision = f"{self.repo_id}@{self.revision}" if self.revision else self.repo_id

@@ -95,6 +95,7 @@ class Repository:
             yield self._find_in_cache(error)
             return
         choice = self._choose(listing)
+        self._download_missing(choice.described_by, listing)
         if self._missing(choice.weights, listing):
             with self._headers_of(choice, listing) as path:
                 yield path
@@ -104,15 +105,16 @@ class Repository:
     @contextlib.contextmanager
     def _headers_of(self, choice: Choice, listing: _Listing) -> Iterator[Path]:
         self._download_missing(choice.described_by, listing)
-        texts = [self._download(name, listing.commit) for name in choice.described_by]
+        texts = {name: self._download(name, listing.commit) for name in choice.described_by}
         with tempfile.TemporaryDirectory(prefix=f"{self._reference.repo_id.replace('/', '--')}-") as name:
             folder = Path(name)
             try:
-                for text in texts:
-                    shutil.copyfile(text, folder / text.name)
+                for text, source in texts.items():
+                    (folder / text).parent.mkdir(exist_ok=True)
+                    shutil.copyfile(source, folder / text)
                 with ThreadPoolExecutor(_MAX_REQUESTS) as pool:
-                    headers = pool.map(lambda weights: self._fetch_header(weights, listing), choice.weights)
-                    for weights, header in zip(choice.weights, headers, strict=True):
+                    headers = pool.map(lambda weights: self._fetch_header(weights, listing), choice.with_headers)
+                    for weights, header in zip(choice.with_headers, headers, strict=True):
                         (folder / Path(weights).name).write_bytes(header)
             except Exception as error:
                 raise self._not_found(error) from error

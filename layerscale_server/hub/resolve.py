@@ -42,7 +42,7 @@ def resolve_model(
     The environment of ``huggingface_hub`` applies: ``HF_TOKEN``, ``HF_HUB_OFFLINE``, ``HF_ENDPOINT``, ``HF_HOME``.
 
     Args:
-        name: a path, or ``org/name[@revision][:QUANTIZATION | /file.gguf]``.
+        name: a path, or ``org/name[@revision][:QUANTIZATION | /file.gguf | /file.onnx]``.
         registry: refuses a model that it cannot open, before the weights are downloaded.
         progress: show a progress bar while downloading, if standard error is a terminal.
         endpoint: address of the hub; None = ``HF_ENDPOINT``, or the public one.

@@ -60,8 +60,10 @@ def test_a_missing_library_is_one_line(machine: Path) -> None:
 
 
 def test_every_architecture_of_the_last_years_is_tuned() -> None:
-    assert list(NVIDIA.tunings) == ["sm_80", "sm_89", "sm_90", "sm_100"]
-    with pytest.raises(BackendError, match="T4 is sm_75; the cuda backend has kernels for sm_80, sm_89, sm_90, sm_100"):
+    assert list(NVIDIA.tunings) == ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"]
+    with pytest.raises(
+        BackendError, match="T4 is sm_75; the cuda backend has kernels for sm_80, sm_86, sm_89, sm_90, sm_100, sm_120"
+    ):
         NVIDIA.tuning("sm_75", "T4")
 
 

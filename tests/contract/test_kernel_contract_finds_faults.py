@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from layerscale_core.allocator import CountingAllocator
 from layerscale_core.conformance import KernelsContract
 from layerscale_core.conformance.side_by_side import SideBySide
+from layerscale_core.gpu.logits import TorchLogits
 from layerscale_core.models import Activation, AttentionSpec, Matrix, MoeSpec, QuantizedMatrix, RopeSpec
 from layerscale_core.reference import ReferenceKernels
 from layerscale_core.reference.kernels import PagedKV, Step
@@ -94,6 +96,27 @@ class LetsTheLastExpertWin(ReferenceKernels):
 class NormalisesAlways(ReferenceKernels):
     def mixture(self, x: Floats, router: Floats, experts: Sequence[ExpertWeights], spec: MoeSpec) -> Floats:
         return super().mixture(x, router, experts, replace(spec, is_normalized=True))
+
+
+class KeepsLogits(ReferenceKernels):
+    """Finds likeliest tokens, and gives rows, as if it had a device."""
+
+    def step_logits(self, x: Floats) -> TorchLogits:
+        values = torch.from_numpy(x)
+        return TorchLogits(values, torch.empty_like(values), [self.likeliest(row) for row in x])
+
+    def likeliest(self, row: Floats) -> int | None:
+        raise NotImplementedError
+
+
+class TakesTheLastOfEquals(KeepsLogits):
+    def likeliest(self, row: Floats) -> int | None:
+        return row.size - 1 - int(row[::-1].argmax()) if np.isfinite(row).all() else None
+
+
+class OverlooksMinusInfinity(KeepsLogits):
+    def likeliest(self, row: Floats) -> int | None:
+        return int(row.argmax()) if np.isfinite(row.max()) else None
 
 
 class SelectsTheFirst(ReferenceKernels):
@@ -218,6 +241,8 @@ class NormalisesTheSum(ReferenceKernels):
         (AddsTheBiasOnce, CONTRACT.test_add),
         (LetsTheLastExpertWin, CONTRACT.test_of_equal_scores_the_first_experts_win),
         (NormalisesAlways, lambda both: CONTRACT.test_mixture(both, num_tokens=9, is_normalized=False)),
+        (TakesTheLastOfEquals, CONTRACT.test_logits_read_as_an_array_wherever_they_stay),
+        (OverlooksMinusInfinity, CONTRACT.test_logits_read_as_an_array_wherever_they_stay),
         (SelectsTheFirst, CONTRACT.test_select),
         (SeesOneKeyTooMany, lambda both: CONTRACT.test_attention_in_every_variant(both, "window", PAGE_SIZE)),
         (ForgetsTheSoftcap, lambda both: CONTRACT.test_attention_in_every_variant(both, "soft cap", PAGE_SIZE)),

@@ -18,7 +18,7 @@ from layerscale_core.gpu.kv_cache import KVCache, allocate_cache
 from layerscale_core.gpu.linear import Norm
 from layerscale_core.gpu.matrix import pack
 from layerscale_core.gpu.rope import device_rope
-from layerscale_core.gpu.step import make_step
+from layerscale_core.gpu.step import StepTensors, longest_run, make_step
 from layerscale_core.gpu.tuning import AttentionTile, ProductTile, Tuning
 from layerscale_core.gpu.workspace import Workspace, allocate_workspace
 from layerscale_core.models import AttentionSpec, DenseMatrix, RopeSpec
@@ -28,6 +28,7 @@ from layerscale_core.specs import KVLayout, KVType, StepBatch
 
 Floats = NDArray[np.float32]
 
+CPU = torch.device("cpu")
 HIDDEN = 96
 LAYER = 1
 EPS = 1e-5
@@ -125,17 +126,19 @@ class Layer:
             matrix = pack(DenseMatrix(np.concatenate(self.weights[parts])), "cpu", torch.float32)
             bias = tensor(np.concatenate(self.biases[parts])) if self.has_biases else None
             project_heads(
-                tensor(x), HeadProjection(matrix, first, bias), make_step(batch, "cpu", 1), self.cache, LAYER,
+                tensor(x), HeadProjection(matrix, first, bias), make_step(batch, CPU, 1), self.cache, LAYER,
                 norm=Norm(tensor(self.norm), EPS), rope=device_rope(self.spec.rope, "cpu"), spec=self.spec,
                 query_out=query, workspace=self.workspace, tuning=tuning, query_norm=qk_norms[0],
                 key_norm=qk_norms[1],
             )  # fmt: skip
         return query
 
-    def attend(self, query: Tensor, batch: StepBatch, tuning: Tuning, workspace: Workspace) -> Floats:
+    def attend(
+        self, query: Tensor, batch: StepBatch, tuning: Tuning, workspace: Workspace, step: StepTensors | None = None
+    ) -> Floats:
         """The device's attention."""
-        longest = int(np.diff(batch.cu_seqlens).max())
-        step = make_step(batch, "cpu", tokens_per_tile(self.spec, longest, tuning))
+        if step is None:
+            step = make_step(batch, CPU, tokens_per_tile(self.spec, longest_run(batch), tuning))
         out = torch.full_like(query, torch.nan)
         attention(query, self.cache, LAYER, step, self.spec, out=out, workspace=workspace, tuning=tuning)
         return out.numpy()

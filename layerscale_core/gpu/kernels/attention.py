@@ -1,9 +1,11 @@
 """Paged attention over ragged batches: a tile of queries of one sequence that share a key-value head.
 
 A sequence's pages are read in partitions of a fixed number of places, each with a softmax of its own
-(arXiv:2205.14135), and the partitions are merged in order. One program may walk through all of them, or a program each,
-of which the last to finish merges (flash-decoding): the result is the same. Keys are the left operand of the products,
-so that a wider tile of queries does not change which matrix instruction they go through.
+(arXiv:2205.14135), and the partitions are merged in order. One program may walk through all of them, or several take
+turns, of which the last to finish merges (flash-decoding): the result is the same. How many there are to share a
+context does not depend on its length, which is read from the device's memory, so that a recorded launch serves all.
+Keys are the left operand of the products, so that a wider tile of queries does not change which matrix instruction they
+go through.
 """
 
 import triton
@@ -14,7 +16,7 @@ from layerscale_core.gpu.kernels.scalars import softcapped
 from layerscale_core.gpu.kernels.vectors import hadamard, load_vectors
 
 
-@triton.jit(do_not_specialize=["max_pages"])
+@triton.jit
 def attention_kernel(
     query_ptr,
     key_pages,
@@ -22,16 +24,13 @@ def attention_kernel(
     rotation_ptr,
     tile_sequences_ptr,
     tile_firsts_ptr,
+    tile_page_offsets_ptr,
     cu_seqlens_ptr,
-    num_pages_ptr,
-    page_tables_ptr,
-    page_starts_ptr,
-    page_stops_ptr,
-    key_ends_ptr,
+    page_offsets_ptr,
+    pages_ptr,
     out_ptr,
     partials_ptr,
     counters_ptr,
-    max_pages,
     num_kv_heads,
     page_size,
     scale,
@@ -53,14 +52,15 @@ def attention_kernel(
     IS_SPLIT: tl.constexpr,
     DTYPE: tl.constexpr,
 ):
-    """``out[token, head] = softmax(softcap(scale * query · keys)) · values, over the keys that the token sees."""
+    """``out[token, head] = softmax(softcap(scale * query · keys)) · values``, over the keys that the token sees."""
     tile = tl.program_id(0)
     kv_head = tl.program_id(1)
     sequence = tl.load(tile_sequences_ptr + tile)
     if sequence >= 0:
-        num_pages = tl.load(num_pages_ptr + sequence)
-        row = sequence.to(tl.int64) * max_pages
-        num_keys = tl.load(key_ends_ptr + row + num_pages - 1)
+        first_page = tl.load(page_offsets_ptr + sequence)
+        num_pages = tl.load(page_offsets_ptr + sequence + 1) - first_page
+        pages_ptr += first_page.to(tl.int64) * 4
+        num_keys = tl.load(pages_ptr + (num_pages - 1) * 4 + 3)
         seq_stop = tl.load(cu_seqlens_ptr + sequence + 1)
         first = tl.load(tile_firsts_ptr + tile)
         last = tl.minimum(first + TILE_TOKENS, seq_stop) - 1
@@ -84,34 +84,35 @@ def attention_kernel(
         total_sum = tl.zeros([QUERIES], tl.float32)
         total = tl.zeros([WIDTH, QUERIES], tl.float32)
         is_last = num_partitions > 0
-        first_part, stop_part = 0, num_partitions
+        first_part, num_programs = 0, 1
         if IS_SPLIT:
-            tile_head = tile * num_kv_heads + kv_head
-            tile_places: tl.constexpr = TILE_TOKENS * HEADS * (WIDTH + 2)
-            partials_ptr += tile_head.to(tl.int64) * tl.num_programs(2) * tile_places
+            part_places: tl.constexpr = TILE_TOKENS * HEADS * (WIDTH + 2)
+            # Where partials of the tile begin: those before it have no more, each rounded up.
+            first_partial = tl.load(tile_page_offsets_ptr + tile).to(tl.int64) * page_size // PARTITION + tile
+            partials_ptr += (first_partial * num_kv_heads + kv_head) * part_places
             first_part = tl.program_id(2)
-            stop_part = tl.minimum(first_part + 1, num_partitions)
-        for part in range(first_part, stop_part):
+            num_programs = tl.num_programs(2)
+        for part in range(first_part, num_partitions, num_programs):
             begin = (first_partition + part) * PARTITION
             part_max, part_sum, acc = _attend(
                 query, _first_seen(seen_stops, window, chunk), seen_stops, tl.maximum(begin, first_place),
                 tl.minimum(begin + PARTITION, stop_place), key_pages, value_pages, kv_head, num_kv_heads,
-                page_size, num_pages, page_tables_ptr + row, page_starts_ptr + row, page_stops_ptr + row,
-                key_ends_ptr + row, scale, softcap,
+                page_size, num_pages, pages_ptr, scale, softcap,
                 HAS_SOFTCAP, HEAD_DIM, WIDTH, KV_BITS, KEY_GROUPS, VALUE_GROUPS, KEYS, DTYPE,
             )  # fmt: skip
             if IS_SPLIT:
-                _store_partial(partials_ptr + part * tile_places, part_max, part_sum, acc, TILE_TOKENS * HEADS)
+                part_ptr = partials_ptr + part * num_kv_heads * part_places
+                _store_partial(part_ptr, part_max, part_sum, acc, TILE_TOKENS * HEADS)
             else:
                 total_max, total_sum, total = _merge(total_max, total_sum, total, part_max, part_sum, acc)
         if IS_SPLIT:
             is_last = first_part < num_partitions
             if is_last:
-                is_last = arrives_last(counters_ptr + tile_head, num_partitions)
+                counter_ptr = counters_ptr + tile * num_kv_heads + kv_head
+                is_last = arrives_last(counter_ptr, tl.minimum(num_programs, num_partitions))
             for part in range(tl.where(is_last, num_partitions, 0)):
-                part_max, part_sum, acc = _load_partial(
-                    partials_ptr + part * tile_places, WIDTH, QUERIES, TILE_TOKENS * HEADS
-                )
+                part_ptr = partials_ptr + part * num_kv_heads * part_places
+                part_max, part_sum, acc = _load_partial(part_ptr, WIDTH, QUERIES, TILE_TOKENS * HEADS)
                 total_max, total_sum, total = _merge(total_max, total_sum, total, part_max, part_sum, acc)
         if is_last:
             attended = total / tl.where(total_sum == 0, 1.0, total_sum)[None, :]
@@ -139,10 +140,7 @@ def _attend(
     num_kv_heads,
     page_size,
     num_pages,
-    page_table_ptr,
-    page_starts_ptr,
-    page_stops_ptr,
-    key_ends_ptr,
+    pages_ptr,
     scale,
     softcap,
     HAS_SOFTCAP: tl.constexpr,
@@ -161,14 +159,14 @@ def _attend(
     acc = tl.zeros([WIDTH, QUERIES], tl.float32)
     for place in range(first_place, stop_place, KEYS):
         places = place + tl.arange(0, KEYS)
-        pages = places // page_size
-        in_table = pages < num_pages
+        in_table = places // page_size < num_pages
+        page_ptrs = pages_ptr + places // page_size * 4
         offsets = places % page_size
-        stops = tl.load(page_stops_ptr + pages, mask=in_table, other=0)
-        valid = (offsets >= tl.load(page_starts_ptr + pages, mask=in_table, other=0)) & (offsets < stops)
+        page_ids = tl.load(page_ptrs, mask=in_table, other=0).to(tl.int64)
+        stops = tl.load(page_ptrs + 2, mask=in_table, other=0)
+        valid = (offsets >= tl.load(page_ptrs + 1, mask=in_table, other=0)) & (offsets < stops)
         # The how-manieth key of the sequence stands at each place: windows and chunks count keys.
-        ordinals = tl.load(key_ends_ptr + pages, mask=in_table, other=0) - stops + offsets
-        page_ids = tl.load(page_table_ptr + pages, mask=in_table, other=0).to(tl.int64)
+        ordinals = tl.load(page_ptrs + 3, mask=in_table, other=0) - stops + offsets
         vectors = (page_ids * num_kv_heads + kv_head) * page_size + offsets
         keys = load_vectors(key_pages, vectors, valid, HEAD_DIM, WIDTH, KV_BITS, KEY_GROUPS).to(DTYPE)
         scores = tl.dot(keys, query, input_precision="ieee") * scale

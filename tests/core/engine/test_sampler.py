@@ -31,7 +31,7 @@ def make_sampler(
 
 
 def sample(sampler: Sampler, logits: NDArray[np.float32]) -> int:
-    return sampler.sample(logits, int(logits.argmax()))
+    return sampler.sample(lambda: logits, int(logits.argmax()))
 
 
 def plain_distribution(logits: list[float], params: SamplingParams) -> dict[int, float] | None:

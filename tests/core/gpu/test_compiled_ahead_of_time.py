@@ -6,6 +6,7 @@ A sample: ``benchmarks/gpu_kernel_resources.py`` does all, and its table is kept
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,8 @@ pytest.importorskip("triton", reason="Triton is made for Linux on x86-64")
 pytestmark = pytest.mark.slow
 
 BENCHMARKS = ROOT / "benchmarks"
-TARGETS = ("sm_80", "sm_89", "sm_90", "sm_100", "gfx90a", "gfx942", "gfx950", "gfx1100")
+NVIDIA = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+TARGETS = (*NVIDIA, "gfx90a", "gfx942", "gfx950", "gfx1100")
 KEPT = BENCHMARKS / "results" / "gpu-kernel-resources.md"
 
 
@@ -43,6 +45,20 @@ def test_a_kernel_compiles_within_its_bounds(case: str, targets: tuple[str, ...]
     rows = [line.split(" | ") for line in table.read_text().splitlines() if line.startswith(f"| {case} ")]
     assert [row[1] for row in rows] == list(targets)
     assert all(row[-1] != "none |" for row in rows), "products go through matrix instructions"
+
+
+def test_tiles_of_every_width_go_through_one_matrix_instruction() -> None:
+    """Which one sums decides the order of sums; how many columns it takes at a time does not."""
+    instructions: dict[tuple[str, str], set[str]] = {}
+    rows = [line.strip("| ").split(" | ") for line in KEPT.read_text().splitlines() if line.startswith("| ")]
+    for case, target, *_, found in rows:
+        kernel, _, rest = case.partition(", ")
+        step, _, bits = rest.partition(", ")
+        if step in ("decode", "prefill"):
+            any_width = re.sub(r"(m\d+)n\d+(k\d+)", r"\1\2", found)
+            instructions.setdefault((f"{kernel}, {bits}", target), set()).add(any_width)
+    assert {target for _, target in instructions} == set(TARGETS)
+    assert {key: found for key, found in instructions.items() if len(found) > 1} == {}
 
 
 def test_the_kept_table_has_every_case_on_every_device() -> None:

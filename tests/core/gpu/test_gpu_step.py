@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,7 +31,11 @@ def test_keys_are_counted_up_to_each_page() -> None:
     sequences = [book.sequence(), book.sequence()]
     book.batch([Span(sequences[0], [0] * 9)])
     sequences[0].pages[0].start = 3
-    step = make_step(book.batch([Span(sequences[0], [0]), Span(sequences[1], [0] * 2)]), "cpu", 8)
-    assert step.num_pages.tolist() == [3, 1]
-    assert step.key_ends.tolist() == [[1, 5, 7], [2, 2, 2]]
+    step = make_step(book.batch([Span(sequences[0], [0]), Span(sequences[1], [0] * 2)]), torch.device("cpu"), 8)
+    assert step.page_offsets.tolist() == [0, 3, 4]
+    assert step.pages[:, 1:].tolist() == [[3, 4, 1], [0, 4, 5], [0, 2, 7], [0, 2, 2]]
+    pages = [page.page_id for sequence in sequences for page in sequence.pages]
+    assert step.pages[:, 0].tolist() == pages
     assert step.tiles.max_new_tokens == 2
+    assert step.tiles.page_offsets.tolist() == [0, 3]
+    assert step.tiles.num_pages == 4

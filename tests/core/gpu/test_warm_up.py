@@ -16,7 +16,7 @@ from layerscale_core.gpu.device import TorchDevice
 from layerscale_core.gpu.torch_kernels import TorchKernels
 from layerscale_core.gpu.torch_step import TorchStep
 from layerscale_core.gpu.warm_up import step_batch, warm_up
-from layerscale_core.specs import DeviceInfo, StepBatch
+from layerscale_core.specs import DeviceInfo, StepBatch, StepLimits
 
 SPEC = tiny_spec()
 KV = kv_layout(SPEC, 16)
@@ -60,6 +60,15 @@ def test_every_kind_of_step_was_taken_before_the_first_request(device: TorchDevi
     assert kernels.sizes == [(1, 2), (1, 64), (1, 1), (4, 4)]
     truth = logits_in_chunks(reference_executor(SPEC, KV), KV, [PROMPT])
     np.testing.assert_allclose(logits_in_chunks(executor, KV, [PROMPT]), truth, atol=1e-3)
+
+
+@pytest.mark.parametrize(("max_tokens", "lengths"), [(300, [2, 64, 300]), (40, [2, 40]), (64, [2, 64])])
+def test_the_largest_step_that_was_planned_is_taken_and_none_beyond(
+    device: TorchDevice, kernels: Recording, max_tokens: int, lengths: list[int]
+) -> None:
+    device.memory_needs(SPEC, RandomWeights(SPEC), StepLimits(max_tokens, max_logits=4, max_context_len=1024))
+    device.make_executor(SPEC, RandomWeights(SPEC), kv_layout(SPEC, 16))
+    assert [size for num_seqs, size in kernels.sizes if num_seqs == 1] == [*lengths, 1]
 
 
 def test_a_device_that_cannot_take_them_ends_the_start_and_keeps_nothing(

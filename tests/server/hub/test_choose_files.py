@@ -51,6 +51,10 @@ def test_whatever_there_is_only_files_of_one_model_are_chosen(index: Path, names
         choice = choose(names, text, index)
     except ModelNotFoundError:
         return
+    if choice.graph is not None:
+        assert set(choice.files) <= {*TEXTS, choice.graph}
+        assert "model.safetensors" not in names
+        return
     assert choice.weights
     assert set(choice.files) <= set(names) - set(CLUTTER)
     assert {name.rpartition(".")[2] for name in choice.weights} == {"safetensors" if choice.texts else "gguf"}
@@ -144,3 +148,35 @@ class TestFolder:
         index.write_text(json.dumps({"weight_map": {"a": name}}))
         with pytest.raises(ModelFileError, match=r"not that of a \.safetensors file"):
             choose([*TEXTS, INDEX, name], index=index)
+
+
+class TestGraph:
+    DATA = ("onnx/model.onnx_data", "onnx/model.onnx_data_1")
+    OTHERS = ("onnx/model_q4.onnx", "onnx/model_q4.onnx_data", "onnx/decoder.onnx")
+
+    def test_takes_the_one_of_the_usual_name_with_the_files_of_its_weights(self) -> None:
+        choice = choose(["README.md", *self.OTHERS, *self.DATA, "onnx/model.onnx", *TEXTS])
+        assert choice.files == (*TEXTS, "onnx/model.onnx", *self.DATA)
+        assert choice.weights == self.DATA
+        assert choice.opened(Path("snapshot/config.json")) == Path("snapshot/onnx/model.onnx")
+        assert choose(["model.onnx", "onnx/model.onnx", *TEXTS]).graph == "model.onnx"
+
+    def test_takes_the_one_that_is_named_beside_whatever_else_there_is(self) -> None:
+        names = [*SEVERAL, "model.safetensors", *self.OTHERS, *self.DATA, "onnx/model.onnx", *TEXTS]
+        choice = choose(names, "org/name/onnx/model_q4.onnx")
+        assert (choice.graph, choice.weights) == ("onnx/model_q4.onnx", ("onnx/model_q4.onnx_data",))
+        assert choose(names).graph is None
+
+    @pytest.mark.parametrize(
+        ("names", "text", "words"),
+        [
+            (["onnx/model.onnx"], "org/name", "no GGUF file to serve, and no config.json with"),
+            (["onnx/model.onnx", "config.json"], "org/name", r"org/name has no tokenizer\.json"),
+            (["onnx/model.onnx", *TEXTS], "org/name/b.onnx", "no file 'b.onnx'; name one of: onnx/model.onnx$"),
+            (["m.gguf", *TEXTS], "org/name/b.onnx", "no file 'b.onnx'; it has no graph to serve"),
+            (["onnx/model.onnx", *TEXTS], "org/name:Q8_0", "no GGUF file to serve"),
+        ],
+    )
+    def test_says_what_is_missing(self, names: list[str], text: str, words: str) -> None:
+        with pytest.raises(ModelNotFoundError, match=words):
+            choose(names, text)

@@ -21,6 +21,7 @@ from layerscale_core.conformance.executors import (
 )
 from layerscale_core.forward import HostLayers, KernelExecutor
 from layerscale_core.gpu.graphs import DecodeGraphs
+from layerscale_core.gpu.logits import TorchLogits
 from layerscale_core.gpu.triton_kernels import TritonKernels
 from layerscale_core.models import Matrix, ModelSpec
 from layerscale_core.models.spec import GATE, VALUE, weight_shapes
@@ -130,6 +131,20 @@ def test_pages_of_codes_are_read_copied_shifted_and_returned(kv_type: KVType, ma
     assert relative_error(after_moves(ours, kv), after_moves(truth, kv)) <= max_error
 
 
+def test_many_pages_leave_and_return_in_parts_and_content_of_another_size_is_refused() -> None:
+    kv = kv_layout(SPEC, 16, num_pages=40, kv_type=KVType.INT8)
+    executor = open_executor(SPEC, kv, RandomWeights(SPEC))
+    page_ids = np.arange(39, 2, -1, dtype=np.int32)
+    content = np.random.default_rng(0).integers(0, 100, (37, 16 * kv.bytes_per_token), np.uint8)
+    executor.write_pages(page_ids, content)
+    np.testing.assert_array_equal(executor.read_pages(page_ids), content)
+    np.testing.assert_array_equal(executor.read_pages(page_ids[::-1]), content[::-1])
+    for wrong in (content[1:], content[:, 1:], np.append(content, content[:1], axis=0)):
+        with pytest.raises(ValueError, match=r"not the content of 37 pages"):
+            executor.write_pages(page_ids, wrong + 1)
+    np.testing.assert_array_equal(executor.read_pages(page_ids), content)
+
+
 def after_moves(executor: Executor, kv: KVLayout) -> np.ndarray:
     """Logits behind a prompt whose pages were shifted, and behind one whose pages were copied, read and written."""
     book = PageBook(kv)
@@ -148,7 +163,7 @@ def after_moves(executor: Executor, kv: KVLayout) -> np.ndarray:
 def test_recorded_decode_steps_are_the_eager_ones_bit_for_bit() -> None:
     kv = kv_layout(SPEC, 16)
     recorder = CountingRecorder()
-    graphs = DecodeGraphs(CPU, (1, 3), recorder, min_pages=2)
+    graphs = DecodeGraphs(CPU, (1, 3), recorder)
     recorded = decoded(open_executor(SPEC, kv, RandomWeights(SPEC), graphs=graphs), kv)
     eager = decoded(open_executor(SPEC, kv, RandomWeights(SPEC)), kv)
     for rows, expected in zip(recorded, eager, strict=True):
@@ -160,7 +175,7 @@ def test_recorded_decode_steps_are_the_eager_ones_bit_for_bit() -> None:
 def test_what_cannot_be_recorded_is_computed_as_it_comes(on_host: tuple[int, ...] | None) -> None:
     spec = small_spec(num_layers=2) if on_host else small_spec(num_experts=3)
     kv = kv_layout(spec, 16)
-    graphs = DecodeGraphs(CPU, (4,), CountingRecorder(), min_pages=2)
+    graphs = DecodeGraphs(CPU, (4,), CountingRecorder())
     host_layers = HostLayers(on_host, reference_kernels()) if on_host else None
     executor = open_executor(spec, kv, RandomWeights(spec), graphs=graphs, host_layers=host_layers)
     chunks = [PROMPT[:5], [7]]
@@ -174,7 +189,13 @@ def decoded(executor: Executor, kv: KVLayout) -> list[np.ndarray]:
     sequences = [book.sequence() for _ in range(4)]
     executor.step(book.batch([Span(each, PROMPT[: 6 * index + 1]) for index, each in enumerate(sequences)]))
     steps = [sequences[:3], sequences[1:3], sequences[:1], sequences]
-    return [executor.step(book.batch([Span(each, [9]) for each in running])).copy() for running in steps]
+    logits = []
+    for running in steps:
+        on_device = executor.step(book.batch([Span(each, [9]) for each in running]))
+        assert isinstance(on_device, TorchLogits)
+        logits.append(on_device.copy())
+        assert on_device.likeliest == logits[-1].argmax(axis=1).tolist()
+    return logits
 
 
 def test_a_sequence_does_not_depend_on_its_neighbours_nor_on_its_chunks() -> None:

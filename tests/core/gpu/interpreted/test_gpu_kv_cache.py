@@ -115,5 +115,3 @@ def test_pages_are_copied_and_travel_as_bytes(kv_type: KVType) -> None:
     other = allocate_cache(layout, "cpu")
     write_pages(other, torch.tensor([1, 2, 3]), content)
     assert torch.equal(read_pages(other, torch.tensor([1, 2, 3])), content)
-    with pytest.raises(ValueError, match="not the content of 2 pages"):
-        write_pages(other, torch.tensor([1, 2]), content)

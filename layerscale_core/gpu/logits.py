@@ -1,0 +1,56 @@
+"""Logits that stay on the device until a row is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class TorchLogits:
+    """``layerscale_core.specs.DeviceLogits``.
+
+    Attributes:
+        values: [num_logits, vocab_size], on the device.
+        host: float32, of the same shape: where a row goes that is asked for.
+        likeliest: see ``DeviceLogits.likeliest``.
+    """
+
+    values: Tensor
+    host: Tensor
+    likeliest: list[int | None]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[num_logits, vocab_size]."""
+        return tuple(self.values.shape)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @overload
+    def __getitem__(self, rows: int) -> NDArray[np.float32]: ...
+
+    @overload
+    def __getitem__(self, rows: slice) -> TorchLogits: ...
+
+    def __getitem__(self, rows: int | slice) -> NDArray[np.float32] | TorchLogits:
+        if isinstance(rows, slice):
+            return TorchLogits(self.values[rows], self.host[rows], self.likeliest[rows])
+        row: NDArray[np.float32] = self.host[rows].copy_(self.values[rows]).numpy()
+        return row
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        return (self[row] for row in range(len(self)))
+
+    def __array__(self, dtype: Any = None, /, *, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.host.copy_(self.values).numpy(), dtype, copy=copy)
+
+    def copy(self) -> NDArray[np.float32]:
+        """All rows, to keep."""
+        return np.array(self)
