@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -25,24 +25,40 @@ Setups = Mapping[Figure, PeerOptions]
 class Completer(Protocol):
     """Either engine."""
 
-    def complete(self, prompt_ids: list[int], max_tokens: int) -> Completion:
-        """Continue greedily by exactly ``max_tokens`` tokens."""
+    def complete_at_once(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[Completion]:
+        """Continue each greedily by exactly ``max_tokens`` tokens."""
         ...
+
+
+def any_setups(model_path: Path) -> Setups:
+    """A set-up for each figure that works, and no more than that."""
+    setups = {options.num_slots: options for options in _candidates(model_path)}
+    return {figure: setups[figure.workload.num_requests] for figure in FIGURES}
 
 
 def find_best_setups(model_path: Path, prompts: Prompts) -> Setups:
     """Each figure's best among the peer's thread counts and attention kernels, the better of two runs each."""
+    measured: dict[Figure, dict[PeerOptions, float]] = {figure: {} for figure in FIGURES}
+    for options in _candidates(model_path):
+        workloads = [each for each in WORKLOADS if each.num_requests == options.num_slots]
+        with LlamaCppPeer(options) as peer:
+            answers = [{each: _complete(peer, each, prompts) for each in workloads} for _ in range(2)]
+        for figure in FIGURES:
+            if figure.workload in workloads:
+                measured[figure][options] = max(figure.read(answer[figure.workload]) for answer in answers)
+    return {figure: max(rates, key=rates.__getitem__) for figure, rates in measured.items()}
+
+
+def _candidates(model_path: Path) -> Iterator[PeerOptions]:
+    """All cores and half of them, with flash attention and without, with as many slots as each workload has requests.
+
+    The slots share one context, in equal parts; a cache that they share altogether (``kv_unified``) is slower.
+    """
     num_cpus = inspect_host().num_usable_cpus
-    measured: dict[PeerOptions, dict[Figure, float]] = {}
-    for num_threads in sorted({max(1, num_cpus // 2), num_cpus}):
-        for flash_attention in ("enabled", "disabled"):
-            options = PeerOptions(model_path, CONTEXT_LEN, num_threads, flash_attention)
-            with LlamaCppPeer(options) as peer:
-                answers = [{each: _complete(peer, each, prompts) for each in WORKLOADS} for _ in range(2)]
-            measured[options] = {
-                figure: max(figure.read(answer[figure.workload]) for answer in answers) for figure in FIGURES
-            }
-    return {figure: max(measured, key=lambda options: measured[options][figure]) for figure in FIGURES}
+    for num_slots in sorted({each.num_requests for each in WORKLOADS}):
+        for num_threads in sorted({max(1, num_cpus // 2), num_cpus}, reverse=True):
+            for flash_attention in ("disabled", "enabled"):
+                yield PeerOptions(model_path, CONTEXT_LEN, num_threads, flash_attention, num_slots=num_slots)
 
 
 def compare_engines(ours: LayerScaleEngine, setups: Setups, prompts: Prompts, repetitions: int) -> Iterator[Row]:
@@ -68,9 +84,10 @@ def compare_engines(ours: LayerScaleEngine, setups: Setups, prompts: Prompts, re
             )
 
 
-def _complete(engine: Completer, workload: Workload, prompts: Prompts) -> Completion:
+def _complete(engine: Completer, workload: Workload, prompts: Prompts) -> list[Completion]:
     time.sleep(SETTLE_S)
-    completion = engine.complete(prompts.next(workload.prompt_len), workload.max_tokens)
-    assert completion.num_prefilled == workload.prompt_len, "a prompt cache had seen the prompt"
-    assert len(completion.token_ids) == workload.max_tokens
-    return completion
+    completions = engine.complete_at_once(prompts.of(workload), workload.max_tokens)
+    for completion in completions:
+        assert completion.num_prefilled == workload.prompt_len, "a prompt cache had seen the prompt"
+        assert len(completion.token_ids) == workload.max_tokens
+    return completions

@@ -14,13 +14,14 @@ from layerscale_core.engine import Engine, EngineLimits, Request, SamplingParams
 from layerscale_core.forward import make_executor
 from layerscale_core.plugins import PluginRegistry
 from layerscale_core.specs import BackendOptions, KVLayout
-from layerscale_server.bench.recording import Recording
+from layerscale_server.bench.recording import record_all
 
 
 class LayerScaleEngine:
-    """An engine for one sequence at a time. Use as a context manager.
+    """An engine whose KV cache holds one context. Use as a context manager.
 
     Args:
+        context_len: of all sequences that run at once together.
         backend: its name; None = the one that scores highest.
         num_threads: host threads that compute; None = the backend's choice.
 
@@ -29,7 +30,15 @@ class LayerScaleEngine:
         kv_bytes_per_token: of the KV cache.
     """
 
-    def __init__(self, model_path: Path, context_len: int, backend: str | None, num_threads: int | None) -> None:
+    def __init__(
+        self,
+        model_path: Path,
+        context_len: int,
+        backend: str | None = None,
+        num_threads: int | None = None,
+        *,
+        max_running: int = 1,
+    ) -> None:
         registry = PluginRegistry.discover()
         chosen = registry.choose_backend(backend)
         device = chosen.load(BackendOptions(num_threads))
@@ -52,7 +61,7 @@ class LayerScaleEngine:
             self._file.make_tokenizer(),
             registry.make_kv_pool(layout),
             registry.make_scheduler_policy(),
-            EngineLimits(max_context_len=context_len, max_running=1),
+            EngineLimits(max_context_len=context_len, max_running=max_running),
             looks_up_prompts=False,  # no draft: decode steps are what is compared
         )
         self._engine.start()
@@ -68,15 +77,20 @@ class LayerScaleEngine:
         self._file.close()
 
     def complete(self, prompt_ids: Sequence[int], max_tokens: int) -> Completion:
-        """Continue greedily by exactly ``max_tokens`` tokens, timed from ``submit`` to the events."""
-        recording = Recording()
-        started = time.perf_counter()
+        """Continue greedily by exactly ``max_tokens`` tokens, timed from before ``submit`` to the events."""
+        return self.complete_at_once([prompt_ids], max_tokens)[0]
+
+    def complete_at_once(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[Completion]:
+        """Continue prompts at the same time; otherwise like ``complete``."""
         sampling = SamplingParams(max_tokens=max_tokens, ignore_eos=True)
-        self._engine.submit(Request("benchmark", tuple(prompt_ids), sampling), recording)
-        recording.wait()
-        return Completion(
-            token_ids=recording.token_ids,
-            num_prefilled=recording.num_computed,
-            prefill_s=recording.first - started,
-            decode_s=recording.last - recording.first,
-        )
+        requests = [Request(f"benchmark-{i}", tuple(prompt_ids), sampling) for i, prompt_ids in enumerate(prompts)]
+        started = time.perf_counter()
+        return [
+            Completion(
+                token_ids=recording.token_ids,
+                num_prefilled=recording.num_computed,
+                prefill_s=recording.first - started,
+                decode_s=recording.last - recording.first,
+            )
+            for recording in record_all(self._engine, requests)
+        ]

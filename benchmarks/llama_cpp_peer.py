@@ -33,10 +33,13 @@ class PeerOptions:
     """How llama.cpp is set up.
 
     Attributes:
+        context_len: of all slots together.
         flash_attention: "auto" (its default, which is on for CPUs), "enabled" or "disabled".
         micro_batch_len: prompt tokens computed at once (its ``n_ubatch``).
         reused_chunk_len: shortest chunk of a cached prompt that is shifted to where it stands now, when what was before
             it has changed (its ``n_cache_reuse``); 0 = none.
+        num_slots: requests that run at once, each with its part of the context (its ``n_parallel``).
+        saved_prompts_mib: memory beside the KV cache for prompts that left their slot (its ``cache_ram``).
     """
 
     model_path: Path
@@ -45,9 +48,12 @@ class PeerOptions:
     flash_attention: str = "auto"
     micro_batch_len: int = 512
     reused_chunk_len: int = 0
+    num_slots: int = 1
+    saved_prompts_mib: int = 8192
 
     def __str__(self) -> str:
-        return f"threads: {self.num_threads}, flash attention: {self.flash_attention}"
+        slots = f", slots: {self.num_slots}" if self.num_slots > 1 else ""
+        return f"threads: {self.num_threads}, flash attention: {self.flash_attention}{slots}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,7 @@ class Completion:
 
 
 class LlamaCppPeer:
-    """A running llama.cpp. Use as a context manager; one request at a time.
+    """A running llama.cpp. Use as a context manager; one request at a time, unless it has more slots.
 
     Attributes:
         version: of the wheel.
@@ -113,6 +119,11 @@ class LlamaCppPeer:
         self.close()
 
     @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    @property
     def cpu_s(self) -> float:
         """Processor time that the process has taken so far."""
         times = psutil.Process(self._process.pid).cpu_times()
@@ -141,26 +152,33 @@ class LlamaCppPeer:
 
     def complete(self, prompt_ids: Sequence[int], max_tokens: int) -> Completion:
         """Continue greedily by exactly ``max_tokens`` tokens, timed by llama.cpp's own clock, without HTTP and JSON."""
-        answer = self._complete(prompt_ids, n_predict=max_tokens, return_tokens=True, ignore_eos=True)
-        timings = answer["timings"]
-        return Completion(
-            token_ids=answer["tokens"],
-            num_prefilled=timings["prompt_n"],
-            prefill_s=timings["prompt_ms"] / 1e3,
-            decode_s=timings["predicted_ms"] / 1e3,
-        )
+        return self.complete_at_once([prompt_ids], max_tokens)[0]
+
+    def complete_at_once(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[Completion]:
+        """Continue as many prompts as there are slots at the same time; otherwise like ``complete``."""
+        answers = self._complete(prompts, n_predict=max_tokens, return_tokens=True, ignore_eos=True)
+        return [
+            Completion(
+                token_ids=answer["tokens"],
+                num_prefilled=answer["timings"]["prompt_n"],
+                prefill_s=answer["timings"]["prompt_ms"] / 1e3,
+                decode_s=answer["timings"]["predicted_ms"] / 1e3,
+            )
+            for answer in answers
+        ]
 
     def next_token_logprobs(self, prompt_ids: Sequence[int], num_top: int) -> list[tuple[int, float]]:
         """The likeliest next tokens with their log-probabilities under the unmodified distribution, best first."""
-        answer = self._complete(prompt_ids, n_predict=1, n_probs=num_top, post_sampling_probs=False)
+        answer = self._complete([prompt_ids], n_predict=1, n_probs=num_top, post_sampling_probs=False)[0]
         return [(top["id"], top["logprob"]) for top in answer["completion_probabilities"][0]["top_logprobs"]]
 
-    def _complete(self, prompt_ids: Sequence[int], **options: object) -> dict[str, Any]:
+    def _complete(self, prompts: Sequence[Sequence[int]], **options: object) -> list[dict[str, Any]]:
         fields = ["tokens", "timings", "completion_probabilities"]
-        body = {"prompt": list(prompt_ids), "temperature": 0.0, "cache_prompt": True, "response_fields": fields}
-        return self._post("/completion", body | options)
+        body = {"prompt": list(map(list, prompts)), "temperature": 0.0, "cache_prompt": True, "response_fields": fields}
+        answer = self._post("/completion", body | options)
+        return answer if isinstance(answer, list) else [answer]  # it answers one prompt without a list around it
 
-    def _post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+    def _post(self, path: str, body: Mapping[str, object]) -> Any:
         connection = http.client.HTTPConnection(urlsplit(self.address).netloc, timeout=REQUEST_TIMEOUT_S)
         with contextlib.closing(connection):
             connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
@@ -168,7 +186,7 @@ class LlamaCppPeer:
             content = response.read()
         if response.status != http.client.OK:
             raise RuntimeError(f"llama.cpp answered {response.status} to {path}: {content[:500]!r}")
-        return dict(json.loads(content))
+        return json.loads(content)
 
 
 def serve(*fields: str) -> None:
@@ -177,15 +195,17 @@ def serve(*fields: str) -> None:
     Args:
         fields: of ``PeerOptions``, in order.
     """
-    model_path, context_len, num_threads, flash_attention, micro_batch_len, reused_chunk_len = fields
+    model_path, context_len, num_threads, flash_attention, *numbers = fields
+    micro_batch_len, reused_chunk_len, num_slots, saved_prompts_mib = map(int, numbers)
     import xllamacpp  # noqa: PLC0415 (100 MB that the client's process does without)
 
     params = xllamacpp.CommonParams()
     params.model.path = model_path
     params.n_ctx = int(context_len)
-    params.n_parallel = 1
-    params.n_ubatch = int(micro_batch_len)
-    params.n_cache_reuse = int(reused_chunk_len)
+    params.n_parallel = num_slots
+    params.n_ubatch = micro_batch_len
+    params.n_cache_reuse = reused_chunk_len
+    params.cache_ram_mib = saved_prompts_mib
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = int(num_threads)
     params.flash_attn_type = getattr(
         xllamacpp.llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{flash_attention.upper()}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from llama_cpp_peer import Completion
@@ -17,10 +17,11 @@ _PROMPT_IDS = range(100, 30_000)
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One request: a prompt of random tokens, continued greedily."""
+    """One request, or several at once: prompts of random tokens, continued greedily."""
 
     prompt_len: int
     max_tokens: int
+    num_requests: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Figure:
 
     name: str
     workload: Workload
-    read: Callable[[Completion], float]
+    read: Callable[[Sequence[Completion]], float]
 
 
 class Prompts:
@@ -42,19 +43,24 @@ class Prompts:
         """A new prompt."""
         return self._random.choices(_PROMPT_IDS, k=length)
 
-
-def _prefill(completion: Completion) -> float:
-    return completion.prefill_tokens_per_s
-
-
-def _decode(completion: Completion) -> float:
-    return completion.decode_tokens_per_s
+    def of(self, workload: Workload) -> list[list[int]]:
+        """A new prompt for each request."""
+        return [self.next(workload.prompt_len) for _ in range(workload.num_requests)]
 
 
-WORKLOADS = SHORT, MEDIUM, LONG = Workload(32, 128), Workload(512, 2), Workload(2000, 64)
+def _prefill(answers: Sequence[Completion]) -> float:
+    return sum(answer.prefill_tokens_per_s for answer in answers)
+
+
+def _decode(answers: Sequence[Completion]) -> float:
+    return sum(answer.decode_tokens_per_s for answer in answers)
+
+
+WORKLOADS = SHORT, MEDIUM, LONG, BATCH = Workload(32, 128), Workload(512, 2), Workload(2000, 64), Workload(32, 128, 8)
 FIGURES = (
     Figure("decode after 32 tokens", SHORT, _decode),
     Figure("decode after 2,000 tokens", LONG, _decode),
     Figure("prefill of 512 tokens", MEDIUM, _prefill),
     Figure("prefill of 2,000 tokens", LONG, _prefill),
+    Figure("decode of 8 sequences, total", BATCH, _decode),
 )

@@ -78,6 +78,16 @@ def native_isa() -> str | None:
     return native[0] if native is not None else None
 
 
+def measure_dot_rate(num_threads: int) -> float | None:
+    """Multiplications and additions a second of the integer dot products that quantised matrices are multiplied with.
+
+    On registers alone, all threads together, the best of a few runs: what no matrix product can exceed. None as for
+    ``native_isa``.
+    """
+    native = _load_native()
+    return None if native is None else native[1].measure_dot_rate(num_threads)
+
+
 def mlp_of(layer: LayerSpec) -> MlpSpec:
     """A layer's MLP, or what each of its experts is."""
     return layer.mlp.expert if isinstance(layer.mlp, MoeSpec) else layer.mlp
@@ -174,7 +184,6 @@ class NativeExecutor:
                 self._executor.add_vector(name, weights.vector(name))
             else:
                 self._load_matrix(name, weights)
-        weights.drop_cache()
 
     def _load_matrix(self, name: str, weights: WeightSource) -> None:
         rows, cols = weights.shape(name)
@@ -185,6 +194,7 @@ class NativeExecutor:
                 self._executor.pack_codes(name, start, part.codes, part.scales, part.mins)
             else:
                 self._executor.pack_floats(name, start, np.ascontiguousarray(part.data))
+            weights.drop_cache()  # at once: the file and what is packed of it would count twice
 
     def _add_matrix(self, name: str, rows: int, cols: int, part: Matrix) -> None:
         if isinstance(part, DenseMatrix):

@@ -1,9 +1,13 @@
-"""From settings to a model that can be asked: plugins chosen, file opened, memory planned, engine started."""
+"""From settings to a model that can be asked: plugins chosen, file opened, memory planned, engine started.
+
+What reads and writes the model's text is built while its weights are packed, which leaves the interpreter's lock.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +72,15 @@ class Assembly:
 
 
 @dataclass(frozen=True, slots=True)
+class _Language:
+    """What reads and writes a model's text."""
+
+    tokenizer: Tokenizer
+    dialogue: Dialogue | None
+    constraints: ConstraintWorkers
+
+
+@dataclass(frozen=True, slots=True)
 class Assembler:
     """Builds what was asked for. Takes its time: not on the event loop."""
 
@@ -86,7 +99,7 @@ class Assembler:
             logger.warning(notice)
         if self.settings.backend is not None:
             self.registry.choose_backend(self.settings.backend)  # what cannot serve is found before a model is fetched
-        with contextlib.ExitStack() as undo:
+        with contextlib.ExitStack() as undo, ThreadPoolExecutor(1, "layerscale-load-text") as beside:
             directory = StateDirectory(Path(self.settings.state_dir)) if self.settings.state_dir else None
             if directory is not None:
                 undo.callback(directory.close)
@@ -94,11 +107,7 @@ class Assembler:
             resolved = resolve_model(self.settings.model, self.registry, progress=wants_bars)
             file = self.registry.open_model(resolved.path, quantization=Quantization(self.settings.quantization))
             undo.callback(file.close)
-            tokenizer = file.make_tokenizer()
-            constraints = self._make_constraints(tokenizer)
-            undo.callback(constraints.close)
-            vocabulary_indexed = constraints.prepare()
-            dialogue = _dialogue(file, tokenizer)
+            reading = beside.submit(self._make_language, file)
             chosen = self.registry.choose_backend(self.settings.backend, file)
             device = chosen.load(BackendOptions(self.settings.threads))
             for notice in (*self.registry.notices(), *device.notices):
@@ -109,6 +118,9 @@ class Assembler:
             host_layers = host.make_host_layers() if host else None
             executor = make_executor(device, file.spec, file.weights, start.memory.layout, host_layers)
             undo.callback(executor.close)
+            language = reading.result()
+            undo.callback(language.constraints.close)
+            tokenizer = language.tokenizer
             pool = self.registry.make_kv_pool(start.memory.layout)
             engine = self._make_engine(start, executor, tokenizer, pool)
             sessions = self._make_sessions(start, engine, executor, tokenizer, pool)
@@ -116,7 +128,6 @@ class Assembler:
             if directory is not None:
                 saved = _make_saved(directory, sessions, executor, file, tokenizer)
                 saved.restore_all()
-            vocabulary_indexed.result()  # it holds the interpreter's lock, so nobody is served before
             undo.pop_all()
         engine.start()
         sessions.start()
@@ -125,23 +136,26 @@ class Assembler:
             spec=file.spec,
             size_bytes=file.size_bytes,
             tokenizer=tokenizer,
-            dialogue=dialogue,
+            dialogue=language.dialogue,
             engine=AsyncEngine(engine, self.settings.limits.stream_events),
             sessions=sessions,
             plan=start.memory,
             devices=device.infos,
             max_tokens_per_step=start.limits.max_tokens,
             created=int(time.time()),
-            constraints=constraints,
+            constraints=language.constraints,
             saved=saved,
             adoption=Adoption(sessions, engine, _ADOPTED_TYPE) if self.settings.adopt_sessions == "on" else None,
         )
         return Assembly(model, engine, sessions, executor, file)
 
-    def _make_constraints(self, tokenizer: Tokenizer) -> ConstraintWorkers:
+    def _make_language(self, file: ModelFile) -> _Language:
+        tokenizer = file.make_tokenizer()
         asked = self.settings.limits
         limits = GrammarLimits(asked.grammar_bytes, asked.grammar_depth, asked.grammar_rules)
-        return ConstraintWorkers(ConstraintCompiler(tokenizer, limits), asked.grammar_compile_s)
+        compiler = ConstraintCompiler(tokenizer, limits)
+        compiler.prepare()  # it holds the interpreter's lock, so nobody is served before
+        return _Language(tokenizer, _dialogue(file, tokenizer), ConstraintWorkers(compiler, asked.grammar_compile_s))
 
     def _engine_limits(self, start: StartPlan) -> EngineLimits:
         asked, context_len = self.settings.limits, start.memory.context_len

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 from layerscale_core.constraints import Constraint, ConstraintCompiler, Grammar
 from layerscale_core.errors import GrammarError, ShuttingDownError
@@ -12,7 +12,7 @@ _NUM_WORKERS = 2
 
 
 class ConstraintWorkers:
-    """A compiler with threads of its own; its methods are called on the event loop but for ``prepare`` and ``close``.
+    """A compiler with threads of its own; its methods are called on the event loop but for ``close``.
 
     Args:
         timeout_s: longest compilation. Past it the client is refused; the thread goes on to its end, which the limits
@@ -23,10 +23,6 @@ class ConstraintWorkers:
         self._compiler = compiler
         self._timeout_s = timeout_s
         self._pool = ThreadPoolExecutor(_NUM_WORKERS, thread_name_prefix="layerscale-constraints")
-
-    def prepare(self) -> Future[None]:
-        """Begin to index the vocabulary; any thread."""
-        return self._pool.submit(self._compiler.prepare)
 
     async def compile(self, grammar: Grammar) -> Constraint:
         """Compile a grammar, or find it compiled.

@@ -7,7 +7,7 @@ namespace layerscale {
 void Activations::resize(int num_tokens, int cols) {
     num_tokens_ = num_tokens;
     num_groups_ = cols / kGroup;
-    const size_t groups = static_cast<size_t>((num_tokens + kTokenTile - 1) / kTokenTile) * num_groups_;
+    const size_t groups = static_cast<size_t>(num_tiles(num_tokens)) * num_groups_;
     if (codes_.size() < groups * kTokenTile * kGroup) {
         codes_.resize(groups * kTokenTile * kGroup);
         scales_.resize(groups * kTokenTile);
@@ -29,8 +29,10 @@ void Activations::quantize(int token, const float* row) {
         int16_t* codes = const_cast<int16_t*>(this->codes(tile, group)) + lane * kGroup;
         store_int16(codes, to_int(mul(low, set1(inverse))));
         store_int16(codes + kLanes, to_int(mul(high, set1(inverse))));
+        int32_t pairs[kLanes];
+        store_int(pairs, dot_pairs(set1_int(0), load_int(reinterpret_cast<const uint8_t*>(codes)), set1_int(0x00010001)));
         int32_t first = 0, second = 0;
-        for (int i = 0; i < kLanes; ++i) first += codes[i], second += codes[kLanes + i];
+        for (int i = 0; i < kLanes / 2; ++i) first += pairs[i], second += pairs[kLanes / 2 + i];
 
         const_cast<float*>(scales(tile, group))[lane] = scale;
         float* sums = const_cast<float*>(this->sums(tile, group));

@@ -7,12 +7,15 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <vector>
+
+#include "buffer.h"
 
 namespace layerscale {
 
 constexpr int kGroup = 32;     // columns that share an activation scale
 constexpr int kTokenTile = 8;  // tokens whose groups lie side by side, so that one pointer serves a tile
+
+inline int num_tiles(int num_tokens) { return (num_tokens + kTokenTile - 1) / kTokenTile; }
 
 class Activations {
 public:
@@ -41,9 +44,8 @@ public:
 private:
     int num_tokens_ = 0;
     int num_groups_ = 0;
-    std::vector<int16_t> codes_;
-    std::vector<float> scales_;
-    std::vector<float> sums_;
+    Buffer<int16_t> codes_;
+    Floats scales_, sums_;
 };
 
 }  // namespace layerscale

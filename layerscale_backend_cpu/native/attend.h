@@ -4,8 +4,9 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
-#include <vector>
+#include <type_traits>
 
+#include "buffer.h"
 #include "elementwise.h"
 #include "kv_cache.h"
 
@@ -13,12 +14,13 @@ namespace layerscale {
 
 constexpr int kPartitionPages = 32;                 // pages whose softmax is taken at once
 constexpr int kPartitionKeys = kPartitionPages * kPageSize;
-constexpr int kRowTile = 4;                         // query rows that share a read of keys and values
+constexpr int kRowTile = kParts == 1 ? 6 : 4;       // query rows that share a read of keys and values
 constexpr int kValueVectors = kParts == 1 ? 4 : 1;  // accumulators of more would not fit the registers
+constexpr int kPagesAhead = 4;                      // pages are too short for the processor to foresee what follows them
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 // A row's softmax over some keys: [maximum, sum of exponentials, weighted sum of values ...].
-constexpr int kMaximum = 0, kSum = 1, kValues = 2;
+constexpr int kMaximum = 0, kSum = 1, kValues = kLanes;
 
 struct Keys {  // the pages of one partition of a sequence
     const KvCache* kv;
@@ -29,6 +31,11 @@ struct Keys {  // the pages of one partition of a sequence
     const int32_t* starts;
     const int32_t* stops;
     int num_before;  // keys in earlier partitions
+
+    const uint8_t* keys_of(int page) const { return kv->keys(layer, pages[page], kv_head); }
+    const uint8_t* values_of(int page) const { return kv->values(layer, pages[page], kv_head); }
+    // The page to fetch while `page` is read.
+    int ahead_of(int page) const { return std::min(page + kPagesAhead, num_pages - 1); }
 };
 
 struct Scoring {
@@ -46,10 +53,10 @@ struct Rows {  // up to kRowTile queries of one KV head
 
 // One thread's working memory.
 struct AttendScratch {
-    std::vector<float> scores;  // [kRowTile][kPartitionKeys]
+    Floats scores;  // [kRowTile][kPartitionKeys]
     // For codes alone:
-    std::vector<float> weights, group_sums;
-    std::vector<int16_t> query_codes, weight_codes;
+    Floats weights, group_sums;
+    Buffer<int16_t> query_codes, weight_codes;
 };
 
 void attend_halves(const Keys& keys, const Rows& rows, const Scoring& scoring, AttendScratch& scratch);
@@ -100,6 +107,14 @@ void weigh_keys(const Keys& keys, const Rows& rows, float softcap, float* scores
     for (int row = 0; row < kRows; ++row)
         exponentiate(scores + row * kPartitionKeys, keys.num_pages * kPageSize, rows.partials[row] + kMaximum,
                      rows.partials[row] + kSum);
+}
+
+// Calls attend(std::integral_constant<int, count>()), 1 <= count <= kRowTile.
+template <int kRows = kRowTile, typename Attend>
+void with_row_count(int count, const Attend& attend) {
+    if constexpr (kRows > 1)
+        if (count < kRows) return with_row_count<kRows - 1>(count, attend);
+    attend(std::integral_constant<int, kRows>());
 }
 
 // Writes the lanes of a vector that lie before `stop`.

@@ -55,14 +55,17 @@ struct Query {
 };
 
 template <typename Codes, int kRows>
-void score_page(const KvFormat& format, const uint8_t* keys, const Query* queries, Vf (&scores)[kRows]) {
+void score_page(const KvFormat& format, const uint8_t* keys, const uint8_t* ahead, const Query* queries,
+                Vf (&scores)[kRows]) {
     const int words_per_group = format.num_words() / format.num_key_groups();
     for (int row = 0; row < kRows; ++row) scores[row] = zero();
     for (int group = 0; group < format.num_key_groups(); ++group) {
         Vi sums[kRows];
         for (int row = 0; row < kRows; ++row) sums[row] = set1_int(0);
         for (int word = group * words_per_group; word < (group + 1) * words_per_group; ++word) {
-            const Vi codes = load_int(keys + static_cast<size_t>(word) * kLanes * sizeof(uint32_t));
+            const size_t offset = static_cast<size_t>(word) * kLanes * sizeof(uint32_t);
+            prefetch(ahead + offset);
+            const Vi codes = load_int(keys + offset);
             const auto add_pair = [&](Vi pair, int n) {
                 for (int row = 0; row < kRows; ++row)
                     sums[row] = dot_pairs(sums[row], pair,
@@ -100,7 +103,7 @@ Weights fold_scales(const Keys& keys, const float* exponentials, int group, floa
     const Vf least = set1(std::numeric_limits<float>::min());
     Vf offset = zero();
     for (int p = 0; p < keys.num_pages; ++p) {
-        const uint8_t* values = keys.kv->values(keys.layer, keys.pages[p], keys.kv_head);
+        const uint8_t* values = keys.values_of(p);
         const Vf exponential = load(exponentials + p * kPageSize);
         // A key that is not seen weighs nothing, also where its slot holds NaN for the scale.
         const Vf scales = load_half(format.scales(values) + group * kPageSize);
@@ -120,27 +123,28 @@ template <typename Codes, int kHalf, int kRows, int kVectors>
 void weigh_values(const Keys& keys, const Rows& rows, const Weights* weights, int lane, int stop) {
     const KvFormat& format = keys.kv->format();
     Vi sums[kRows][kVectors];
-    for (auto& row : sums)
-        for (Vi& sum : row) sum = set1_int(0);
+    unroll<kRows>([&](auto row) { unroll<kVectors>([&](auto v) { sums[row][v] = set1_int(0); }); });
     for (int p = 0; p < keys.num_pages; ++p) {
-        const uint8_t* values = keys.kv->values(keys.layer, keys.pages[p], keys.kv_head) + lane * sizeof(uint32_t);
+        const uint8_t* values = keys.values_of(p) + lane * sizeof(uint32_t);
         for (int four = 0; four < kPageSize; four += 4, values += format.num_lanes() * sizeof(uint32_t)) {
             const int key = p * kPageSize + four;
-            for (int v = 0; v < kVectors; ++v) {
+            unroll<kVectors>([&](auto v) {
                 const Vi word = load_int(values + v * kLanes * sizeof(uint32_t));
                 const Vi first = Codes::template pair<kHalf>(word);
                 const Vi second = Codes::template pair<kHalf + Codes::kDimsPerLane>(word);
-                for (int row = 0; row < kRows; ++row) {
+                unroll<kRows>([&](auto row) {
                     sums[row][v] = dot_pairs(sums[row][v], first, broadcast_pair(weights[row].codes + key));
                     sums[row][v] = dot_pairs(sums[row][v], second, broadcast_pair(weights[row].codes + key + 2));
-                }
-            }
+                });
+            });
         }
     }
-    for (int row = 0; row < kRows; ++row)
-        for (int v = 0; v < kVectors; ++v)
+    unroll<kRows>([&](auto row) {
+        unroll<kVectors>([&](auto v) {
             store_lanes(rows.partials[row] + kValues + kHalf * format.num_lanes(), lane + v * kLanes, stop,
                         fma(to_float(sums[row][v]), set1(weights[row].scale), set1(weights[row].offset)));
+        });
+    });
 }
 
 // The dimensions of one group that are the kHalf-th of their lanes.
@@ -180,7 +184,7 @@ void attend(const Keys& keys, const Rows& rows, const Scoring& scoring, AttendSc
                                           scratch.query_codes.data() + row * query_size,
                                           scratch.group_sums.data() + row * format.num_key_groups());
     weigh_keys<kRows>(keys, rows, scoring.softcap, scratch.scores.data(), [&](int p, Vf (&scores)[kRows]) {
-        score_page<Codes, kRows>(format, keys.kv->keys(keys.layer, keys.pages[p], keys.kv_head), queries, scores);
+        score_page<Codes, kRows>(format, keys.keys_of(p), keys.keys_of(keys.ahead_of(p)), queries, scores);
     });
     for (int group = 0; group < format.num_value_groups(); ++group) {
         Weights weights[kRows];
@@ -194,12 +198,7 @@ void attend(const Keys& keys, const Rows& rows, const Scoring& scoring, AttendSc
 
 template <typename Codes>
 void attend_rows(const Keys& keys, const Rows& rows, const Scoring& scoring, AttendScratch& scratch) {
-    switch (rows.count) {
-        case 1: return attend<Codes, 1>(keys, rows, scoring, scratch);
-        case 2: return attend<Codes, 2>(keys, rows, scoring, scratch);
-        case 3: return attend<Codes, 3>(keys, rows, scoring, scratch);
-        default: return attend<Codes, 4>(keys, rows, scoring, scratch);
-    }
+    with_row_count(rows.count, [&](auto count) { attend<Codes, count>(keys, rows, scoring, scratch); });
 }
 
 }  // namespace

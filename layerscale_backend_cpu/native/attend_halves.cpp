@@ -5,13 +5,18 @@ namespace layerscale {
 
 namespace {
 
-// The scores of kRows queries against one page: 16 keys a vector, even and odd dimensions in two chains.
+const uint16_t* as_halves(const uint8_t* part) { return reinterpret_cast<const uint16_t*>(part); }
+
+// The scores of kRows queries against one page: 16 keys a vector, even and odd dimensions in two chains. Two dimensions are
+// a cache line; the same of the page `ahead` is fetched meanwhile.
 template <int kRows>
-void score_page(const uint16_t* keys, const float* const* queries, int head_dim, Vf scale, Vf (&scores)[kRows]) {
+void score_page(const uint16_t* keys, const uint16_t* ahead, const float* const* queries, int head_dim, Vf scale,
+                Vf (&scores)[kRows]) {
     Vf even[kRows], odd[kRows];
     for (int row = 0; row < kRows; ++row) even[row] = odd[row] = zero();
     int dim = 0;
     for (; dim + 1 < head_dim; dim += 2) {
+        prefetch(ahead + dim * kPageSize);
         const Vf first = load_half(keys + dim * kPageSize), second = load_half(keys + (dim + 1) * kPageSize);
         for (int row = 0; row < kRows; ++row) {
             even[row] = fma(first, set1(queries[row][dim]), even[row]);
@@ -31,32 +36,36 @@ void score_page(const uint16_t* keys, const float* const* queries, int head_dim,
 template <int kRows, int kVectors>
 void weigh_values(const Keys& keys, const Rows& rows, const float* weights, int dim) {
     Vf sums[kRows][kVectors];
-    for (auto& row : sums)
-        for (Vf& sum : row) sum = zero();
-    const int stride = keys.kv->format().head_dim();
+    unroll<kRows>([&](auto row) { unroll<kVectors>([&](auto v) { sums[row][v] = zero(); }); });
+    const ptrdiff_t stride = keys.kv->format().head_dim();
     for (int p = 0; p < keys.num_pages; ++p) {
-        const uint16_t* values =
-            reinterpret_cast<const uint16_t*>(keys.kv->values(keys.layer, keys.pages[p], keys.kv_head)) + dim;
-        for (int slot = keys.starts[p]; slot < keys.stops[p]; ++slot) {
+        const int start = keys.starts[p], stop = keys.stops[p];
+        const uint16_t* values = as_halves(keys.values_of(p)) + dim + start * stride;
+        const uint16_t* ahead = as_halves(keys.values_of(keys.ahead_of(p))) + dim + start * stride;
+        const float* weight = weights + p * kPageSize + start;
+        for (const float* const end = weight + (stop - start); weight < end; ++weight, values += stride, ahead += stride) {
+            for (int v = 0; v < kVectors; v += 2) prefetch(ahead + v * kLanes);
             Vf value[kVectors];
-            for (int v = 0; v < kVectors; ++v) value[v] = load_half(values + slot * stride + v * kLanes);
-            for (int row = 0; row < kRows; ++row) {
-                const Vf weight = set1(weights[row * kPartitionKeys + p * kPageSize + slot]);
-                for (int v = 0; v < kVectors; ++v) sums[row][v] = fma(weight, value[v], sums[row][v]);
-            }
+            unroll<kVectors>([&](auto v) { value[v] = load_half(values + v * kLanes); });
+            unroll<kRows>([&](auto row) {
+                const Vf factor = set1(weight[row * ptrdiff_t{kPartitionKeys}]);
+                unroll<kVectors>([&](auto v) { sums[row][v] = fma(factor, value[v], sums[row][v]); });
+            });
         }
     }
-    for (int row = 0; row < kRows; ++row)
-        for (int v = 0; v < kVectors; ++v)
-            store_lanes(rows.partials[row] + kValues, dim + v * kLanes, stride, sums[row][v]);
+    unroll<kRows>([&](auto row) {
+        unroll<kVectors>([&](auto v) {
+            store_lanes(rows.partials[row] + kValues, dim + v * kLanes, static_cast<int>(stride), sums[row][v]);
+        });
+    });
 }
 
 template <int kRows>
 void attend(const Keys& keys, const Rows& rows, const Scoring& scoring, float* scores) {
     const int head_dim = keys.kv->format().head_dim();
     weigh_keys<kRows>(keys, rows, scoring.softcap, scores, [&](int p, Vf (&page_scores)[kRows]) {
-        const uint8_t* page = keys.kv->keys(keys.layer, keys.pages[p], keys.kv_head);
-        score_page<kRows>(reinterpret_cast<const uint16_t*>(page), rows.queries, head_dim, set1(scoring.scale), page_scores);
+        score_page<kRows>(as_halves(keys.keys_of(p)), as_halves(keys.keys_of(keys.ahead_of(p))), rows.queries, head_dim,
+                          set1(scoring.scale), page_scores);
     });
     int dim = 0;
     for (; dim + kValueVectors * kLanes <= head_dim; dim += kValueVectors * kLanes)
@@ -68,12 +77,7 @@ void attend(const Keys& keys, const Rows& rows, const Scoring& scoring, float* s
 
 void attend_halves(const Keys& keys, const Rows& rows, const Scoring& scoring, AttendScratch& scratch) {
     scratch.scores.resize(kRowTile * kPartitionKeys);
-    switch (rows.count) {
-        case 1: return attend<1>(keys, rows, scoring, scratch.scores.data());
-        case 2: return attend<2>(keys, rows, scoring, scratch.scores.data());
-        case 3: return attend<3>(keys, rows, scoring, scratch.scores.data());
-        default: return attend<4>(keys, rows, scoring, scratch.scores.data());
-    }
+    with_row_count(rows.count, [&](auto count) { attend<count>(keys, rows, scoring, scratch.scores.data()); });
 }
 
 }  // namespace layerscale

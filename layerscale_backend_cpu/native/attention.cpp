@@ -8,7 +8,7 @@ namespace layerscale {
 
 namespace {
 
-constexpr int kTokensPerTask = 16;  // of a prefill chunk
+constexpr int kTokensPerTask = 16;
 constexpr size_t kDone = std::numeric_limits<size_t>::max();
 
 void attend(const Keys& keys, const Rows& rows, const Scoring& scoring, AttendScratch& scratch) {
@@ -70,29 +70,28 @@ void Attention::begin_step(const Batch& batch) {
     }
 }
 
-// Prefill chunks are divided by tokens, decode tokens by partitions of their context.
+// Long chunks are divided by tokens; decode tokens and short chunks, which a question is, by partitions of their context.
 void Attention::plan(const Batch& batch, const AttentionShape& shape, int partial_size) {
     tasks_.clear();
-    split_seqs_.clear();
-    split_offsets_.clear();
+    split_tokens_.clear();
     const int group = shape.num_heads / shape.num_kv_heads;
     size_t num_partials = 0;
     for (int seq = 0; seq < batch.num_seqs; ++seq) {
         const int begin = batch.cu_seqlens[seq], end = batch.cu_seqlens[seq + 1];
-        const int partitions = num_partitions(seq);
-        if (end - begin == 1 && partitions > 1) {
-            split_seqs_.push_back(seq);
-            split_offsets_.push_back(num_partials);
+        const int partitions = num_partitions(seq), num_rows = (end - begin) * group;
+        if (end - begin > kTokensPerTask || partitions == 1) {
             for (int head = 0; head < shape.num_kv_heads; ++head)
-                for (int partition = 0; partition < partitions; ++partition, num_partials += group)
-                    tasks_.push_back({seq, head, begin, 1, partition, 1, num_partials});
+                for (int token = begin; token < end; token += kTokensPerTask)
+                    tasks_.push_back({seq, head, token, std::min(kTokensPerTask, end - token), 0, partitions, kDone});
             continue;
         }
+        for (int token = begin; token < end; ++token)
+            split_tokens_.push_back({token, partitions, num_rows, num_partials + (token - begin) * group});
         for (int head = 0; head < shape.num_kv_heads; ++head)
-            for (int token = begin; token < end; token += kTokensPerTask)
-                tasks_.push_back({seq, head, token, std::min(kTokensPerTask, end - token), 0, partitions, kDone});
+            for (int partition = 0; partition < partitions; ++partition, num_partials += num_rows)
+                tasks_.push_back({seq, head, begin, end - begin, partition, 1, num_partials});
     }
-    partials_.resize(std::max(partials_.size(), num_partials * partial_size));
+    grow(partials_, num_partials * partial_size);
 }
 
 void Attention::run(const KvCache& kv, int layer, const Batch& batch, const AttentionShape& shape, const float* queries,
@@ -106,8 +105,8 @@ void Attention::run(const KvCache& kv, int layer, const Batch& batch, const Atte
     pool_.parallel_for(static_cast<int>(tasks_.size()), [&](int index, int thread) {
         compute(tasks_[index], scratch_[thread], kv, layer, batch, shape, queries, out);
     });
-    pool_.parallel_for(static_cast<int>(split_seqs_.size()), [&](int index, int thread) {
-        merge_sequence(index, scratch_[thread], kv, batch, shape, out);
+    pool_.parallel_for(static_cast<int>(split_tokens_.size()), [&](int index, int thread) {
+        merge_token(split_tokens_[index], scratch_[thread].state.data(), partial_size, shape, out);
     });
 }
 
@@ -155,18 +154,15 @@ void Attention::compute(const Task& task, Scratch& scratch, const KvCache& kv, i
     }
 }
 
-void Attention::merge_sequence(int index, Scratch& scratch, const KvCache& kv, const Batch& batch,
-                               const AttentionShape& shape, float* out) {
-    const int group = shape.num_heads / shape.num_kv_heads, size = state_size(kv);
-    const int seq = split_seqs_[index];
-    const int partitions = num_partitions(seq);
-    float* result = out + static_cast<size_t>(batch.cu_seqlens[seq]) * shape.num_heads * shape.head_dim;
-    float* state = scratch.state.data();
+void Attention::merge_token(const SplitToken& token, float* state, int size, const AttentionShape& shape,
+                            float* out) const {
+    const int group = shape.num_heads / shape.num_kv_heads;
+    float* result = out + static_cast<size_t>(token.index) * shape.num_heads * shape.head_dim;
     for (int head = 0; head < shape.num_heads; ++head) {
         clear(state, size);
-        for (int partition = 0; partition < partitions; ++partition) {
-            const size_t task = static_cast<size_t>(head / group) * partitions + partition;
-            merge(state, partials_.data() + (split_offsets_[index] + task * group + head % group) * size, size);
+        for (int partition = 0; partition < token.num_partitions; ++partition) {
+            const size_t task = static_cast<size_t>(head / group) * token.num_partitions + partition;
+            merge(state, partials_.data() + (token.first_partial + task * token.num_rows + head % group) * size, size);
         }
         finish(state, shape.head_dim, result + static_cast<size_t>(head) * shape.head_dim);
     }

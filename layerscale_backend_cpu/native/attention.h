@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "attend.h"
+
 #include "batch.h"
+#include "buffer.h"
 #include "kv_cache.h"
 #include "thread_pool.h"
 
@@ -54,10 +56,16 @@ private:
         int num_partitions;
         size_t partial;   // where the result goes when others share the query; else kDone
     };
+    struct SplitToken {        // whose rows are shared by several tasks
+        int index;             // in the batch
+        int num_partitions;
+        int num_rows;          // of each task
+        size_t first_partial;  // [kv_head][partition][row], of its first row in the first task
+    };
     struct Scratch {
         AttendScratch attend;
-        std::vector<float> partial;
-        std::vector<float> state;
+        Floats partial;
+        Floats state;
     };
 
     int num_pages(int seq) const { return num_pages_[seq]; }
@@ -67,8 +75,7 @@ private:
     void plan(const Batch& batch, const AttentionShape& shape, int partial_size);
     void compute(const Task& task, Scratch& scratch, const KvCache& kv, int layer, const Batch& batch,
                  const AttentionShape& shape, const float* queries, float* out);
-    void merge_sequence(int seq, Scratch& scratch, const KvCache& kv, const Batch& batch, const AttentionShape& shape,
-                        float* out);
+    void merge_token(const SplitToken& token, float* state, int size, const AttentionShape& shape, float* out) const;
 
     ThreadPool& pool_;
     std::vector<Scratch> scratch_;
@@ -76,9 +83,8 @@ private:
     std::vector<int32_t> keys_before_;  // [num_seqs, max_pages + 1], keys in the pages before each
     size_t stride_ = 0;
     std::vector<Task> tasks_;
-    std::vector<int> split_seqs_;       // sequences whose query is shared by several tasks
-    std::vector<size_t> split_offsets_; // their first partial: [kv_head][partition][group]
-    std::vector<float> partials_;
+    std::vector<SplitToken> split_tokens_;
+    Floats partials_;
 };
 
 }  // namespace layerscale

@@ -16,18 +16,11 @@ constexpr int kTokenBlock = 128;
 // decode a quarter faster than with 24 KiB), few enough that threads end together.
 constexpr size_t kBytesPerIndex = size_t{96} << 10;
 
-template <typename T>
-void grow(std::vector<T>& buffer, size_t size) {
-    if (buffer.size() < size) buffer.resize(size);
-}
-
 // What a query is multiplied by (arXiv:2501.19399).
 float temperature(const AttentionShape& shape, int64_t position) {
     const double intervals = static_cast<double>((position + shape.temperature_offset) / shape.temperature_interval);
     return static_cast<float>(1.0 + shape.temperature_slope * std::log1p(intervals));
 }
-
-int num_tiles(int num_tokens) { return (num_tokens + kTokenTile - 1) / kTokenTile; }
 
 }  // namespace
 
@@ -219,12 +212,12 @@ void Executor::attention_block(int index, const Batch& batch) {
     store_kv(index, batch);
     attention_.run(*kv_, index, batch, attention, query_.data(), attended_.data());
     const int query_size = attention.num_heads * attention.head_dim;
-    if (const Hadamard* hadamard = kv_->hadamard())
-        pool_.parallel_for(num_tiles(batch.num_tokens), [&](int tile, int) {
-            const int begin = tile * kTokenTile, end = std::min(batch.num_tokens, begin + kTokenTile);
-            hadamard->undo(attended_.data() + static_cast<size_t>(begin) * query_size, (end - begin) * attention.num_heads);
-        });
-    quantize(attended_.data(), batch.num_tokens, query_size);
+    const Hadamard* hadamard = kv_->hadamard();
+    quantize_each(batch.num_tokens, query_size, [&](int token) {
+        float* row = attended_.data() + static_cast<size_t>(token) * query_size;
+        if (hadamard) hadamard->undo(row, attention.num_heads);
+        return row;
+    });
     project(*layer.attention_output, attended_.data(), batch.num_tokens, layer.attention_post_norm);
 }
 
@@ -278,15 +271,12 @@ void Executor::mlp_block(const Layer& layer, int num_tokens) {
 void Executor::gated_mlp(const Mlp& mlp, bool is_gelu, const float* x, int num_tokens, float* out, Store mode) {
     const int intermediate = mlp.gate->rows;
     multiply({{mlp.gate, gate_.data()}, {mlp.up, up_.data()}}, x, num_tokens, Store::kReplace);
-    pool_.parallel_for(num_tiles(num_tokens), [&](int tile, int) {
-        const int end = std::min(num_tokens, (tile + 1) * kTokenTile);
-        for (int token = tile * kTokenTile; token < end; ++token) {
-            const size_t offset = static_cast<size_t>(token) * intermediate;
-            const auto gated = is_gelu ? gated_gelu : gated_silu;
-            gated(gate_.data() + offset, up_.data() + offset, intermediate);
-        }
+    const auto gated = is_gelu ? gated_gelu : gated_silu;
+    quantize_each(num_tokens, intermediate, [&](int token) {
+        float* row = gate_.data() + static_cast<size_t>(token) * intermediate;
+        gated(row, up_.data() + static_cast<size_t>(token) * intermediate, intermediate);
+        return row;
     });
-    quantize(gate_.data(), num_tokens, intermediate);
     multiply({{mlp.down, out}}, gate_.data(), num_tokens, mode);
 }
 
@@ -313,24 +303,10 @@ void Executor::add_to_residual(const float* post_norm, int num_tokens) {
 // Fills normed_ and, for quantised matrices, codes_.
 void Executor::normalize(const float* x, const float* weight, int num_tokens) {
     const int hidden = shape_.hidden_size;
-    pool_.parallel_for(num_tiles(num_tokens), [&](int tile, int) {
-        const int end = std::min(num_tokens, (tile + 1) * kTokenTile);
-        for (int token = tile * kTokenTile; token < end; ++token) {
-            const size_t offset = static_cast<size_t>(token) * hidden;
-            rms_norm(x + offset, weight, hidden, shape_.norm_eps, normed_.data() + offset);
-        }
-    });
-    quantize(normed_.data(), num_tokens, hidden);
-}
-
-// Fills codes_. A width that is no multiple of 32 occurs only with float matrices, which do not read them.
-void Executor::quantize(const float* x, int num_tokens, int cols) {
-    if (cols % kGroup != 0) return;
-    codes_.resize(num_tokens, cols);
-    pool_.parallel_for(num_tiles(num_tokens), [&](int tile, int) {
-        const int end = std::min(num_tokens, (tile + 1) * kTokenTile);
-        for (int token = tile * kTokenTile; token < end; ++token)
-            codes_.quantize(token, x + static_cast<size_t>(token) * cols);
+    quantize_each(num_tokens, hidden, [&](int token) {
+        float* row = normed_.data() + static_cast<size_t>(token) * hidden;
+        rms_norm(x + static_cast<size_t>(token) * hidden, weight, hidden, shape_.norm_eps, row);
+        return row;
     });
 }
 

@@ -106,7 +106,8 @@ private:
     void add_to_residual(const float* post_norm, int num_tokens);
     void rotate(const Rope& rope, int rope_index, int token, float* heads, int num_heads, int head_dim) const;
     void normalize(const float* x, const float* weight, int num_tokens);
-    void quantize(const float* x, int num_tokens, int cols);
+    template <typename MakeRow>
+    void quantize_each(int num_tokens, int cols, const MakeRow& make_row);
     void multiply(std::initializer_list<Product> products, const float* floats, int num_tokens, Store mode);
 
     ModelShape shape_;
@@ -122,12 +123,26 @@ private:
     Attention attention_;
 
     // One step's intermediate values, each [num_tokens, width]; they grow to the largest step and stay.
-    std::vector<float> residual_, normed_, query_, key_, value_, attended_, gate_, up_, selected_, logits_;
-    std::vector<float> projected_;                       // what is normalised before it is added, or added up of experts
-    std::vector<float> router_, expert_in_, expert_out_;
+    Floats residual_, normed_, query_, key_, value_, attended_, gate_, up_, selected_, logits_;
+    Floats projected_;                       // what is normalised before it is added, or added up of experts
+    Floats router_, expert_in_, expert_out_;
     std::vector<std::vector<Chosen>> chosen_;            // for each expert the tokens that it computes
-    std::vector<std::vector<float>> rotations_;  // for each Rope: [num_tokens, rotary_dim / 2] cosine and sine pairs
+    std::vector<Floats> rotations_;  // for each Rope: [num_tokens, rotary_dim / 2] cosine and sine pairs
     Activations codes_;
 };
+
+// Fills codes_ with the rows [cols] that make_row(token) returns, each quantised while it is still in the cache.
+template <typename MakeRow>
+void Executor::quantize_each(int num_tokens, int cols, const MakeRow& make_row) {
+    const bool has_groups = cols % kGroup == 0;  // other widths occur only with float matrices, which do not read codes_
+    if (has_groups) codes_.resize(num_tokens, cols);
+    pool_.parallel_for(num_tiles(num_tokens), [&](int tile, int) {
+        const int end = std::min(num_tokens, (tile + 1) * kTokenTile);
+        for (int token = tile * kTokenTile; token < end; ++token) {
+            const float* row = make_row(token);
+            if (has_groups) codes_.quantize(token, row);
+        }
+    });
+}
 
 }  // namespace layerscale

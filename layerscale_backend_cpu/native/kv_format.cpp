@@ -48,7 +48,8 @@ KvFormat::KvFormat(KvType type, int head_dim)
     : type_(type), head_dim_(head_dim), num_words_(words_per_token(type, head_dim)),
       key_group_size_(group_size(type, head_dim, kKeyGroup)),
       value_group_size_(group_size(type, head_dim, kValueGroup)),
-      code_bytes_(sizeof(uint32_t) * kPageSize * num_words_) {}
+      code_bytes_(sizeof(uint32_t) * kPageSize * num_words_),
+      key_bytes_(part_bytes(num_key_groups())), value_bytes_(part_bytes(num_value_groups())) {}
 
 size_t KvFormat::part_bytes(int num_groups) const {
     const int halves_per_token = type_ == KvType::kFp16 ? head_dim_ : type_ == KvType::kInt8 ? 1 : 2 * num_groups;

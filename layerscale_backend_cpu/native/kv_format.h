@@ -37,8 +37,8 @@ public:
     int num_key_groups() const { return head_dim_ / key_group_size_; }
     int num_value_groups() const { return head_dim_ / value_group_size_; }
     // Bytes of a head's 16 keys, and of its 16 values.
-    size_t key_bytes() const { return part_bytes(num_key_groups()); }
-    size_t value_bytes() const { return part_bytes(num_value_groups()); }
+    size_t key_bytes() const { return key_bytes_; }
+    size_t value_bytes() const { return value_bytes_; }
 
     // [groups][16]; of keys or values alike.
     const uint16_t* scales(const uint8_t* part) const { return reinterpret_cast<const uint16_t*>(part + code_bytes_); }
@@ -60,7 +60,7 @@ private:
 
     KvType type_;
     int head_dim_, num_words_, key_group_size_, value_group_size_;
-    size_t code_bytes_;
+    size_t code_bytes_, key_bytes_, value_bytes_;
 };
 
 }  // namespace layerscale

@@ -48,6 +48,46 @@ GroupView view_group(const Matrix& matrix, const uint8_t* group) {
     return view;
 }
 
+// The lowest bits of a number's four quarters, side by side.
+template <int kBits>
+uint32_t squeeze(uint64_t quarters) {
+    constexpr uint64_t kField = (uint64_t{1} << kBits) - 1, kPair = (uint64_t{1} << 2 * kBits) - 1;
+    quarters &= kField * 0x0001000100010001u;
+    quarters |= quarters >> (16 - kBits);
+    return static_cast<uint32_t>((quarters & kPair) | (quarters >> 32 & kPair) << 2 * kBits);
+}
+
+uint64_t load_eight(const uint8_t* codes) {
+    uint64_t value = 0;
+    for (int i = 0; i < 8; ++i) value |= static_cast<uint64_t>(codes[i]) << 8 * i;
+    return value;
+}
+
+// A word of one row's group as `low_place` has it; `codes` are those of the group.
+uint32_t pack_low_word(Storage storage, const uint8_t* codes, int word) {
+    if (storage == Storage::kCodes8) {
+        codes += 4 * word;
+        return codes[0] | codes[2] << 8 | codes[1] << 16 | static_cast<uint32_t>(codes[3]) << 24;
+    }
+    const uint64_t eight = load_eight(codes + 8 * word);
+    return squeeze<4>(eight) | squeeze<4>(eight >> 8) << 16;
+}
+
+// The same as `high_place` has it.
+uint32_t pack_high_word(const uint8_t* codes, int word) {
+    const uint64_t first = load_eight(codes + 16 * word), second = load_eight(codes + 16 * word + 8);
+    const uint32_t even = squeeze<2>(first >> 4) | squeeze<2>(second >> 4) << 8;
+    const uint32_t odd = squeeze<2>(first >> 12) | squeeze<2>(second >> 12) << 8;
+    return even | odd << 16;
+}
+
+// One number of each row as halves; zero for rows that are not there.
+void pack_halves(const uint16_t* out, const float* values, int num_rows, size_t stride) {
+    float lanes[kLanes] = {};
+    for (int row = 0; row < num_rows; ++row) lanes[row] = values[row * stride];
+    store_half(const_cast<uint16_t*>(out), load(lanes));
+}
+
 uint32_t load_word(const uint8_t* words, int word, int lane) {
     uint32_t value;
     std::memcpy(&value, words + word * kWordBytes + 4 * lane, 4);
@@ -105,17 +145,19 @@ LAYERSCALE_INLINE void add_scale_group(const Matrix& matrix, const GroupView& vi
     const Vf scale = load_half(view.scales + index * kLanes);
     const Vf minimum = view.minima != nullptr ? load_half(view.minima + index * kLanes)
                                               : mul(scale, set1(-matrix.zero_point));
-    for (int token = 0; token < kTokens; ++token) {
+    unroll<kTokens>([&](auto token) {
         Vi dot = dots[token][0];
         for (int chain = 1; chain < kChains<kTokens>; ++chain) dot = add_int(dot, dots[token][chain]);
         totals[token] = fma(to_float(dot), mul(scale, set1(scales[token])), totals[token]);
         totals[token] = fma(minimum, set1(sums[token]), totals[token]);
-    }
+    });
 }
 
 template <Storage kStorage, bool kCodebook, int kGroupSize, int kTokens>
 void dot_panel(const Matrix& matrix, const uint8_t* group, const Activations& x, int tile, int first,
-               Vf (&totals)[kTokens]) {
+               Vf (&out)[kTokens]) {
+    Vf totals[kTokens];  // of this function alone, so that registers hold them
+    unroll<kTokens>([&](auto token) { totals[token] = zero(); });
     const size_t stride = matrix.group_bytes();
     const Vi table = kCodebook ? load_table(matrix.codebook.data()) : set1_int(0);
     for (int g = 0; g < x.num_groups(); ++g, group += stride) {
@@ -132,6 +174,7 @@ void dot_panel(const Matrix& matrix, const uint8_t* group, const Activations& x,
                                                                 sums + kTokenTile, totals);
         }
     }
+    unroll<kTokens>([&](auto token) { out[token] = totals[token]; });
 }
 
 LAYERSCALE_INLINE Vf load_weights(const Matrix& matrix, const uint8_t* panel, int column) {
@@ -143,24 +186,24 @@ LAYERSCALE_INLINE Vf load_weights(const Matrix& matrix, const uint8_t* panel, in
 template <int kTokens>
 void dot_floats(const Matrix& matrix, const uint8_t* panel, const float* x, Vf (&totals)[kTokens]) {
     Vf odd[kTokens];  // even and odd columns in two chains, whatever the number of tokens
-    for (Vf& total : odd) total = zero();
+    unroll<kTokens>([&](auto token) { totals[token] = odd[token] = zero(); });
     int column = 0;
     for (; column + 1 < matrix.cols; column += 2) {
         const Vf even_weights = load_weights(matrix, panel, column);
         const Vf odd_weights = load_weights(matrix, panel, column + 1);
-        for (int token = 0; token < kTokens; ++token) {
+        unroll<kTokens>([&](auto token) {
             const float* row = x + static_cast<size_t>(token) * matrix.cols + column;
             totals[token] = fma(even_weights, set1(row[0]), totals[token]);
             odd[token] = fma(odd_weights, set1(row[1]), odd[token]);
-        }
+        });
     }
-    for (int token = 0; token < kTokens; ++token) {
+    unroll<kTokens>([&](auto token) {
         if (column < matrix.cols) {
             const float last = x[static_cast<size_t>(token) * matrix.cols + column];
             totals[token] = fma(load_weights(matrix, panel, column), set1(last), totals[token]);
         }
         totals[token] = add(totals[token], odd[token]);
-    }
+    });
 }
 
 template <int kTokens>
@@ -198,11 +241,11 @@ template <int kTokens>
 void multiply_tokens(const Matrix& matrix, int index, const Activations& codes, const float* floats, int token,
                      float* out, Store mode) {
     Vf totals[kTokens];
-    for (Vf& total : totals) total = zero();
     dot_any<kTokens>(matrix, matrix.panel(index), codes, floats, token, totals);
     const int count = std::min(kLanes, matrix.rows - index * kLanes);
-    for (int i = 0; i < kTokens; ++i)
+    unroll<kTokens>([&](auto i) {
         store_lanes(out + static_cast<size_t>(token + i) * matrix.rows + index * kLanes, totals[i], count, mode);
+    });
 }
 
 }  // namespace
@@ -220,32 +263,22 @@ size_t Matrix::panel_bytes() const {
 void pack_codes(Matrix& matrix, int index, int num_rows, const uint8_t* codes, const float* scales,
                 const float* minima) {
     const int scales_per_row = matrix.cols / matrix.group_size, scales_per_group = kGroup / matrix.group_size;
-    Place low[kGroup], high[kGroup];
-    for (int column = 0; column < kGroup; ++column) {
-        low[column] = low_place(matrix.storage, column);
-        high[column] = high_place(column);
-    }
-    const int low_mask = matrix.storage == Storage::kCodes8 ? 0xff : 0x0f;
+    const int num_low = low_words(matrix.storage), num_high = high_words(matrix.storage);
     for (int g = 0; g < matrix.cols / kGroup; ++g) {
-        uint8_t* group = matrix.panel(index) + matrix.group_bytes() * g;
-        const GroupView view = view_group(matrix, group);
-        uint32_t low_bits[8][kLanes] = {}, high_bits[2][kLanes] = {};
+        const GroupView view = view_group(matrix, matrix.panel(index) + matrix.group_bytes() * g);
+        uint32_t low[8][kLanes] = {}, high[2][kLanes] = {};
         for (int row = 0; row < num_rows; ++row) {
             const uint8_t* source = codes + static_cast<size_t>(row) * matrix.cols + g * kGroup;
-            for (int column = 0; column < kGroup; ++column) {
-                low_bits[low[column].word][row] |= static_cast<uint32_t>(source[column] & low_mask) << low[column].bit;
-                if (matrix.storage == Storage::kCodes6)
-                    high_bits[high[column].word][row] |= static_cast<uint32_t>(source[column] >> 4) << high[column].bit;
-            }
-            for (int s = 0; s < scales_per_group; ++s) {
-                const size_t from = static_cast<size_t>(row) * scales_per_row + g * scales_per_group + s;
-                const_cast<uint16_t*>(view.scales)[s * kLanes + row] = float_to_half(scales[from]);
-                if (minima != nullptr)
-                    const_cast<uint16_t*>(view.minima)[s * kLanes + row] = float_to_half(minima[from]);
-            }
+            for (int word = 0; word < num_low; ++word) low[word][row] = pack_low_word(matrix.storage, source, word);
+            for (int word = 0; word < num_high; ++word) high[word][row] = pack_high_word(source, word);
         }
-        std::memcpy(const_cast<uint8_t*>(view.low), low_bits, low_words(matrix.storage) * kWordBytes);
-        std::memcpy(const_cast<uint8_t*>(view.high), high_bits, high_words(matrix.storage) * kWordBytes);
+        std::memcpy(const_cast<uint8_t*>(view.low), low, num_low * kWordBytes);
+        std::memcpy(const_cast<uint8_t*>(view.high), high, num_high * kWordBytes);
+        for (int s = 0; s < scales_per_group; ++s) {
+            const size_t from = static_cast<size_t>(g) * scales_per_group + s;
+            pack_halves(view.scales + s * kLanes, scales + from, num_rows, scales_per_row);
+            if (minima != nullptr) pack_halves(view.minima + s * kLanes, minima + from, num_rows, scales_per_row);
+        }
     }
 }
 

@@ -63,12 +63,12 @@ void Executor::mixture_block(const Layer& layer, int num_tokens) {
         const std::vector<Chosen>& tokens = chosen_[expert];
         const int count = static_cast<int>(tokens.size());
         if (count == 0) continue;
-        for (int i = 0; i < count; ++i) {
+        quantize_each(count, hidden, [&](int i) {
             float* row = expert_in_.data() + static_cast<size_t>(i) * hidden;
             std::copy_n(normed_.data() + static_cast<size_t>(tokens[i].token) * hidden, hidden, row);
             if (weighs_input) scale(row, hidden, tokens[i].weight);
-        }
-        quantize(expert_in_.data(), count, hidden);
+            return row;
+        });
         gated_mlp(layer.mlps[expert], is_gelu, expert_in_.data(), count, expert_out_.data(), Store::kReplace);
         for (int i = 0; i < count; ++i)
             add(projected_.data() + static_cast<size_t>(tokens[i].token) * hidden,

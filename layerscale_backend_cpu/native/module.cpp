@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "dot_rate.h"
 #include "executor.h"
 
 namespace py = pybind11;
@@ -223,6 +224,7 @@ PYBIND11_MODULE(LAYERSCALE_MODULE, module) {
     // module_local: two levels are loaded at once, the baseline to ask the processor and the one that computes.
     module.doc() = "Native kernels of the CPU backend, compiled for one instruction-set level.";
     module.def("supported_levels", &supported_levels, "Instruction-set levels this processor runs, best first.");
+    module.def("measure_dot_rate", &layerscale::measure_dot_rate, py::call_guard<py::gil_scoped_release>());
 
     py::class_<layerscale::Rope>(module, "Rope", py::module_local()).def(py::init<std::vector<double>, float, bool>());
     py::class_<layerscale::AttentionShape>(module, "AttentionShape", py::module_local()).def(py::init<int, int, int, float, int, int, float, bool, bool, int, int, float>());

@@ -6,6 +6,8 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
+#include <utility>
 
 #include "half.h"
 
@@ -24,7 +26,6 @@
 namespace layerscale {
 
 constexpr int kLanes = 16;
-
 
 constexpr int kParts = kLanes / native::kWidth;
 
@@ -77,6 +78,7 @@ inline Vf to_float(Vi a) { Vf r; LAYERSCALE_EACH(r.part[i] = native::to_float(a.
 inline Vi to_int(Vf a) { Vi r; LAYERSCALE_EACH(r.part[i] = native::to_int(a.part[i])) return r; }
 inline Vi as_int(Vf a) { Vi r; LAYERSCALE_EACH(r.part[i] = native::as_int(a.part[i])) return r; }
 inline Vf as_float(Vi a) { Vf r; LAYERSCALE_EACH(r.part[i] = native::as_float(a.part[i])) return r; }
+inline void store_int(int32_t* p, Vi a) { LAYERSCALE_EACH(native::store_int(p + i * native::kWidth, a.part[i])) }
 inline void store_int16(int16_t* p, Vi a) { LAYERSCALE_EACH(native::store_int16(p + i * native::kWidth, a.part[i])) }
 
 // acc += a.low * b.low + a.high * b.high in each 32-bit lane, the halves as signed 16-bit numbers.
@@ -96,20 +98,29 @@ inline Vi lookup16(Vi table, Vi codes) {
 
 #undef LAYERSCALE_EACH
 
-// Horizontal reductions go through memory in a fixed order: the same on every instruction set.
+inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+
+// body(0) ... body(kCount - 1), each with its index as a constant: compilers keep an array in registers only if no loop runs
+// over it.
+template <typename Body, int... kIndex>
+LAYERSCALE_INLINE void unroll(const Body& body, std::integer_sequence<int, kIndex...>) {
+    (body(std::integral_constant<int, kIndex>()), ...);
+}
+template <int kCount, typename Body>
+LAYERSCALE_INLINE void unroll(const Body& body) {
+    unroll(body, std::make_integer_sequence<int, kCount>());
+}
+
+// Horizontal reductions halve the vector until one lane is left: in the same order on every instruction set.
 inline float reduce_add(Vf a) {
-    float v[kLanes];
-    store(v, a);
-    for (int width = kLanes / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; ++i) v[i] += v[i + width];
-    return v[0];
+    for (int half = kParts / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; ++i) a.part[i] = native::add(a.part[i], a.part[i + half]);
+    return native::reduce_add(a.part[0]);
 }
 inline float reduce_max(Vf a) {
-    float v[kLanes];
-    store(v, a);
-    for (int width = kLanes / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; ++i) v[i] = v[i] > v[i + width] ? v[i] : v[i + width];
-    return v[0];
+    for (int half = kParts / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; ++i) a.part[i] = native::max(a.part[i], a.part[i + half]);
+    return native::reduce_max(a.part[0]);
 }
 
 // e^x for x <= 88, to about 2 units in the last place; exactly 0 below -87 (and for -infinity).

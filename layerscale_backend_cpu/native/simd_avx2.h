@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "simd_x86.h"
+
 namespace layerscale::native {
 
 using F = __m256;
@@ -42,6 +44,7 @@ inline F to_float(I a) { return _mm256_cvtepi32_ps(a); }
 inline I as_int(F a) { return _mm256_castps_si256(a); }
 inline F as_float(I a) { return _mm256_castsi256_ps(a); }
 inline I to_int(F a) { return _mm256_cvtps_epi32(a); }
+inline void store_int(void* p, I a) { _mm256_storeu_si256(static_cast<__m256i*>(p), a); }
 inline void store_int16(int16_t* p, I a) {
     const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, a), 0x88);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "simd_x86.h"
+
 namespace layerscale::native {
 
 using F = __m512;
@@ -23,6 +25,8 @@ inline F abs(F a) { return _mm512_abs_ps(a); }
 inline F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
 inline F round(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 inline F zero_if_less(F a, F b, F value) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, b, _CMP_NLT_UQ), value); }
+inline float reduce_add(F a) { return reduce_add(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1))); }
+inline float reduce_max(F a) { return reduce_max(_mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1))); }
 inline F load_half(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
 inline void store_half(uint16_t* p, F a) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
@@ -42,6 +46,7 @@ inline F to_float(I a) { return _mm512_cvtepi32_ps(a); }
 inline I as_int(F a) { return _mm512_castps_si512(a); }
 inline F as_float(I a) { return _mm512_castsi512_ps(a); }
 inline I to_int(F a) { return _mm512_cvtps_epi32(a); }
+inline void store_int(void* p, I a) { _mm512_storeu_si512(p, a); }
 inline void store_int16(int16_t* p, I a) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtsepi32_epi16(a));
 }

@@ -37,6 +37,11 @@ inline F round(F a) {  // nearest even for |a| < 2^22, which is all that is aske
     const F magic = set1(12582912.0f);
     return (a + magic) - magic;
 }
+inline float reduce_add(F a) { return (a[0] + a[2]) + (a[1] + a[3]); }
+inline float reduce_max(F a) {
+    const F two = max(a, F{a[2], a[3], a[2], a[3]});
+    return two[0] > two[1] ? two[0] : two[1];
+}
 inline F zero_if_less(F a, F b, F value) { return as_float(~(a < b) & as_int(value)); }
 #if defined(__aarch64__)
 inline F load_half(const uint16_t* p) {
@@ -65,6 +70,7 @@ template <int kBits> inline I shift_right(I a) { return reinterpret_cast<I>(rein
 template <int kBits> inline I shift_left(I a) { return reinterpret_cast<I>(reinterpret_cast<U>(a) << kBits); }
 inline F to_float(I a) { return __builtin_convertvector(a, F); }
 inline I to_int(F a) { return __builtin_convertvector(round(a), I); }
+inline void store_int(void* p, I a) { std::memcpy(p, &a, 16); }
 inline void store_int16(int16_t* p, I a) {
     for (int i = 0; i < 4; ++i) p[i] = static_cast<int16_t>(a[i] > 32767 ? 32767 : a[i] < -32768 ? -32768 : a[i]);
 }

@@ -70,6 +70,5 @@ def _merges(vocabulary: Vocabulary, scores: Sequence[float]) -> Iterator[tuple[s
             raise ValueError(f"a piece is longer than {MAX_PIECE_CHARS} characters")
         # The longer left part first: a run of one character is joined from the left, and only its end is short.
         for cut in range(len(text) - 1, 0, -1):
-            left, right = text[:cut], text[cut:]
-            if left in pieces and right in pieces:
+            if (right := text[cut:]) in pieces and (left := text[:cut]) in pieces:
                 yield left, right

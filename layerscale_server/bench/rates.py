@@ -8,11 +8,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from layerscale_core.engine import Failed, Request, SamplingParams
-from layerscale_core.errors import RequestError
+from layerscale_core.engine import Request, SamplingParams
 from layerscale_server.assembly import Assembly
 from layerscale_server.bench.errors import BenchmarkError
-from layerscale_server.bench.recording import Recording
+from layerscale_server.bench.recording import Recording, record_all
 
 PREFILL, DECODE = "prefill", "decode"
 
@@ -102,21 +101,9 @@ class RateMeter:
 
     def _complete(self, prompts: Sequence[list[int]], max_tokens: int) -> Sequence[Recording]:
         """Continue all prompts, in the same steps from the first."""
-        recordings = [Recording() for _ in prompts]
         sampling = SamplingParams(max_tokens=max_tokens, ignore_eos=True)
         requests = [Request(f"bench-{next(self._numbers)}", tuple(prompt), sampling) for prompt in prompts]
-
-        def submit() -> None:
-            for request, recording in zip(requests, recordings, strict=True):
-                try:
-                    self._engine.submit(request, recording)
-                except RequestError as error:
-                    recording(Failed(error))
-
-        self._engine.post(submit)
-        for each in recordings:
-            each.wait()
-        return recordings
+        return record_all(self._engine, requests)
 
     def _tokens(self, count: int) -> list[int]:
         return self._random.choices(self._vocabulary, k=count)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import queue
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from layerscale_core.engine import Event, Failed, Finished, TerminalEvent, TokensGenerated, Usage
+from layerscale_core.engine import Engine, Event, Failed, Finished, Request, TerminalEvent, TokensGenerated, Usage
+from layerscale_core.errors import RequestError
 from layerscale_server.bench.errors import BenchmarkError
 
 
@@ -63,3 +65,24 @@ class Recording:
     def num_after(self, begun: float) -> int:
         """Tokens that came later than a moment."""
         return sum(count for moment, count in self._arrivals if moment > begun)
+
+
+def record_all(engine: Engine, requests: Sequence[Request]) -> list[Recording]:
+    """Submit requests between two steps, so that they begin in the same one, and wait for all of them.
+
+    Raises:
+        BenchmarkError: one of them failed.
+    """
+    recordings = [Recording() for _ in requests]
+
+    def submit() -> None:
+        for request, recording in zip(requests, recordings, strict=True):
+            try:
+                engine.submit(request, recording)
+            except RequestError as error:
+                recording(Failed(error))
+
+    engine.post(submit)
+    for each in recordings:
+        each.wait()
+    return recordings

@@ -63,6 +63,11 @@ class LayerScaleProcess:
         self._process.wait(STOP_LIMIT_S)
 
     @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    @property
     def resident_bytes(self) -> int:
         """Memory resident now."""
         return int(psutil.Process(self._process.pid).memory_info().rss)

@@ -6,7 +6,7 @@ import pytest
 
 from layerscale_backend_cpu import backend as backend_module
 from layerscale_backend_cpu.backend import CpuBackend
-from layerscale_backend_cpu.native_executor import ISA_VARIABLE, NativeExecutor, native_isa
+from layerscale_backend_cpu.native_executor import ISA_VARIABLE, NativeExecutor, measure_dot_rate, native_isa
 from layerscale_core.conformance import LAYOUTS, OPERATIONS, RandomWeights, tiny_spec
 from layerscale_core.errors import BackendError, OutOfMemoryError
 from layerscale_core.forward import KernelExecutor, make_executor
@@ -88,6 +88,18 @@ def test_without_native_kernels_core_builds_the_executor(without_native: None) -
     executor = make_executor(device, SPEC, RandomWeights(SPEC), LAYOUT)
     assert isinstance(executor, KernelExecutor)
     executor.close()
+
+
+@needs_native
+def test_the_rate_of_dot_products_is_a_processors() -> None:
+    rate = measure_dot_rate(num_threads=1)
+    assert rate is not None
+    assert 1e8 < rate < 1e14
+
+
+def test_without_native_kernels_there_is_no_rate_of_dot_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ISA_VARIABLE, "numpy")
+    assert measure_dot_rate(num_threads=1) is None
 
 
 @needs_native

@@ -11,6 +11,8 @@ from layerscale_backend_cpu.native_executor import ISA_VARIABLE, NativeExecutor,
 from layerscale_core.conformance.random_model import RandomWeights, tiny_spec
 from layerscale_core.conformance.step_batches import PageBook, Span
 from layerscale_core.errors import BackendError, OutOfMemoryError, StepError
+from layerscale_core.models import Matrix
+from layerscale_core.quantized_model import WeightsOver
 from layerscale_core.specs import KVLayout, KVType, StepBatch
 
 pytestmark = pytest.mark.skipif(native_isa() is None, reason="the native kernels are not compiled")
@@ -24,6 +26,21 @@ def make_executor(
     num_threads: int = 2, layout: str = "4-bit, groups of 32, mins", kv_type: KVType = KVType.FP16
 ) -> NativeExecutor:
     return NativeExecutor(SPEC, RandomWeights(SPEC, layout), replace(LAYOUT, kv_type=kv_type), num_threads)
+
+
+class WatchedWeights(WeightsOver):
+    """Counts the matrices, or parts of one, that were read and not given back to the system."""
+
+    num_held = most_held = 0
+
+    def matrix(self, name: str, start: int = 0, stop: int | None = None) -> Matrix:
+        self.num_held += 1
+        self.most_held = max(self.most_held, self.num_held)
+        return super().matrix(name, start, stop)
+
+    def drop_cache(self) -> None:
+        self.num_held = 0
+        super().drop_cache()
 
 
 def logits(executor: NativeExecutor, lengths: list[int]) -> np.ndarray:
@@ -148,3 +165,9 @@ def test_numpy_switches_the_native_kernels_off(monkeypatch: pytest.MonkeyPatch) 
     assert native_isa() is None
     with pytest.raises(BackendError, match="not compiled"):
         make_executor()
+
+
+def test_the_file_is_given_back_as_it_is_packed() -> None:
+    weights = WatchedWeights(RandomWeights(SPEC, "4-bit, groups of 32, mins"))
+    NativeExecutor(SPEC, weights, LAYOUT, num_threads=1)
+    assert (weights.most_held, weights.num_held) == (1, 0)
