@@ -18,17 +18,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from loaded_model import LoadedModel, load_model
 from numpy.typing import NDArray
 
 from layerscale_core.constraints import ConstraintCompiler, Grammar
-from layerscale_core.engine import Engine, EngineLimits, Event, PagedKVPool, Request, SamplingParams
-from layerscale_core.forward import make_executor
-from layerscale_core.plugins import PluginRegistry
-from layerscale_core.specs import BackendOptions, KVLayout, RunningSequence, ScheduledTokens, TokenBudget
+from layerscale_core.engine import Engine, Event, Request, SamplingParams
+from layerscale_core.specs import RunningSequence, ScheduledTokens, TokenBudget
 
 CONTEXT_LEN = 512
-PAGE_SIZE = 16
-NUM_PAGES = 2 * CONTEXT_LEN // PAGE_SIZE
 NUM_TOKENS = 200
 NUM_FIRST_STEPS = 10  # left out: the prompt's, and those in which the machine still settles
 PROMPT = "The lines of a long poem, as JSON: "
@@ -48,40 +45,36 @@ class TurnAbout:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Load the model and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="model to measure")
     parser.add_argument("--threads", type=int, help="host threads; without it the backend decides")
     parser.add_argument("--rounds", type=int, default=5, help="answers of each kind (default: 5)")
     arguments = parser.parse_args()
-    registry = PluginRegistry.discover()
-    file = registry.open_model(arguments.model)
-    tokenizer = file.make_tokenizer()
-    compiler = ConstraintCompiler(tokenizer)
+    with load_model(arguments.model, CONTEXT_LEN, max_running=2, num_threads=arguments.threads) as model:
+        measure(model, arguments.rounds)
+
+
+def measure(model: LoadedModel, num_rounds: int) -> None:
+    """Measure and print."""
+    compiler = ConstraintCompiler(model.tokenizer)
     indexing, _ = timed(compiler.prepare)
     compiling, _ = timed(lambda: compiler.compile(TEXT))
-    print(f"index {tokenizer.vocab_size} tokens {indexing:.0f} ms, compile a schema {compiling:.2f} ms")
-    attention = file.spec.layers[0].attention
-    layout = KVLayout(NUM_PAGES, PAGE_SIZE, len(file.spec.layers), attention.num_kv_heads, attention.head_dim)
-    device = registry.choose_backend(None).load(BackendOptions(arguments.threads))
-    executor, pool = make_executor(device, file.spec, file.weights, layout), PagedKVPool(NUM_PAGES, PAGE_SIZE)
-    limits = EngineLimits(CONTEXT_LEN, max_running=2)
-    engine = Engine(executor, tokenizer, pool, TurnAbout(), limits, shares_prefixes=False)
+    print(f"index {model.tokenizer.vocab_size} tokens {indexing:.0f} ms, compile a schema {compiling:.2f} ms")
+    engine = model.make_engine(TurnAbout(), looks_up_prompts=False)
+    prompt_ids = tuple(model.tokenizer.encode(PROMPT))
     for name, sampling in KINDS.items():
         rounds = []
-        for seed in range(arguments.rounds):
-            free = Request("free", tuple(tokenizer.encode(PROMPT)), replace(sampling, seed=seed))
-            rounds.append(
-                decode_in_turn(engine, free, replace(free, request_id="b", constraint=compiler.compile(TEXT)))
-            )
+        for seed in range(num_rounds):
+            free = Request("free", prompt_ids, replace(sampling, seed=seed))
+            bound = replace(free, request_id="bound", constraint=compiler.compile(TEXT))
+            rounds.append(decode_in_turn(engine, free, bound))
         steps = np.concatenate(rounds)
         (wall, thread), extra = np.median(steps[:, 0], axis=0), np.median(steps[:, 1] - steps[:, 0], axis=0)
         print(
             f"{name:15} {wall:.3f} ms a step without, {1e3 * extra[0]:+4.0f} us with: {100 * extra[0] / wall:+.1f} %"
             f" (engine thread {thread:.3f} ms, {1e3 * extra[1]:+4.0f} us)"
         )
-    executor.close()
-    file.close()
 
 
 def decode_in_turn(engine: Engine, free: Request, bound: Request) -> NDArray[np.float64]:

@@ -62,6 +62,7 @@ class LayerScaleEngine:
             registry.make_kv_pool(layout),
             registry.make_scheduler_policy(),
             EngineLimits(max_context_len=context_len, max_running=max_running),
+            looks_up_prompts=False,  # no draft: decode steps are what is compared
         )
         self._engine.start()
 

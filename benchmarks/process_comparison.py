@@ -23,7 +23,7 @@ STREAM = Workload(512, 64)
 FILLING = Workload(CONTEXT_LEN - 16, 8)
 """Fills one context, but for a few tokens."""
 
-SERVER_FLAGS = ("--context", str(CONTEXT_LEN), "--sessions", "0")
+SERVER_FLAGS = ("--context", str(CONTEXT_LEN), "--sessions", "0", "--prompt-lookup", "off")
 
 
 def compare_starts(model_path: Path, flags: Sequence[str], setup: PeerOptions, repetitions: int) -> Row:

@@ -178,6 +178,7 @@ class Assembler:
             self.registry.make_scheduler_policy(),
             self._engine_limits(start),
             shares_prefixes=self.settings.prefix_cache == "on",
+            looks_up_prompts=self.settings.prompt_lookup == "on",
             observer=self.metrics,
         )
         self.metrics.watch_engine(engine.stats, pool.page_size)

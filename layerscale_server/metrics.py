@@ -147,6 +147,8 @@ class _EngineCollector(Collector):
             "prompt_tokens": ("Prompt tokens computed.", stats.num_prompt_tokens),
             "cached_prompt_tokens": ("Prompt tokens found in the prefix cache.", stats.num_cached_tokens),
             "generated_tokens": ("Tokens generated.", stats.num_generated_tokens),
+            "drafted_tokens": ("Tokens drafted by prompt lookup.", stats.num_drafted_tokens),
+            "accepted_tokens": ("Drafted tokens that came true.", stats.num_accepted_tokens),
             "steps": ("Engine steps that succeeded.", stats.num_steps),
             "failed_steps": ("Engine steps that failed.", stats.num_failed_steps),
         }

@@ -98,6 +98,11 @@ def row(
     return field(default=default, metadata=described)
 
 
+def switch(default: str, *, help: str) -> Any:  # noqa: A002
+    """Declare a setting that is ``on`` or ``off``."""
+    return row(default, kind=str, metavar="MODE", choices=("on", "off"), help=help)
+
+
 def rows_of(settings: type) -> tuple[Row, ...]:
     """The rows of a dataclass, in order of declaration; fields not made by ``row`` are left out."""
     return tuple(_row_of(each) for each in fields(settings) if each.metadata)

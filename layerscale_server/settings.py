@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from layerscale_server.limits import Limits
-from layerscale_server.rows import Row, row, rows_of
+from layerscale_server.rows import Row, row, rows_of, switch
 
 LICENSE_KEY_VARIABLE = "LAYERSCALE_LICENSE_KEY"
 """The environment variable that holds the licence key: the only way to pass one."""
@@ -58,12 +58,13 @@ class Settings:
         choices=("fp16", "int8", "int4"),
         help="precision of the KV cache; int8 takes about half the memory of fp16, int4 three tenths",
     )
-    prefix_cache: str = row(
+    prefix_cache: str = switch(
         "on",
-        kind=str,
-        metavar="MODE",
-        choices=("on", "off"),
         help="reuse computed prompts that begin alike, as long as memory is free",
+    )
+    prompt_lookup: str = switch(
+        "on",
+        help="draft what the text so far suggests comes next, as long as that makes answers faster; never changes them",
     )
     response_cache_mib: int = row(
         0,
@@ -87,11 +88,8 @@ class Settings:
         maximum=10_000,
         help="persistent sessions to reserve memory for; 0 = none",
     )
-    adopt_sessions: str = row(
+    adopt_sessions: str = switch(
         "off",
-        kind=str,
-        metavar="MODE",
-        choices=("on", "off"),
         help="on: conversations whose requests name them in a header, as agents do, get a session each",
     )
     state_dir: str | None = row(

@@ -335,6 +335,49 @@ class KVPoolContract:
         pool.release_reservation(reservation)
         assert pool.can_reserve(4)
 
+    @pytest.mark.parametrize("num_kept", [1, PAGE_SIZE, PAGE_SIZE + 1, 3 * PAGE_SIZE])
+    def test_what_an_admitted_table_gives_back_stays_promised_to_it(self, pool: KVPool, num_kept: int) -> None:
+        """``truncate``: it can grow to where it was promised to, whoever is admitted meanwhile."""
+        table = pool.admit(3 * PAGE_SIZE)
+        slots = pool.append(table, 3 * PAGE_SIZE)
+        pool.truncate(table, num_kept)
+        assert slots_of(table, PAGE_SIZE) == slots[:num_kept]
+        assert table.num_tokens == num_kept
+        pool.check_integrity()
+        assert not pool.can_admit(CAPACITY - 3 * PAGE_SIZE + 1)
+        other = pool.admit(CAPACITY - 3 * PAGE_SIZE)
+        pool.append(other, CAPACITY - 3 * PAGE_SIZE)
+        assert len(pool.append(table, 3 * PAGE_SIZE - num_kept)) == 3 * PAGE_SIZE - num_kept
+        pool.release(table)
+        pool.release(other)
+        assert pool.stats() == PoolStats(NUM_PAGES, NUM_PAGES, 0)
+
+    def test_what_a_reserved_fork_gives_back_stays_promised_to_it(self) -> None:
+        """``truncate``: the table it was forked from does not get it."""
+        pool = self.make_session_pool(5)
+        table = pool.admit_reserved(reservation := pool.reserve(5))
+        pool.append(table, PAGE_SIZE)
+        fork = pool.fork(table, 4 * PAGE_SIZE)
+        assert reservation.num_left == 1
+        pool.append(fork, 3 * PAGE_SIZE)
+        pool.truncate(fork, PAGE_SIZE + 1)
+        pool.check_integrity()
+        assert reservation.num_left == 1
+        pool.append(table, PAGE_SIZE)
+        assert len(pool.append(fork, 3 * PAGE_SIZE - 1)) == 3 * PAGE_SIZE - 1
+        pool.check_integrity()
+
+    def test_what_others_share_or_may_reuse_is_not_taken_back(self, pool: KVPool) -> None:
+        """``truncate`` of an admitted table: our own mistake, since somebody reads those slots."""
+        published = publish(pool)
+        with pytest.raises(AssertionError):
+            pool.truncate(published, PAGE_SIZE + 1)
+        parent = pool.admit(PAGE_SIZE)
+        pool.append(parent, 2)
+        fork = pool.fork(parent, PAGE_SIZE)
+        with pytest.raises(AssertionError):
+            pool.truncate(fork, 1)
+
     @pytest.mark.parametrize("num_tokens", [0, 1, PAGE_SIZE, PAGE_SIZE + 1, 2 * PAGE_SIZE + 2])
     def test_a_fork_may_share_only_the_first_tokens(self, num_tokens: int) -> None:
         """``fork`` with ``num_tokens``: the other tokens stay the parent's, and neither writes into the other's."""

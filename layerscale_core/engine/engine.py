@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from layerscale_core.engine.copy_on_write import copy_shared_pages
 from layerscale_core.engine.faults import contained, logged_error
@@ -18,11 +18,12 @@ from layerscale_core.engine.request import Cancelled, Event, EventSink, Failed, 
 from layerscale_core.engine.sampler import find_likeliest
 from layerscale_core.engine.sampling_params import SamplingParams
 from layerscale_core.engine.sequence import Admission, LiveSequence
+from layerscale_core.engine.speculation import Speculation
 from layerscale_core.engine.stats import Counters, EngineStats
 from layerscale_core.engine.step_builder import StepBuilder
 from layerscale_core.engine.validation import check_request, check_sampling
 from layerscale_core.engine.waiting_queue import WaitingQueue
-from layerscale_core.errors import NoBurstSlotsError, RequestError, ShuttingDownError, StepError
+from layerscale_core.errors import NoBurstSlotsError, ShuttingDownError, StepError
 from layerscale_core.specs.executor import Executor, StepLogits
 from layerscale_core.specs.kv_pool import KVPool, PageTable
 from layerscale_core.specs.scheduler import SchedulerPolicy, TokenBudget
@@ -44,6 +45,7 @@ class Engine:
     Args:
         executor: closed by whoever made it, after ``stop``.
         shares_prefixes: reuse computed prompts (the prefix cache).
+        looks_up_prompts: draft tokens by prompt lookup, as long as that pays.
         clock: monotonic seconds.
     """
 
@@ -56,6 +58,7 @@ class Engine:
         limits: EngineLimits,
         *,
         shares_prefixes: bool = True,
+        looks_up_prompts: bool = True,
         observer: EngineObserver | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -68,6 +71,7 @@ class Engine:
         self._clock = clock
         self._budget = TokenBudget(limits.max_tokens_per_step, limits.max_logits_per_step)
         self._sharing = PrefixSharing(pool, is_on=shares_prefixes)
+        self._speculation = Speculation(pool, self._budget, is_on=looks_up_prompts)
         self._builder = StepBuilder(pool, limits.max_tokens_per_step, limits.max_logits_per_step)
         self._intake = Intake(WaitingQueue(limits.max_waiting, limits.waiting_prompt_tokens))
         self._running: dict[int, LiveSequence] = {}
@@ -126,12 +130,20 @@ class Engine:
         """
         self._intake.post(call)
 
-    def begin_resident(self, request: Request, sink: EventSink, table: PageTable, first_position: int) -> LiveSequence:
+    def begin_resident(
+        self,
+        request: Request,
+        sink: EventSink,
+        table: PageTable,
+        first_position: int,
+        history: Sequence[int] = (),
+    ) -> LiveSequence:
         """Compute further tokens of a table that belongs to a session, from the next step on. Engine thread.
 
         Args:
             table: what the prompt's tokens follow; not released at the end.
             first_position: of the prompt's first token.
+            history: tokens that the table holds, for drafts; a session need not tell.
 
         Raises:
             ShuttingDownError: no work is accepted any more.
@@ -139,7 +151,13 @@ class Engine:
         """
         now = self._clock()
         sequence = LiveSequence(
-            request, sink, self._tokenizer, self._limits.max_context_len, now, first_position=first_position
+            request,
+            sink,
+            self._tokenizer,
+            self._limits.max_context_len,
+            now,
+            first_position=first_position,
+            history=history,
         )
         self._intake.accept_resident(sequence)
         self._run_admitted(sequence, table, now, is_owner=False)
@@ -193,6 +211,8 @@ class Engine:
             num_prompt_tokens=counters.num_prompt_tokens,
             num_cached_tokens=self._sharing.num_cached_tokens,
             num_generated_tokens=counters.num_generated_tokens,
+            num_drafted_tokens=self._speculation.num_drafted,
+            num_accepted_tokens=self._speculation.num_accepted,
             healthy=not counters.is_broken and counters.num_failed_in_a_row < self._limits.max_failed_steps,
             last_progress=max(counters.last_progress, self._intake.busy_since),
         )
@@ -207,6 +227,7 @@ class Engine:
         if concerned:
             try:
                 scheduled = plan_step(self._policy, self._sharing.begin_ready(self._running), self._budget)
+                scheduled = self._speculation.add_drafts(scheduled)
                 concerned = [item.sequence for item in scheduled]
                 copy_shared_pages(self._pool, self._executor, concerned)
                 batch = self._builder.build(scheduled)
@@ -276,6 +297,7 @@ class Engine:
         started: float,
     ) -> None:
         now = self._clock()
+        self._speculation.step_took(scheduled, now - started)
         num_logits = num_prefill = num_decode = 0
         for item in scheduled:
             rows = slice(num_logits, num_logits + item.num_logits)
@@ -292,19 +314,19 @@ class Engine:
         self, item: ScheduledSequence, logits: StepLogits, likeliest: list[int | None], now: float
     ) -> None:
         """Advance one sequence and publish what came of it. Whatever goes wrong here concerns it alone."""
-        sequence, num_generated = item.sequence, item.sequence.num_generated
+        sequence = item.sequence
         if sequence.has_ended:
             return
+        num_generated, num_computed = sequence.answer.num_tokens, sequence.num_computed
         try:
-            events = sequence.advance(item.num_tokens, logits, likeliest, now)
-        except RequestError as error:
-            self._end(sequence, Failed(error))
+            events = sequence.advance(item.num_tokens, logits, likeliest, now, item.draft)
+            self._speculation.settle(item, sequence.num_computed - num_computed)
         except Exception:
             self._end(sequence, Failed(logged_error("a step's result could not be processed")))
         else:
-            if not item.is_decoding:
+            if not item.is_decoding and not any(isinstance(event, Failed) for event in events):
                 self._sharing.publish(sequence)
-            self._counters.num_generated_tokens += sequence.num_generated - num_generated
+            self._counters.num_generated_tokens += sequence.answer.num_tokens - num_generated
             self._publish(sequence, events)
 
     def _publish(self, sequence: LiveSequence, events: list[Event]) -> None:

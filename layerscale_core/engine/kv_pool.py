@@ -39,6 +39,8 @@ class PagedTable:
         num_inherited: its first pages, full ones, whose tokens another sequence computed.
         is_whole: no token was dropped from the front.
         num_sealed: its first pages, to which nothing is added although the last of them need not be full.
+        is_promised: what it may grow to is promised to it, also what it gave back; otherwise it takes what its
+            reservation has left.
     """
 
     num_promised: int
@@ -48,6 +50,7 @@ class PagedTable:
     is_whole: bool = True
     reservation: PageReservation | None = None
     num_sealed: int = 0
+    is_promised: bool = True
 
 
 class PagedKVPool:
@@ -127,7 +130,7 @@ class PagedKVPool:
 
     def admit_reserved(self, reservation: Reservation) -> PagedTable:
         """An empty table that takes its pages from a reservation, as long as some are left there."""
-        return self._add_table(PagedTable(0, reservation=self._own_reservation(reservation)))
+        return self._add_table(PagedTable(0, reservation=self._own_reservation(reservation), is_promised=False))
 
     def can_fork(self, table: PageTable, max_tokens: int) -> bool:
         """Whether a fork that may grow to ``max_tokens`` can be promised what it does not share."""
@@ -235,11 +238,12 @@ class PagedKVPool:
         table.num_sealed = len(table.pages)
 
     def truncate(self, table: PageTable, num_tokens: int) -> None:
-        """Keep the first ``num_tokens`` tokens of a reserved table; its reservation gets the other pages back."""
+        """Keep the first ``num_tokens`` tokens of a table, whose promise or reservation gets the other pages back."""
         table = self._own(table)
-        assert table.reservation is not None
         assert 0 <= num_tokens <= table.num_tokens, "keeps more than there is"
         dropped = _cut(table, num_tokens)
+        if table.is_promised:
+            self._promise_again(table, dropped)
         self._drop_pages(table, dropped)
 
     def release(self, table: PageTable) -> None:
@@ -308,7 +312,7 @@ class PagedKVPool:
 
     def _fork_reserved(self, table: PagedTable, max_tokens: int, num_tokens: int) -> PagedTable:
         assert table.reservation is not None
-        fork = replace(table, num_promised=0, pages=[replace(page) for page in table.pages])
+        fork = replace(table, num_promised=0, is_promised=True, pages=[replace(page) for page in table.pages])
         _cut(fork, num_tokens)
         for page in fork.pages:
             self._references[page.page_id] += 1
@@ -349,6 +353,18 @@ class PagedKVPool:
         assert table.num_promised >= num_pages, "grew beyond its promise"
         table.num_promised -= num_pages
         self._num_promised -= num_pages
+
+    def _promise_again(self, table: PagedTable, dropped: Sequence[PageRange]) -> None:
+        """Promise a table the pages that it is about to give back; none of those it wrote in may be anybody else's."""
+        changed = [*dropped, *(table.pages[-1:] if self._has_open_page(table) else [])]
+        for page in changed:
+            assert self._references[page.page_id] == 1, "takes back tokens that others share"
+            assert page.page_id not in self._prefixes, "takes back tokens that were published"
+        table.num_promised += len(dropped)
+        if table.reservation is not None:
+            table.reservation.num_promised += len(dropped)
+        else:
+            self._num_promised += len(dropped)
 
     def _own_reservation(self, reservation: Reservation) -> PageReservation:
         assert isinstance(reservation, PageReservation)

@@ -14,7 +14,7 @@ class PageArrays:
     """A page table as arrays, kept beside it so that a step copies rows instead of walking page objects.
 
     Pages before the last one known are taken to be unchanged; whoever changes one (drops tokens, copies on write)
-    calls ``start_over``.
+    calls ``start_over``, and whoever takes the last ones away ``cut``.
     """
 
     def __init__(self) -> None:
@@ -31,6 +31,10 @@ class PageArrays:
             page = pages[index]
             self._rows[:, index] = page.page_id, page.start, page.stop
         self.num_pages = len(pages)
+
+    def cut(self, num_pages: int) -> None:
+        """Forget all but the first pages; the last of these may have shrunk."""
+        self.num_pages = min(self.num_pages, num_pages)
 
     def start_over(self) -> None:
         """Take every page over anew at the next ``update``."""

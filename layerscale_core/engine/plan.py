@@ -15,12 +15,14 @@ class ScheduledSequence:
 
     Attributes:
         is_decoding: its prompt was in the pool before this step.
+        draft: the last of the tokens, which are only guessed; all others are known.
     """
 
     sequence: LiveSequence
     num_tokens: int
     num_logits: int
     is_decoding: bool
+    draft: tuple[int, ...] = ()
 
 
 def plan_step(

@@ -56,6 +56,9 @@ class PrefixCache:
         """Pages that could be evicted."""
         return len(self._idle)
 
+    def __contains__(self, page_id: int) -> bool:
+        return page_id in self._nodes
+
     @property
     def page_ids(self) -> Iterator[int]:
         """Every page in the tree."""

@@ -75,11 +75,13 @@ class PromptScored:
 
 @dataclass(frozen=True, slots=True)
 class TokensGenerated:
-    """New output: what one step added and can be shown.
+    """New output that can be shown: a token that was sampled, and those behind it that a constraint forced.
+
+    A step gives several of these where a draft came true.
 
     Attributes:
         text: may be empty while bytes of a character, or a possible stop text, are held back.
-        token_ids: the tokens of this step.
+        token_ids: the new tokens.
         logprobs: one per token when asked for, else empty.
         position: of the first of these tokens in its sequence.
     """

@@ -18,6 +18,7 @@ class EngineStats:
         num_steps, num_failed_steps: forward passes that succeeded, and that did not.
         num_prompt_tokens, num_cached_tokens, num_generated_tokens: prompt tokens computed, prompt tokens found in the
             prefix cache, sampled tokens.
+        num_drafted_tokens, num_accepted_tokens: tokens of drafts computed, and those of them that came true.
         healthy: False after several failed steps in a row, until one succeeds, and when the engine has broken down.
         last_progress: clock reading (``time.monotonic``) when a step last succeeded, or when work last came to an idle
             engine. Old while ``has_work``: the device hangs.
@@ -32,6 +33,8 @@ class EngineStats:
     num_prompt_tokens: int
     num_cached_tokens: int
     num_generated_tokens: int
+    num_drafted_tokens: int
+    num_accepted_tokens: int
     healthy: bool
     last_progress: float
 

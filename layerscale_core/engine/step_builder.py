@@ -39,7 +39,7 @@ class StepBuilder:
             num_tokens += item.num_tokens
             self._cu_seqlens[index + 1] = num_tokens
             first, stop = sequence.num_computed, sequence.num_computed + item.num_tokens
-            self._token_ids[start:num_tokens] = sequence.tokens[first:stop]
+            self._token_ids[start:num_tokens] = [*sequence.tokens[first:stop], *item.draft]
             self._positions[start:num_tokens] = np.arange(first, stop) + sequence.first_position
             self._slot_mapping[start:num_tokens] = self._append(sequence, item.num_tokens)
             wanted = np.arange(num_tokens - item.num_logits, num_tokens)

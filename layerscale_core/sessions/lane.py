@@ -56,8 +56,9 @@ class ContextLane:
         token_ids = tuple(context.tokens[first : first + num_tokens])
         asked = replace(sampling, max_tokens=max_tokens)
         request = Request(request_id, token_ids, asked, priority, constraint=constraint)
-        on_event = partial(self._on_event, sink, first)
-        self._sequence = self._engine.begin_resident(request, on_event, context.table, context.position(first))
+        on_event, position = partial(self._on_event, sink, first), context.position(first)
+        history = context.tokens[:first] if max_tokens else ()
+        self._sequence = self._engine.begin_resident(request, on_event, context.table, position, history)
 
     def hurry(self) -> None:
         """Somebody waits for what runs."""

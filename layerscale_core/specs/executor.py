@@ -93,6 +93,8 @@ class KVLayout:
 class StepBatch:
     """One step's ragged batch: prefill chunks and decode tokens of all scheduled sequences, one after the other.
 
+    A sequence that decodes has several tokens, each with its logits, where a draft is verified.
+
     The keys a sequence attends to are the valid slots ``[page_starts, page_stops)`` of its pages in order; its tokens
     of this step are the last of them. A token sees itself and every key before it.
 
@@ -177,7 +179,7 @@ class Executor(Protocol):
     def step(self, batch: StepBatch) -> StepLogits:
         """Compute a batch: write its keys and values, return the wanted logits.
 
-        A sequence's logits do not depend on its neighbours in the batch, nor on how its prompt was cut into chunks; on
+        A sequence's logits do not depend on its neighbours in the batch, nor on how its tokens were cut into steps; on
         the latter up to the rounding of the cache where a model brings its own backend.
 
         Returns:

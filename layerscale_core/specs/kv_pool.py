@@ -214,7 +214,12 @@ class KVPool(Protocol):
         ...
 
     def truncate(self, table: PageTable, num_tokens: int) -> None:
-        """Keep the first ``num_tokens`` tokens of a reserved table; its reservation gets the other pages back."""
+        """Keep the first ``num_tokens`` tokens of a table.
+
+        The other pages go back to where they came from: to what the table's reservation has left, or, of a table that
+        was admitted or forked, to its promise. Of the latter only tokens may go that were appended since, in pages that
+        are neither shared nor published.
+        """
         ...
 
     def release(self, table: PageTable) -> None:

@@ -62,7 +62,7 @@ class SchedulerPolicy(Protocol):
     """Decides steps. Plain Python on integers, no device, no clock."""
 
     def plan(self, running: Sequence[RunningSequence], budget: TokenBudget) -> list[ScheduledTokens]:
-        """Choose the next step's work.
+        """Choose the next step's work. What it leaves of the budget may be used for drafts.
 
         Args:
             running: admitted sequences with uncomputed tokens, in order of admission; may be empty.

@@ -73,7 +73,9 @@ def _rates(
         raise click.UsageError(MODEL_IS_MISSING, ctx)
     configure_logging("text", "warning")
     plan = RatePlan(depths, batches, prompt_tokens, output_tokens, repetitions)
-    settings = Settings(**values, context=max(MIN_CONTEXT_LEN, plan.context_len), sessions=0)
+    # Answers to random tokens soon repeat themselves: with drafts the rate would say more about them than about steps.
+    context = max(MIN_CONTEXT_LEN, plan.context_len)
+    settings = Settings(**values, context=context, sessions=0, prompt_lookup="off")
     with _assembled(settings, max(batches)) as assembly:
         samples = list(measure_rates(RateMeter(assembly, seed), plan))
         bandwidth = _bandwidth(assembly, settings.threads)

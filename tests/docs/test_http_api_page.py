@@ -43,6 +43,8 @@ IDLE = EngineStats(
     num_prompt_tokens=0,
     num_cached_tokens=0,
     num_generated_tokens=0,
+    num_drafted_tokens=0,
+    num_accepted_tokens=0,
     healthy=True,
     last_progress=0.0,
 )

@@ -110,6 +110,20 @@ def test_answers_are_kept_where_there_is_memory_for_them(tiny_model_path: Path, 
         assembly.close()
 
 
+@pytest.mark.parametrize(("prompt_lookup", "is_used"), [("on", True), ("off", False)])
+def test_prompt_lookup_can_be_switched_off(tiny_model_path: Path, prompt_lookup: str, *, is_used: bool) -> None:
+    assembly = assemble(SmallBackend(64 * _MIB), tiny_model_path, prompt_lookup=prompt_lookup)
+    try:
+        sink = RecordingSink()
+        sampling = SamplingParams(30, logit_bias={5: 100.0}, ignore_eos=True)
+        assembly.engine.submit(Request("r", (5,), sampling), sink)
+        sink.wait()
+        assert sink.token_ids == [5] * 30
+        assert (assembly.engine.stats().num_accepted_tokens > 0) is is_used
+    finally:
+        assembly.close()
+
+
 @pytest.mark.parametrize("kv_type", KVType)
 def test_the_cache_is_committed_in_the_precision_asked_for(tiny_model_path: Path, kv_type: KVType) -> None:
     backend = SmallBackend(64 * _MIB)

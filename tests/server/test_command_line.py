@@ -43,6 +43,7 @@ def test_every_flag_reaches_the_settings(served: list[Settings]) -> None:
         "kv_cache_type": "int4",
         "prefix_cache": "off",
         "response_cache_mib": 64,
+        "prompt_lookup": "off",
         "log_format": "json",
         "sessions": 3,
         "backend": "cpu",

@@ -32,8 +32,8 @@ def test_defaults_are_the_contract() -> None:
     settings = Settings(model="m")
     assert (settings.context, settings.host, settings.port) == (0, "0.0.0.0", 8080)
     assert (settings.cpu_offload_gb, settings.kv_cache_type, settings.log_format) == (0, "fp16", "text")
-    assert (settings.sessions, settings.prefix_cache, settings.quantization) == (1, "on", "none")
-    assert settings.response_cache_mib == 0
+    assert (settings.sessions, settings.prefix_cache, settings.prompt_lookup) == (1, "on", "on")
+    assert (settings.response_cache_mib, settings.quantization) == (0, "none")
     limits = settings.limits
     assert (limits.head_bytes, limits.head_fields, limits.body_bytes) == (16384, 64, 16 << 20)
     assert (limits.json_depth, limits.json_keys, limits.messages) == (64, 4096, 2048)

@@ -109,6 +109,7 @@ def make_harness(
     observer: EngineObserver | None = None,
     clock: Callable[[], float] | None = None,
     shares_prefixes: bool = True,
+    looks_up_prompts: bool = True,
 ) -> EngineHarness:
     """Build an engine that has not been started."""
     executor = FakeExecutor(num_pages, PAGE_SIZE, alphabet=alphabet)
@@ -129,6 +130,7 @@ def make_harness(
         policy or FairPolicy(),
         limits,
         shares_prefixes=shares_prefixes,
+        looks_up_prompts=looks_up_prompts,
         observer=observer,
         clock=clock or virtual,
     )

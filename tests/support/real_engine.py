@@ -53,7 +53,9 @@ def text_and_end(events: list[Event]) -> tuple[str, Finished]:
 
 
 @contextlib.contextmanager
-def real_engine(path: Path, max_running: int = 16, context_len: int = 512) -> Iterator[RealEngine]:
+def real_engine(
+    path: Path, max_running: int = 16, context_len: int = 512, *, looks_up_prompts: bool = True
+) -> Iterator[RealEngine]:
     """An engine on the backend that a server would choose."""
     registry = PluginRegistry.discover()
     file = registry.open_model(path)
@@ -63,11 +65,10 @@ def real_engine(path: Path, max_running: int = 16, context_len: int = 512) -> It
     device = registry.choose_backend(None).load(BackendOptions(None))
     executor = make_executor(device, file.spec, file.weights, layout)
     tokenizer = file.make_tokenizer()
-    limits = EngineLimits(context_len, max_running)
+    limits, pool = EngineLimits(context_len, max_running), PagedKVPool(num_pages, PAGE_SIZE)
+    engine = Engine(executor, tokenizer, pool, FairPolicy(), limits, looks_up_prompts=looks_up_prompts)
     try:
-        yield RealEngine(
-            Engine(executor, tokenizer, PagedKVPool(num_pages, PAGE_SIZE), FairPolicy(), limits), tokenizer
-        )
+        yield RealEngine(engine, tokenizer)
     finally:
         executor.close()
         file.close()

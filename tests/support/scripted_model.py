@@ -42,8 +42,9 @@ class ScriptedModel:
     def _prefer(self, batch: StepBatch, logits: NDArray[np.float32]) -> None:
         if not len(logits):  # a part of a prompt
             return
-        position = int(batch.positions[batch.logits_indices[-1]])
-        self._first = position if self._first is None else self._first
-        index = position - self._first
-        if index < len(self._token_ids):
-            logits[-1, self._token_ids[index]] = _SURE
+        positions = batch.positions[batch.logits_indices].tolist()
+        self._first = positions[-1] if self._first is None else self._first
+        for row, position in enumerate(positions):
+            index = position - self._first
+            if 0 <= index < len(self._token_ids):
+                logits[row, self._token_ids[index]] = _SURE

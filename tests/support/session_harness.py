@@ -23,7 +23,8 @@ from layerscale_core.sessions import (
     Turn,
 )
 from layerscale_core.specs import Executor
-from tests.support.fake_executor import FakeExecutor
+from tests.support.engine_harness import VirtualClock
+from tests.support.fake_executor import PRINTABLE, FakeExecutor
 from tests.support.fake_tokenizer import ByteTokenizer
 from tests.support.recording_sink import RecordingSink
 
@@ -149,6 +150,8 @@ def make_session_harness(
     max_logits_per_step: int = 12,
     executor: Executor | None = None,
     plan: MemoryPlan | None = None,
+    alphabet: Sequence[int] = PRINTABLE,
+    looks_up_prompts: bool = True,
 ) -> SessionHarness:
     """Sessions on an engine that has not been started. Half of a short context is kept free for questions.
 
@@ -161,13 +164,14 @@ def make_session_harness(
         context_len, num_sessions = plan.context_len, plan.request.num_sessions
         num_burst_slots = max(1, plan.burst_slots)
         num_pages, num_session_pages = plan.layout.num_pages, plan.layout.num_session_pages
-    executor = executor or FakeExecutor(num_pages, PAGE_SIZE, max_gaps=1)
+    executor = executor or FakeExecutor(num_pages, PAGE_SIZE, max_gaps=1, alphabet=alphabet)
     tokenizer = ByteTokenizer()
     pool = PagedKVPool(num_pages, PAGE_SIZE, num_session_pages)
     limits = EngineLimits(
         context_len, num_burst_slots, max_tokens_per_step=max_tokens_per_step, max_logits_per_step=max_logits_per_step
     )
-    engine = Engine(executor, tokenizer, pool, FairPolicy(), limits)
+    clock = VirtualClock()  # it stands still: drafts cost nothing, so that none is left out
+    engine = Engine(executor, tokenizer, pool, FairPolicy(), limits, looks_up_prompts=looks_up_prompts, clock=clock)
     sessions = Sessions(
         engine,
         executor,

@@ -18,7 +18,8 @@ from tests.support.fake_executor import PRINTABLE, greedy_answer
 from tests.support.fake_tokenizer import ByteTokenizer
 from tests.support.recording_sink import RecordingSink
 
-ALPHABET = (*PRINTABLE, ByteTokenizer.EOS_ID)
+ALPHABETS = ((*PRINTABLE, ByteTokenizer.EOS_ID), (*b"abc", ByteTokenizer.EOS_ID), tuple(b"ab"))
+"""What simulated models say: those of few words repeat themselves, so that drafts come true more often."""
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Simulation:
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
         chance = self.chance
+        self.alphabet = chance.choice(ALPHABETS)
         self.harness = make_harness(
             num_pages=chance.choice([8, 30, 60]),
             max_context_len=24,
@@ -48,7 +50,7 @@ class Simulation:
             max_tokens_per_step=chance.choice([4, 16, 40]),
             max_logits_per_step=chance.choice([2, 6, 20]),
             max_waiting=chance.choice([3, 10]),
-            alphabet=ALPHABET,
+            alphabet=self.alphabet,
         )
         self.wishes: dict[str, Wish] = {}
         self.has_faults = chance.random() < 0.4
@@ -113,7 +115,7 @@ class Simulation:
             logits[self.chance.randrange(len(logits)), 0] = np.nan
 
     def _check(self, wish: Wish, sink: RecordingSink) -> None:
-        expected = greedy_answer(wish.prompt, wish.max_tokens, ALPHABET) if wish.is_greedy else sink.token_ids
+        expected = greedy_answer(wish.prompt, wish.max_tokens, self.alphabet) if wish.is_greedy else sink.token_ids
         stops = ByteTokenizer.EOS_ID in expected
         if stops:
             expected = expected[: expected.index(ByteTokenizer.EOS_ID)]
@@ -138,17 +140,21 @@ NUM_SCHEDULES, NUM_PARTS = 10_000, 20
 def test_random_schedules(part: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)  # thousands of injected failures would be formatted
     ends: list[Event] = []
-    num_refused = num_cached_tokens = 0
+    num_refused = num_cached_tokens = num_drafted_tokens = num_accepted_tokens = 0
     for seed in range(part, NUM_SCHEDULES, NUM_PARTS):
         simulation = Simulation(seed)
         simulation.run()
         ends += [sink.end for sink in simulation.harness.sinks.values()]
         num_refused += simulation.num_refused
-        num_cached_tokens += simulation.harness.engine.stats().num_cached_tokens
+        stats = simulation.harness.engine.stats()
+        num_cached_tokens += stats.num_cached_tokens
+        num_drafted_tokens += stats.num_drafted_tokens
+        num_accepted_tokens += stats.num_accepted_tokens
     for kind in (Finished, Failed, Cancelled):
         assert sum(isinstance(end, kind) for end in ends) >= 100, f"hardly any {kind}: the schedules test nothing"
     assert num_refused >= 100
     assert num_cached_tokens >= 1000
+    assert num_drafted_tokens > num_accepted_tokens >= 50
 
 
 def cancelled_harness(seed: int) -> tuple[EngineHarness, RecordingSink, list[Event]]:

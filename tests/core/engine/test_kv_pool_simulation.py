@@ -51,7 +51,8 @@ class PoolSimulation:
     def run(self, num_steps: int) -> None:
         for _ in range(num_steps):
             act = self.chance.choices(
-                [self.submit, self.grow, self.fork, self.drop, self.cancel, self.fail], [4, 10, 2, 1, 3, 0.5]
+                [self.submit, self.grow, self.guess, self.fork, self.drop, self.cancel, self.fail],
+                [4, 8, 4, 2, 1, 3, 0.5],
             )[0]
             act()
             self.check()
@@ -87,6 +88,19 @@ class PoolSimulation:
         if growing := [each for each in self.live if each.room]:
             sequence = self.chance.choice(growing)
             self.write(sequence, self.chance.choices([1, 2], k=self.chance.randint(1, sequence.room)))
+
+    def guess(self) -> None:
+        """Grow by tokens of which only the first ones turn out to be right."""
+        if growing := [each for each in self.live if each.room]:
+            sequence = self.chance.choice(growing)
+            num_tokens = self.chance.randint(1, sequence.room)
+            promised = self.pool.stats().reserved_pages
+            self.write(sequence, [1] * num_tokens)
+            num_wrong = self.chance.randrange(num_tokens)
+            self.pool.truncate(sequence.table, sequence.table.num_tokens - num_wrong)
+            del sequence.history[len(sequence.history) - num_wrong :]
+            assert self.pool.stats().reserved_pages <= promised
+            self.count("guess")
 
     def fork(self) -> None:
         if not self.live:
@@ -167,7 +181,7 @@ def test_random_schedules_keep_every_promise(part: int) -> None:
         for event, number in simulation.seen.items():
             seen[event] = seen.get(event, 0) + number
     reasons = {reason.value for reason in MissReason} - {MissReason.BYPASSED.value}
-    for event in {"refused", "hit", "cold", "fork", "drop", "copy", "fail", "evict"} | reasons:
+    for event in {"refused", "hit", "cold", "guess", "fork", "drop", "copy", "fail", "evict"} | reasons:
         assert seen.get(event, 0) >= 20, f"hardly any {event}: the schedules test nothing ({seen})"
 
 
@@ -252,7 +266,9 @@ class ReservedSimulation:
             if len(held) < max_tokens:
                 token_ids = self.new_tokens(self.chance.randint(1, max_tokens - len(held)))
                 self.write(fork, token_ids)
-                held += token_ids
+                num_right = self.chance.choice([len(token_ids), self.chance.randint(1, len(token_ids))])
+                self.pool.truncate(fork, len(held) + num_right)
+                held += token_ids[:num_right]
 
     def release_fork(self) -> None:
         if self.forks:
