@@ -180,7 +180,7 @@ def test_refused_body_is_read_away_so_that_the_answer_arrives(make_server: MakeS
 def test_reader_who_stops_reading_is_cut_off_and_its_generation_ends(
     make_server: MakeServer, run_live: RunLive
 ) -> None:
-    server = make_server(write_deadline_s=0.3, context_len=65_536)
+    server = make_server(write_deadline_s=0.3, context_len=65_536, stream_events=65_536)
     body = {"prompt": "hi", "max_tokens": 60_000, "logprobs": 20, "stream": True, "temperature": 0}
     address = run_live(server.state)
     with connected(address, receive_buffer=4096) as client:
