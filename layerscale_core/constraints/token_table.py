@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 _ANCHOR = "\n"
 
 _SLICES = [r'[^"\\\x00-\x1F\x7F]{1,16}']
-"""What the tokens of a group have in common, so that they are tried as one: to be a short part of a JSON string. A group
-is an index as large as that of all tokens. llguidance's own four take, with Gemma's 262,144 tokens, 50 MB and 0.4 s more,
-and allow no string faster but those bounded to fewer than 16 characters (0.7 instead of 1.5 ms a token)."""
+"""What the tokens of a group have in common, so that they are tried as one: to be a short part of a JSON string.
+
+A group is an index as large as that of all tokens. With the 262,144 tokens of Gemma llguidance's own four take 50 MB
+and 0.4 s more, and allow no string faster but those of fewer than 16 characters (0.7 instead of 1.5 ms a token).
+"""
 
 
 def make_token_table(tokenizer: Tokenizer) -> LLTokenizer:
