@@ -22,6 +22,7 @@ from layerscale_core.sessions import Adoption, Fingerprint, SavedSessions, Sessi
 from layerscale_core.specs import BackendOptions, Executor, KVPool, ModelFile, Tier, Tokenizer
 from layerscale_core.tokenizers.fingerprint import tokenizer_fingerprint
 from layerscale_server.constraint_workers import ConstraintWorkers
+from layerscale_server.freed_memory import return_freed_memory
 from layerscale_server.generation import AsyncEngine
 from layerscale_server.hub import resolve_model
 from layerscale_server.logging import AS_TABLE, get_logger
@@ -152,10 +153,12 @@ class Assembler:
 
     def _make_language(self, file: ModelFile) -> _Language:
         tokenizer = file.make_tokenizer()
+        return_freed_memory()  # before more is taken, so that the peak is lower as well
         asked = self.settings.limits
         limits = GrammarLimits(asked.grammar_bytes, asked.grammar_depth, asked.grammar_rules)
         compiler = ConstraintCompiler(tokenizer, limits)
         compiler.prepare()  # it holds the interpreter's lock, so nobody is served before
+        return_freed_memory()
         return _Language(tokenizer, _dialogue(file, tokenizer), ConstraintWorkers(compiler, asked.grammar_compile_s))
 
     def _engine_limits(self, start: StartPlan) -> EngineLimits:

@@ -11,13 +11,22 @@ if TYPE_CHECKING:
 
 _ANCHOR = "\n"
 
+_SLICES = [r'[^"\\\x00-\x1F\x7F]{1,16}']
+"""What the tokens of a group have in common, so that they are tried as one: to be a short part of a JSON string.
+
+A group is an index as large as that of all tokens. With the 262,144 tokens of Gemma llguidance's own four take 50 MB
+and 0.4 s more, and allow no string faster but those of fewer than 16 characters (0.7 instead of 1.5 ms a token).
+"""
+
 
 def make_token_table(tokenizer: Tokenizer) -> LLTokenizer:
     """Index every token by its bytes. Holds the interpreter's lock, up to two seconds for the largest vocabularies."""
     from llguidance import LLTokenizer  # noqa: PLC0415 (heavy, and needed by those alone who constrain an answer)
 
     view: Any = _TokenizerView(tokenizer)  # read by its attributes
-    return LLTokenizer(view, eos_token=sorted(tokenizer.stop_ids) or None)
+    table = LLTokenizer(view, eos_token=sorted(tokenizer.stop_ids) or None, slices=_SLICES)
+    view.tokens = []  # the table has read them, and keeps the view for its cuts
+    return table
 
 
 class _TokenizerView:

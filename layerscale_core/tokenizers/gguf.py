@@ -7,6 +7,7 @@ llama.cpp's defaults hold.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -103,10 +104,11 @@ def _vocabulary(fields: _Fields, default_roles: Mapping[str, int], *, add_bos: b
 def _check_tokens(fields: _Fields, tokens: list[str]) -> None:
     if not tokens:
         raise fields.error("tokens", "the vocabulary is empty")
-    id_by_text: dict[str, int] = {}
-    for token_id, text in enumerate(tokens):
-        if text and id_by_text.setdefault(text, token_id) != token_id:
-            raise fields.error("tokens", f"tokens {id_by_text[text]} and {token_id} have the same text")
+    texts = [text for text in tokens if text]
+    if len(set(texts)) < len(texts):
+        twice = next(text for text, count in Counter(texts).items() if count > 1)
+        first = tokens.index(twice)
+        raise fields.error("tokens", f"tokens {first} and {tokens.index(twice, first + 1)} have the same text")
     try:
         "".join(tokens).encode()
     except UnicodeEncodeError as error:

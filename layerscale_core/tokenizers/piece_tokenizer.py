@@ -21,7 +21,7 @@ class PieceTokenizer:
     """
 
     def __init__(self, vocabulary: Vocabulary, spell: Callable[[str], bytes], *, has_space_prefix: bool) -> None:
-        self._vocabulary = vocabulary
+        self._vocabulary = vocabulary.packed()
         self._spell = spell
         self._has_space_prefix = has_space_prefix
 

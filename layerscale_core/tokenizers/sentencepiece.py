@@ -60,15 +60,14 @@ def _merges(vocabulary: Vocabulary, scores: Sequence[float]) -> Iterator[tuple[s
     Plain text never becomes a control, unknown or byte token, as in SentencePiece. Scores of a trained vocabulary are
     distinct; where two are equal, the smaller id goes first.
     """
-    pieces = {
-        text: score
-        for text, kind, score in zip(vocabulary.tokens, vocabulary.kinds, scores, strict=True)
-        if kind in _JOINED and text
-    }
-    for text in sorted(pieces, key=pieces.__getitem__, reverse=True):
+    tokens = vocabulary.tokens
+    joined = [token_id for token_id, kind in enumerate(vocabulary.kinds) if kind in _JOINED and tokens[token_id]]
+    joined.sort(key=scores.__getitem__, reverse=True)
+    pieces = {(text := tokens[token_id]): text for token_id in joined}  # one string of each, as merges are many
+    for text in pieces:
         if len(text) > MAX_PIECE_CHARS:
             raise ValueError(f"a piece is longer than {MAX_PIECE_CHARS} characters")
         # The longer left part first: a run of one character is joined from the left, and only its end is short.
         for cut in range(len(text) - 1, 0, -1):
-            if (right := text[cut:]) in pieces and (left := text[:cut]) in pieces:
+            if (right := pieces.get(text[cut:])) and (left := pieces.get(text[:cut])):
                 yield left, right

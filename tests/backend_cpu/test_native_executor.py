@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -29,14 +30,16 @@ def make_executor(
 
 
 class WatchedWeights(WeightsOver):
-    """Counts the matrices, or parts of one, that were read and not given back to the system."""
+    """Counts the matrices, or parts of one, that were read and not given back to the system, and their weights."""
 
-    num_held = most_held = 0
+    num_held = most_held = most_at_once = 0
 
     def matrix(self, name: str, start: int = 0, stop: int | None = None) -> Matrix:
         self.num_held += 1
         self.most_held = max(self.most_held, self.num_held)
-        return super().matrix(name, start, stop)
+        matrix = super().matrix(name, start, stop)
+        self.most_at_once = max(self.most_at_once, math.prod(matrix.shape))
+        return matrix
 
     def drop_cache(self) -> None:
         self.num_held = 0
@@ -171,3 +174,10 @@ def test_the_file_is_given_back_as_it_is_packed() -> None:
     weights = WatchedWeights(RandomWeights(SPEC, "4-bit, groups of 32, mins"))
     NativeExecutor(SPEC, weights, LAYOUT, num_threads=1)
     assert (weights.most_held, weights.num_held) == (1, 0)
+
+
+def test_a_large_matrix_is_packed_a_million_weights_at_a_time() -> None:
+    spec = replace(SPEC, vocab_size=3 * 2**20 // SPEC.hidden_size)
+    weights = WatchedWeights(RandomWeights(spec, "4-bit, groups of 32, mins"))
+    NativeExecutor(spec, weights, LAYOUT, num_threads=1)
+    assert 2**19 < weights.most_at_once <= 2**20

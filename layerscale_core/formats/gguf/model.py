@@ -11,6 +11,7 @@ from layerscale_core.formats.gguf.reader import MAGIC
 from layerscale_core.formats.gguf.rope import ROPE_TENSORS
 from layerscale_core.formats.gguf.tensors import GgufTensors
 from layerscale_core.formats.gguf.weights import stored_tensors
+from layerscale_core.formats.metadata import Metadata
 from layerscale_core.formats.weights import StoredWeights
 from layerscale_core.models import ModelSpec
 from layerscale_core.models.describe import describe, unit_weights
@@ -73,13 +74,13 @@ class GgufModelFile:
 
     def __init__(self, path: Path, *, metadata_only: bool = False) -> None:
         self._path = path
-        parts = open_parts(path, metadata_only=metadata_only)
+        parts, metadata = open_parts(path, metadata_only=metadata_only)
         self._size_bytes = sum(part.num_bytes for part in parts)
-        self._metadata = parts[0].header.metadata
         self._tensors = GgufTensors(parts)
-        self._chat_template = self._metadata.text(CHAT_TEMPLATE) if CHAT_TEMPLATE in self._metadata else None
-        family = read_family(self._metadata)
-        numbers = read_numbers(self._metadata, self._tensors, family)
+        self._chat_template = metadata.text(CHAT_TEMPLATE) if CHAT_TEMPLATE in metadata else None
+        self._vocabulary: Metadata | Tokenizer = metadata
+        family = read_family(metadata)
+        numbers = read_numbers(metadata, self._tensors, family)
         self._spec = describe(family, numbers)
         stored, ones = stored_tensors(self._spec, family, numbers.logit_scale), unit_weights(family, self._spec)
         self._weights = StoredWeights(self._tensors, self._spec, stored, ROPE_TENSORS, str(path), ones=ones)
@@ -115,11 +116,13 @@ class GgufModelFile:
         return self._chat_template
 
     def make_tokenizer(self) -> Tokenizer:
-        """See ``ModelFile``."""
+        """See ``ModelFile``; once it is built, the metadata is given up for it, which is nearly all vocabulary."""
         # Tokenizing needs a library of its own, which planning and inspecting a model do without.
         from layerscale_core.tokenizers.gguf import tokenizer_from_gguf  # noqa: PLC0415
 
-        return tokenizer_from_gguf(self._metadata.values, str(self._path))
+        if isinstance(self._vocabulary, Metadata):
+            self._vocabulary = tokenizer_from_gguf(self._vocabulary.values, str(self._path))
+        return self._vocabulary
 
     def close(self) -> None:
         """See ``ModelFile``."""

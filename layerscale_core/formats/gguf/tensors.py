@@ -26,7 +26,7 @@ class GgufTensors:
         self._parts = parts
         self._part_of: dict[str, GgufPart] = {}
         for part in parts:
-            for name, info in part.header.tensors.items():
+            for name, info in part.tensors.items():
                 if name in self._part_of:
                     reason = f"{self._part_of[name].path.name} holds it too"
                     raise ModelFileError(str(part.path), reason, field=name, offset=info.offset)
@@ -35,12 +35,12 @@ class GgufTensors:
     @property
     def infos(self) -> Mapping[str, TensorInfo]:
         """Every tensor, by name."""
-        return {name: part.header.tensors[name] for name, part in self._part_of.items()}
+        return {name: part.tensors[name] for name, part in self._part_of.items()}
 
     def is_present(self, name: str) -> bool:
         """Whether the file goes on to the end of a tensor, as every file does that was not read for its metadata."""
         part = self._part_of[name]
-        info = part.header.tensors[name]
+        info = part.tensors[name]
         return info.offset + info.num_bytes <= len(part.data)
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -49,19 +49,19 @@ class GgufTensors:
 
     def num_bytes(self, name: str) -> int:
         """See ``Tensors``."""
-        return self._part_of[name].header.tensors[name].num_bytes
+        return self._part_of[name].tensors[name].num_bytes
 
     def error(self, name: str, reason: str) -> ModelFileError:
         """See ``Tensors``."""
         part = self._part_of.get(name)
         if part is None:
             return ModelFileError(str(self._parts[0].path), reason, field=name)
-        return ModelFileError(str(part.path), reason, field=name, offset=part.header.tensors[name].offset)
+        return ModelFileError(str(part.path), reason, field=name, offset=part.tensors[name].offset)
 
     def rows(self, name: str, start: int, stop: int) -> Matrix:
         """See ``Tensors``."""
         part = self._part_of[name]
-        info = part.header.tensors[name]
+        info = part.tensors[name]
         row_bytes = info.shape[-1] // info.type.block_size * info.type.block_bytes
         if start == stop:
             return info.type.read(np.empty((0, row_bytes), np.uint8))
@@ -74,7 +74,7 @@ class GgufTensors:
 
     def fingerprint(self) -> str:
         """What identifies the files."""
-        return fingerprint("gguf", ((part.data, part.header.tensors.values()) for part in self._parts))
+        return fingerprint("gguf", ((part.data, part.tensors.values()) for part in self._parts))
 
     def drop_cache(self) -> None:
         """Let the system forget the pages that were read, where it can be told to."""

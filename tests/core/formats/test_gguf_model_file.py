@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import tracemalloc
 from pathlib import Path
 
 import gguf
@@ -138,3 +140,18 @@ def test_reads_the_real_model(real_model_path: Path) -> None:
     assert model.weights.shape("layers.29.down") == (576, 1536)
     assert sum(map(model.weights.stored_bytes, model.weights.names())) < model.size_bytes
     assert model.chat_template is not None
+
+
+@pytest.mark.model
+def test_keeps_little_of_a_vocabulary_beside_the_tokenizer(real_model_path: Path) -> None:
+    open_model(real_model_path, [GgufFormat()]).make_tokenizer()  # imports
+    tracemalloc.start()
+    try:
+        model = open_model(real_model_path, [GgufFormat()])
+        tokenizer = model.make_tokenizer()
+        gc.collect()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert model.make_tokenizer() is tokenizer
+    assert kept < 40 * tokenizer.vocab_size

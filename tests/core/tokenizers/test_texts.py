@@ -1,0 +1,38 @@
+"""Texts that are kept packed."""
+
+from __future__ import annotations
+
+import sys
+import tracemalloc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from layerscale_core.tokenizers.texts import Texts
+
+
+@given(st.lists(st.text(st.characters(), max_size=6), max_size=8), st.slices(8))
+@settings(max_examples=100, deadline=None)
+def test_are_the_strings_that_they_were_made_of(strings: list[str], part: slice) -> None:
+    texts = Texts(iter(strings))
+    assert list(texts) == strings
+    assert texts[part] == strings[part]
+    assert [texts[-1 - index] for index in range(len(texts))] == strings[::-1]
+
+
+def test_end_where_the_strings_ended() -> None:
+    with pytest.raises(IndexError):
+        Texts(["a", ""])[2]
+
+
+def test_take_little_more_than_their_bytes() -> None:
+    strings = [f"token {number}" for number in range(10_000)]
+    tracemalloc.start()
+    try:
+        texts = Texts(strings)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(texts) == len(strings)
+    assert kept < sum(map(sys.getsizeof, strings)) / 3
