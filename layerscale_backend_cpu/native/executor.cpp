@@ -12,6 +12,8 @@ namespace {
 
 // Tokens whose activations stay in a core's own cache while it runs over the panels.
 constexpr int kTokenBlock = 128;
+// Up to so many tokens a step waits for weights more than for arithmetic.
+constexpr int kFewTokens = 2 * kTokenTile;
 // Bytes of weights that one thread takes at once while few tokens share them: enough for memory to stream (two Zen 4 cores
 // decode a quarter faster than with 24 KiB), few enough that threads end together.
 constexpr size_t kBytesPerIndex = size_t{96} << 10;
@@ -315,7 +317,7 @@ void Executor::normalize(const float* x, const float* weight, int num_tokens) {
 void Executor::multiply(std::initializer_list<Product> products, const float* floats, int num_tokens, Store mode) {
     const auto panels_per_index = [&](const Matrix& matrix) {
         const size_t streamed = kBytesPerIndex / matrix.panel_bytes();
-        return num_tokens < kTokenTile ? std::max(1, static_cast<int>(streamed)) : 1;
+        return num_tokens <= kFewTokens ? std::max(1, static_cast<int>(streamed)) : 1;
     };
     const auto num_indices = [&](const Matrix& matrix) {
         return (matrix.num_panels() + panels_per_index(matrix) - 1) / panels_per_index(matrix);

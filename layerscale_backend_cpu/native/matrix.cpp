@@ -7,6 +7,8 @@ namespace layerscale {
 
 namespace {
 
+constexpr size_t kCacheLine = 64;
+constexpr size_t kBytesAhead = 8192;  // of weights, fetched while several tokens are multiplied by those before
 constexpr size_t kWordBytes = 4 * kLanes;  // one 32-bit word for each row of a panel
 
 constexpr int low_words(Storage storage) { return storage == Storage::kCodes8 ? 8 : 4; }
@@ -161,6 +163,8 @@ void dot_panel(const Matrix& matrix, const uint8_t* group, const Activations& x,
     const size_t stride = matrix.group_bytes();
     const Vi table = kCodebook ? load_table(matrix.codebook.data()) : set1_int(0);
     for (int g = 0; g < x.num_groups(); ++g, group += stride) {
+        if constexpr (kTokens > 1)  // else the processor does nothing but read, and foresees it by itself
+            for (size_t line = 0; line < stride; line += kCacheLine) prefetch(group + kBytesAhead + line);
         const GroupView view = view_group(matrix, group);
         const int16_t* codes = x.codes(tile, g) + first * kGroup;
         const float* scales = x.scales(tile, g) + first;
