@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from layerscale_backend_cpu.backend import CpuBackend
 from layerscale_core.conformance.executors import kv_layout
 from layerscale_core.formats import GgufFormat, SafetensorsFormat, open_model
+from layerscale_core.formats.gguf.parts import open_parts
 from layerscale_core.formats.safetensors.weights import stored_tensors
 from layerscale_core.forward import make_executor
 from layerscale_core.models import ModelSpec
@@ -43,7 +44,9 @@ def spec(gguf_file: ModelFile) -> ModelSpec:
 
 
 @pytest.fixture(scope="module")
-def folder_file(gguf_file: ModelFile, spec: ModelSpec, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelFile]:
+def folder_file(
+    real_model_path: Path, gguf_file: ModelFile, spec: ModelSpec, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ModelFile]:
     folder = tmp_path_factory.mktemp("rebuilt") / "SmolLM2"
     folder.mkdir()
     save_file(_weights(gguf_file, spec), folder / "model.safetensors")
@@ -66,7 +69,8 @@ def folder_file(gguf_file: ModelFile, spec: ModelSpec, tmp_path_factory: pytest.
     texts = [tokens.token_text(token_id) for token_id in range(tokens.vocab_size)]
     special = [text for token_id, text in enumerate(texts) if not tokens.token_bytes(token_id)]
     ids = {text: token_id for token_id, text in enumerate(texts)}
-    metadata = gguf_file._metadata  # type: ignore[attr-defined]
+    [part], metadata = open_parts(real_model_path)
+    part.data.close()
     merges = [tuple(merge.split(" ")) for merge in metadata.array("tokenizer.ggml.merges")]
     byte_level_of(ids, merges, special).save(str(folder / "tokenizer.json"))
     settings = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "chat_template": gguf_file.chat_template}

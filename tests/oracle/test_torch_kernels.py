@@ -61,7 +61,7 @@ def test_a_session_predicts_the_true_tokens(
         executor.shift_positions(page_ids(session), 500)
         session.next_position += 500
         rows = executor.step(book.batch([Span(each, text[-8:], True) for each in (session, forked, restored)]))
-        for tokens in rows.argmax(axis=1).reshape(3, 8):
+        for tokens in np.asarray(rows).argmax(axis=1).reshape(3, 8):
             np.testing.assert_array_equal(tokens, true_tokens[-8:])
 
 
