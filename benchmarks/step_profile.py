@@ -191,7 +191,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     configure_logging("text", "warning")
-    settings = Settings(model=str(arguments.model), context=CONTEXT_LEN, sessions=0)
+    settings = Settings(model=str(arguments.model), context=CONTEXT_LEN, sessions=0, prompt_lookup="off")
     assembly = Assembler(settings, PluginRegistry.discover(), FREE_TIER, Metrics()).assemble()
     num_threads = inspect_host().num_usable_cpus
     machine = Machine.measure(num_threads)
