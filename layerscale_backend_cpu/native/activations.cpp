@@ -8,11 +8,9 @@ void Activations::resize(int num_tokens, int cols) {
     num_tokens_ = num_tokens;
     num_groups_ = cols / kGroup;
     const size_t groups = static_cast<size_t>(num_tiles(num_tokens)) * num_groups_;
-    if (codes_.size() < groups * kTokenTile * kGroup) {
-        codes_.resize(groups * kTokenTile * kGroup);
-        scales_.resize(groups * kTokenTile);
-        sums_.resize(groups * 3 * kTokenTile);
-    }
+    grow(codes_, groups * kTokenTile * kGroup);
+    grow(scales_, groups * kTokenTile);
+    grow(sums_, groups * 3 * kTokenTile);
 }
 
 void Activations::quantize(int token, const float* row) {

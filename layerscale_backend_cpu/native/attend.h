@@ -19,7 +19,8 @@ constexpr int kValueVectors = kParts == 1 ? 4 : 1;  // accumulators of more woul
 constexpr int kPagesAhead = 4;                      // pages are too short for the processor to foresee what follows them
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
-// A row's softmax over some keys: [maximum, sum of exponentials, weighted sum of values ...].
+// A row's softmax over some keys: [maximum, sum of exponentials], and from the next whole vector on the weighted sum of
+// values.
 constexpr int kMaximum = 0, kSum = 1, kValues = kLanes;
 
 struct Keys {  // the pages of one partition of a sequence

@@ -7,11 +7,13 @@
 
 namespace layerscale {
 
+constexpr size_t kCacheLine = 64;
+
 // Places elements at whole cache lines, so that no vector lies across two.
 template <typename T>
 struct LineAllocator {
     using value_type = T;
-    static constexpr std::align_val_t kLine{64};
+    static constexpr std::align_val_t kLine{kCacheLine};
 
     LineAllocator() = default;
     template <typename U>
@@ -27,7 +29,8 @@ template <typename T>
 using Buffer = std::vector<T, LineAllocator<T>>;
 using Floats = Buffer<float>;
 
-inline void grow(Floats& buffer, size_t size) {
+template <typename T>
+void grow(Buffer<T>& buffer, size_t size) {
     if (buffer.size() < size) buffer.resize(size);
 }
 

@@ -7,7 +7,6 @@ namespace layerscale {
 
 namespace {
 
-constexpr size_t kCacheLine = 64;
 constexpr size_t kBytesAhead = 8192;  // of weights, fetched while several tokens are multiplied by those before
 constexpr size_t kWordBytes = 4 * kLanes;  // one 32-bit word for each row of a panel
 
