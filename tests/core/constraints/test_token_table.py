@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tracemalloc
 from typing import Any
 
 from llguidance import LLMatcher, LLTokenizer
@@ -11,6 +10,7 @@ from llguidance import LLMatcher, LLTokenizer
 from layerscale_core.constraints.token_table import _TokenizerView, make_token_table
 from layerscale_core.specs import Tokenizer
 from tests.support.fake_tokenizer import ByteTokenizer
+from tests.support.memory import kept_by
 
 
 class WordTokenizer(ByteTokenizer):
@@ -62,11 +62,6 @@ def test_allows_the_same_tokens_as_without_groups() -> None:
 def test_keeps_no_copy_of_the_tokens() -> None:
     tokenizer = WordTokenizer()
     make_token_table(tokenizer)  # imports
-    tracemalloc.start()
-    try:
-        table = make_token_table(tokenizer)
-        kept, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+    table, kept = kept_by(lambda: make_token_table(tokenizer))
     assert table.vocab_size == tokenizer.vocab_size
     assert kept < 10 * tokenizer.vocab_size

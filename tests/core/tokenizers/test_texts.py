@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-import tracemalloc
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerscale_core.tokenizers.texts import Texts
+from tests.support.memory import kept_by
 
 
 @given(st.lists(st.text(st.characters(), max_size=6), max_size=8), st.slices(8))
@@ -28,11 +28,6 @@ def test_end_where_the_strings_ended() -> None:
 
 def test_take_little_more_than_their_bytes() -> None:
     strings = [f"token {number}" for number in range(10_000)]
-    tracemalloc.start()
-    try:
-        texts = Texts(strings)
-        kept, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+    texts, kept = kept_by(lambda: Texts(strings))
     assert len(texts) == len(strings)
     assert kept < sum(map(sys.getsizeof, strings)) / 3
