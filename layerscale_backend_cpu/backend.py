@@ -11,6 +11,7 @@ from layerscale_core.errors import BackendError
 from layerscale_core.host import inspect_host
 from layerscale_core.models import ModelSpec
 from layerscale_core.specs import (
+    ActivationType,
     Allocator,
     BackendOptions,
     Capabilities,
@@ -37,13 +38,16 @@ _SWITCHED_OFF = (
     "4 bytes; unset it"
 )
 _THREADS_IGNORED = "numpy takes no number of threads from here; set OPENBLAS_NUM_THREADS or its like"
+_ACTIVATIONS_IGNORED = "numpy multiplies in floats: no type of activations is chosen from here"
 
 
 class CpuBackend:
     """``layerscale_core.specs.Backend`` for the host's processor."""
 
     name = "cpu"
-    capabilities = Capabilities(page_sizes=(PAGE_SIZE,), kv_types=tuple(KVType), is_host=True)
+    capabilities = Capabilities(
+        page_sizes=(PAGE_SIZE,), kv_types=tuple(KVType), activation_types=tuple(ActivationType), is_host=True
+    )
 
     def probe(self) -> Probe:
         """Serves everywhere, unless the environment forces an instruction set that is not there."""
@@ -70,7 +74,9 @@ class CpuDevice:
         self._isa = isa
         self._options = options
         self._num_threads = options.num_threads or host.num_usable_cpus
-        kernels = f"{isa} kernels, {self._num_threads} threads" if isa else "numpy"
+        self._activation_type = options.activation_type or ActivationType.INT16
+        rounding = ", int8 activations" if self._activation_type is ActivationType.INT8 else ""
+        kernels = f"{isa} kernels, {self._num_threads} threads{rounding}" if isa else "numpy"
         self._allocator = CountingAllocator(host.total_memory_bytes, "host memory")
         self._info = DeviceInfo(
             name="cpu",
@@ -95,8 +101,12 @@ class CpuDevice:
         """What is slow here, and the remedy."""
         if self._isa is not None:
             return ()
-        slow = _SWITCHED_OFF if os.environ.get(ISA_VARIABLE) == "numpy" else _NOT_COMPILED
-        return (slow,) if self._options.num_threads is None else (slow, _THREADS_IGNORED)
+        lines = [_SWITCHED_OFF if os.environ.get(ISA_VARIABLE) == "numpy" else _NOT_COMPILED]
+        if self._options.num_threads is not None:
+            lines.append(_THREADS_IGNORED)
+        if self._options.activation_type is not None:
+            lines.append(_ACTIVATIONS_IGNORED)
+        return tuple(lines)
 
     def memory_needs(self, spec: ModelSpec, weights: WeightSource, limits: StepLimits) -> MemoryNeeds:
         """The packed layout with native kernels, four bytes a weight with numpy."""
@@ -108,7 +118,9 @@ class CpuDevice:
         """The native executor; None without native kernels."""
         if self._isa is None:
             return None
-        return _CountedExecutor(self._allocator, spec, weights, kv, self._num_threads)
+        return _CountedExecutor(
+            self._allocator, spec, weights, kv, num_threads=self._num_threads, activation_type=self._activation_type
+        )
 
     def make_kernels(self) -> Kernels:
         """Numpy's kernels."""
@@ -121,13 +133,20 @@ class _CountedExecutor(NativeExecutor):
     """The native executor, with its memory counted from loading to closing."""
 
     def __init__(
-        self, allocator: Allocator, spec: ModelSpec, weights: WeightSource, kv: KVLayout, num_threads: int
+        self,
+        allocator: Allocator,
+        spec: ModelSpec,
+        weights: WeightSource,
+        kv: KVLayout,
+        *,
+        num_threads: int,
+        activation_type: ActivationType,
     ) -> None:
         self._allocator = allocator
         self._counted: list[tuple[int, str]] = []
         self._count(kv.total_bytes, "KV cache")
         try:
-            super().__init__(spec, weights, kv, num_threads)
+            super().__init__(spec, weights, kv, num_threads, activation_type)
             self._count(self.allocated_bytes - kv.total_bytes, "weights")
         except BaseException:
             self.close()

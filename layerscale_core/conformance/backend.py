@@ -56,7 +56,8 @@ class BackendContract(DeviceUnderTest, NumericsContract, PagingContract):
         assert declared.page_sizes
         assert min(declared.page_sizes) >= 1
         assert KVType.FP16 in declared.kv_types
-        backend.load(BackendOptions())
+        for activation_type in (None, *declared.activation_types):
+            backend.load(BackendOptions(activation_type=activation_type))
         assert backend.capabilities == declared
 
     def test_probe_finds_the_device_and_says_so_in_one_line(self, backend: Backend) -> None:
