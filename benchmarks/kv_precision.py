@@ -13,9 +13,9 @@ from benchmarks.precision import Cost, Setup, costs_against, model_argument, pri
 from layerscale_core.specs import KVType
 
 
-def measure(model_path: Path, kv_types: Sequence[KVType]) -> dict[str, Cost]:
+def measure(model_path: Path, kv_types: Sequence[KVType], max_text_len: int | None = None) -> dict[str, Cost]:
     """Compare each precision with fp16."""
-    return costs_against(Setup(), {str(kv_type): Setup(kv_type) for kv_type in kv_types}, model_path)
+    return costs_against(Setup(), {str(kv_type): Setup(kv_type) for kv_type in kv_types}, model_path, max_text_len)
 
 
 def main() -> int:
