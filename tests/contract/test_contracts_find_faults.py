@@ -25,7 +25,8 @@ from layerscale_core.conformance.paging import PROMPT, ROPES, cut
 from layerscale_core.engine.kv_pool import PagedKVPool
 from layerscale_core.models import RopeSpec
 from layerscale_core.reference import ReferenceKernels
-from layerscale_core.reference.kernels import PagedKV, Step
+from layerscale_core.reference.kernels import Step
+from layerscale_core.reference.kv_cache import PagedKV
 from layerscale_core.specs import Capabilities, KVType, PageTable, PrefixMiss, ScheduledTokens, TokenBudget
 from layerscale_core.streams import IotStream
 
