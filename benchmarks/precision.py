@@ -45,7 +45,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """One way to compute a model: its KV cache's precision, that of activations, and what becomes of the file's weights."""
+    """One way to compute a model: what the KV cache and activations are, and what becomes of the file's weights."""
 
     kv_type: KVType = KVType.FP16
     activation_type: ActivationType | None = None

@@ -20,9 +20,9 @@ SETUPS = {
 }
 
 
-def measure(model_path: Path) -> dict[str, Cost]:
+def measure(model_path: Path, max_text_len: int | None = None) -> dict[str, Cost]:
     """Compare each with fp16 and int16."""
-    return costs_against(Setup(), SETUPS, model_path)
+    return costs_against(Setup(), SETUPS, model_path, max_text_len)
 
 
 def main() -> int:

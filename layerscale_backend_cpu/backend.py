@@ -6,16 +6,15 @@ import os
 
 from layerscale_backend_cpu.native_executor import ISA_VARIABLE, PAGE_SIZE, NativeExecutor, native_isa
 from layerscale_backend_cpu.native_memory import native_memory_needs
-from layerscale_core.allocator import CountingAllocator
 from layerscale_core.errors import BackendError
 from layerscale_core.host import inspect_host
+from layerscale_core.host_device import HostDevice
 from layerscale_core.models import ModelSpec
 from layerscale_core.specs import (
     ActivationType,
     Allocator,
     BackendOptions,
     Capabilities,
-    DeviceInfo,
     Executor,
     Kernels,
     KVLayout,
@@ -62,7 +61,7 @@ class CpuBackend:
         return CpuDevice(native_isa(), options)
 
 
-class CpuDevice:
+class CpuDevice(HostDevice):
     """``layerscale_core.specs.Device``: the host's processor and memory.
 
     Args:
@@ -77,24 +76,7 @@ class CpuDevice:
         self._activation_type = options.activation_type or ActivationType.INT16
         rounding = ", int8 activations" if self._activation_type is ActivationType.INT8 else ""
         kernels = f"{isa} kernels, {self._num_threads} threads{rounding}" if isa else "numpy"
-        self._allocator = CountingAllocator(host.total_memory_bytes, "host memory")
-        self._info = DeviceInfo(
-            name="cpu",
-            description=f"{host.cpu_name} ({host.architecture}), {kernels}",
-            total_memory_bytes=host.total_memory_bytes,
-            free_memory_bytes=host.available_memory_bytes,
-            is_accelerator=False,
-        )
-
-    @property
-    def infos(self) -> tuple[DeviceInfo, ...]:
-        """The processor; memory as it was at ``load``."""
-        return (self._info,)
-
-    @property
-    def allocator(self) -> Allocator:
-        """Host memory."""
-        return self._allocator
+        super().__init__(host, name="cpu", description=f"{host.cpu_name} ({host.architecture}), {kernels}")
 
     @property
     def notices(self) -> tuple[str, ...]:

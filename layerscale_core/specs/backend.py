@@ -39,7 +39,7 @@ class DeviceInfo:
 
 
 class ActivationType(StrEnum):
-    """What activations are rounded to, in groups with a scale each, where quantised weights are multiplied in integers."""
+    """What activations are rounded to, a scale for each group, where quantised weights are multiplied in integers."""
 
     INT16 = "int16"
     INT8 = "int8"
