@@ -44,6 +44,7 @@ class Limits:
     waiting_requests: int = row(1024, kind=int, minimum=1, help="requests that wait for the batch, or in one session")
     waiting_contexts: int = row(16, kind=int, minimum=1, help="waiting prompt tokens, in context windows")
     stream_events: int = row(4096, kind=int, minimum=16, help="events held for a client that does not read")
+    event_subscribers: int = row(1024, kind=int, minimum=1, help="listeners to the events of one session")
     window_entries: int = row(10_000, kind=int, minimum=1, help="entries of one session's window")
     ring_entries: int = row(16_384, kind=int, minimum=1, help="entries that wait in one session's stream")
     stored_responses: int = row(1024, kind=int, minimum=0, help="responses that can be gone on from")
