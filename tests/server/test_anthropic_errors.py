@@ -52,7 +52,7 @@ def test_bad_requests(server: FakeServer, path: str) -> None:
     kind, message = error_of(server.post(path, HI | {"messages": 1}), 400)
     assert (kind, message.split(":")[0]) == ("invalid_request_error", "messages")
     kind, message = error_of(server.request("POST", path, content=b"{"), 400)
-    assert (kind, message) == ("invalid_request_error", "the request body is not valid JSON")
+    assert (kind, message) == ("invalid_request_error", "the request body is not valid JSON: line 1, column 2")
 
 
 def test_no_key(make_server: MakeServer) -> None:

@@ -174,7 +174,7 @@ def test_a_session_has_so_many_subscribers_and_another_once_one_has_left(make_se
     async def work() -> None:
         subscriptions = server.state.subscriptions
         first, _ = [await subscriptions.subscribe(full, 100) for _ in range(2)]
-        with pytest.raises(QueueFullError, match="2 listeners .* --limit event_subscribers"):
+        with pytest.raises(QueueFullError, match=r"2 listeners .* --limit event_subscribers"):
             await subscriptions.subscribe(full, 100)
         await subscriptions.subscribe(other, 100)
         first.cancel()
