@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-import uuid
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from layerscale_server.errors import ClientGoneError
+from layerscale_server.http.answer_headers import answer_headers, new_request_id
 from layerscale_server.http.errors import error_response
 from layerscale_server.logging import get_logger
 from layerscale_server.metrics import Metrics
@@ -93,7 +93,7 @@ class _Exchange:
     """
 
     def __init__(self, send: Send, *, is_head: bool) -> None:
-        self.request_id = f"req_{uuid.uuid4().hex[:24]}"
+        self.request_id = new_request_id()
         self.status: int | None = None
         self.started = time.monotonic()
         self._send = send
@@ -105,13 +105,8 @@ class _Exchange:
             return
         if message["type"] in {"http.response.start", "websocket.http.response.start", "websocket.accept"}:
             self.status = message.get("status", _SWITCHING_PROTOCOLS)
-            request_id = self.request_id.encode()
-            message["headers"] = [
-                *message.get("headers", ()),
-                (b"x-request-id", request_id),
-                (b"request-id", request_id),
-                (b"access-control-allow-origin", b"*"),
-            ]
+            ours = [(name.encode(), value.encode()) for name, value in answer_headers(self.request_id).items()]
+            message["headers"] = [*message.get("headers", ()), *ours]
         await self._send(message)
         if self._is_head and message["type"] == "http.response.start":
             await self._send({"type": "http.response.body"})  # for the application the client has now left

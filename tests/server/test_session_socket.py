@@ -102,6 +102,13 @@ def test_ping_and_close(talker: Talker) -> None:
     assert close_code(talker) == 1000
 
 
+def test_without_an_upgrade_it_is_said_what_the_route_is(server: FakeServer) -> None:
+    response = server.get(f"/v1/sessions/{make_session(server).session_id}/ws")
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].startswith("this route is a WebSocket: open it as ws://")
+    assert server.get("/v1/sessions/sess_0/ws").status_code == 404
+
+
 @pytest.mark.parametrize(
     ("message", "words"),
     [
