@@ -96,8 +96,14 @@ def anthropic_envelope(error: Exception, request_id: str) -> dict[str, Any]:
 def error_response(error: Exception, request_id: str, path: str) -> Response:
     """The whole answer to a request that ends with an error; ``path`` is where it was sent."""
     body = (anthropic_envelope if is_anthropic_path(path) else envelope)(error, request_id)
-    headers = {"retry-after": str(error.retry_after_s)} if isinstance(error, QueueFullError) else None
-    return JSONResponse(body, kind_of(error).status, headers)
+    return JSONResponse(body, kind_of(error).status, _headers_of(error))
+
+
+def _headers_of(error: Exception) -> dict[str, str]:
+    """What a client may do about it."""
+    if isinstance(error, QueueFullError):
+        return {"retry-after": str(error.retry_after_s)}
+    return {"www-authenticate": "Bearer"} if isinstance(error, AuthenticationError) else {}
 
 
 def install_error_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:

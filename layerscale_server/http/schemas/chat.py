@@ -67,12 +67,18 @@ class Message(RequestModel):
         return rendered
 
 
+class ContinueField(RequestModel):
+    """Whether the answer goes on in the middle of the last message."""
+
+    continue_final_message: bool = Field(False, description="the last message, the assistant's, is gone on with")
+
+
 Messages = TypeAliasType(
     "Messages", Annotated[list[Message], FailFast(), Field(min_length=1), at_most("messages", "messages")]
 )
 
 
-class ChatRequest(TurnFields):
+class ChatRequest(TurnFields, ContinueField):
     """OpenAI's chat completion request. ``model`` and fields not named here are ignored."""
 
     messages: Messages

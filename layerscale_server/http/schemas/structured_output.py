@@ -50,7 +50,7 @@ class ResponseFormat(RequestModel):
 
     type: Literal["text", "json_object", "json_schema"] = "text"
     json_schema: NamedSchema | None = None
-    bare_schema: JsonSchema | None = Field(None, alias="schema")
+    bare_schema: JsonSchema | None = Field(default=None, alias="schema")
 
     @model_validator(mode="after")
     def _check_schema(self) -> Self:
