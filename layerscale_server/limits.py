@@ -23,6 +23,7 @@ class Limits:
     event_heartbeat_s: float = row(
         15.0, kind=float, minimum=0.1, help="seconds between signs of life to a session's subscribers"
     )
+    event_subscribers: int = row(1024, kind=int, minimum=1, help="listeners to the events of one session")
     bearer_bytes: int = row(1024, kind=int, minimum=16, help="bytes of a bearer token")
     json_depth: int = row(64, kind=int, minimum=8, maximum=512, help="levels of nesting in a JSON body")
     json_keys: int = row(4096, kind=int, minimum=64, help="keys of one JSON object")
@@ -44,7 +45,6 @@ class Limits:
     waiting_requests: int = row(1024, kind=int, minimum=1, help="requests that wait for the batch, or in one session")
     waiting_contexts: int = row(16, kind=int, minimum=1, help="waiting prompt tokens, in context windows")
     stream_events: int = row(4096, kind=int, minimum=16, help="events held for a client that does not read")
-    event_subscribers: int = row(1024, kind=int, minimum=1, help="listeners to the events of one session")
     window_entries: int = row(10_000, kind=int, minimum=1, help="entries of one session's window")
     ring_entries: int = row(16_384, kind=int, minimum=1, help="entries that wait in one session's stream")
     stored_responses: int = row(1024, kind=int, minimum=0, help="responses that can be gone on from")
