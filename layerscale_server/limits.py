@@ -23,6 +23,7 @@ class Limits:
     event_heartbeat_s: float = row(
         15.0, kind=float, minimum=0.1, help="seconds between signs of life to a session's subscribers"
     )
+    event_subscribers: int = row(1024, kind=int, minimum=1, help="listeners to the events of one session")
     bearer_bytes: int = row(1024, kind=int, minimum=16, help="bytes of a bearer token")
     json_depth: int = row(64, kind=int, minimum=8, maximum=512, help="levels of nesting in a JSON body")
     json_keys: int = row(4096, kind=int, minimum=64, help="keys of one JSON object")

@@ -76,11 +76,12 @@ class ServerState:
     key_digest: bytes = field(default=b"", repr=False)
     model: LoadedModel | None = None
     is_draining: bool = False
-    subscriptions: Subscriptions = field(default_factory=Subscriptions)
+    subscriptions: Subscriptions = field(init=False)
     responses: StoredResponses = field(init=False)
 
     def __post_init__(self) -> None:
         limits = self.settings.limits
+        self.subscriptions = Subscriptions(limits.event_subscribers)
         self.responses = StoredResponses(limits.stored_responses, limits.stored_response_chars)
         self.metrics.watch_subscribers(self.subscriptions.__len__)
 

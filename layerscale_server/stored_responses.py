@@ -56,7 +56,9 @@ class StoredResponses:
         return response
 
     def add(self, response: StoredResponse) -> None:
-        """Keep one, if it is not too long by itself."""
+        """Keep one, if it is not too long by itself; then it goes, and the others stay."""
+        if response.num_chars > self._max_chars:
+            return
         self._responses[response.body["id"]] = response
         self._num_chars += response.num_chars
         while len(self._responses) > self._max_responses or self._num_chars > self._max_chars:

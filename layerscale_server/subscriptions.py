@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from types import TracebackType
 from typing import Self
 
-from layerscale_core.errors import ShuttingDownError
+from layerscale_core.errors import QueueFullError, ShuttingDownError
 from layerscale_core.sessions import Session, SessionClosed, SessionEvent
 from layerscale_server.event_messages import Message, message_of
 from layerscale_server.logging import get_logger
@@ -101,13 +101,18 @@ class Subscriptions:
 
     As in ``AsyncEngine``, the engine's thread leaves events in one inbox and wakes the loop once for all that arrive
     until it looks. Sessions tell an event to all their subscribers in a row, who thus share one message.
+
+    Args:
+        max_per_session: subscribers that one session may have.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_per_session: int) -> None:
+        self._max_per_session = max_per_session
         self._inbox: deque[tuple[Subscription, SessionEvent]] = deque()
         self._is_waking = False
         self._is_closed = False
         self._open: set[Subscription] = set()
+        self._num_of_session: Counter[str] = Counter()
         self._told: tuple[SessionEvent, Message] | None = None  # the last event, which others may be about to be told
 
     def __len__(self) -> int:
@@ -118,14 +123,21 @@ class Subscriptions:
 
         Raises:
             NotFoundError: the session has just been deleted.
+            QueueFullError: it has as many subscribers as it may have.
             ShuttingDownError: nobody is told anything any more.
         """
         if self._is_closed:
             raise ShuttingDownError("the server is shutting down and accepts no work")
+        if self._num_of_session[session.session_id] >= self._max_per_session:
+            raise QueueFullError(
+                f"{self._max_per_session} listeners to the events of this session are all that "
+                "--limit event_subscribers allows: close one, or raise it"
+            )
         subscription = Subscription(max_waiting)
         told = partial(self._receive, asyncio.get_running_loop(), subscription)
         subscription.when_ended(partial(self._forget, session, subscription, told))
         self._open.add(subscription)
+        self._num_of_session[session.session_id] += 1
         try:
             await asyncio.shield(asyncio.wrap_future(session.subscribe(told)))
         except BaseException:
@@ -141,6 +153,7 @@ class Subscriptions:
 
     def _forget(self, session: Session, subscription: Subscription, told: Callable[[SessionEvent], None]) -> None:
         self._open.discard(subscription)
+        self._num_of_session -= Counter([session.session_id])  # which drops a session that has none
         if subscription.end is End.TOO_SLOW:
             logger.warning("a subscriber leaves its events unread: it gets no more")
         with contextlib.suppress(ShuttingDownError):

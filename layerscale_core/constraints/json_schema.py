@@ -95,7 +95,7 @@ class _Cleaner:
         cleaned: Schema = {}
         for keyword, value in schema.items():
             names_document = keyword == "$id" and depth == 1  # to which every reference leads anyway
-            if keyword not in _ANNOTATIONS and not names_document:
+            if not (names_document or _says_nothing(keyword, value, schema)):
                 cleaned[keyword] = self._clean_value(keyword, value, depth)
         if "oneOf" in cleaned and "anyOf" not in cleaned and is_tagged_union(cleaned["oneOf"], self._root):
             return {"anyOf" if keyword == "oneOf" else keyword: value for keyword, value in cleaned.items()}
@@ -118,7 +118,7 @@ class _Cleaner:
         if keyword not in _WITH_VALUE:
             raise GrammarError(f"the schema keyword {_quotable(keyword)} is not supported")
         if keyword == "$ref" and not (isinstance(value, str) and _REFERENCE.fullmatch(value)):
-            raise GrammarError("the schema keyword $ref supports only # and #/$defs/NAME")
+            raise GrammarError("the schema keyword $ref supports only #, #/$defs/NAME and #/definitions/NAME")
         if keyword in ("enum", "required"):
             self._count(len(_expect(list, keyword, value)))
         elif keyword == "multipleOf" and _digits(value) > self._limits.max_divisor:
@@ -134,6 +134,20 @@ class _Cleaner:
         self._num_rules += num_rules
         if self._num_rules > self._limits.max_rules:
             raise GrammarError(f"the schema has more than {self._limits.max_rules} sub-schemas and listed values")
+
+
+def _says_nothing(keyword: str, value: Any, schema: Schema) -> bool:
+    """Whether a keyword of a schema changes nothing of what is valid, as generators of schemas write it."""
+    match keyword:
+        case "propertyNames":  # every name is a string
+            is_any_string = isinstance(value, dict) and {"type": "string", **value} == {"type": "string"}
+            return value is True or is_any_string
+        case "uniqueItems":
+            return value is False
+        case "format":  # it is a string's, and OpenAPI's int64 and double an annotation
+            types = schema.get("type")
+            return isinstance(types, str) and types != "string"
+    return keyword in _ANNOTATIONS or (keyword.startswith("x-") and keyword != "x-guidance")
 
 
 def _expect(kind: type, keyword: str, value: Any) -> Any:

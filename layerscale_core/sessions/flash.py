@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from layerscale_core.errors import ConflictError, InvalidRequestError, NotFoundError
+from layerscale_core.errors import ConflictError, ContextLengthError, InvalidRequestError, NotFoundError
 from layerscale_core.sessions.events import FlashReady
 
 MAX_QUERIES = 20
 MAX_ANSWER_TOKENS = 256
 DEFAULT_ANSWER_TOKENS = 32
+
+
+def check_question(token_ids: Sequence[int], num_held: int, context_len: int, *, param: str) -> None:
+    """See that a question could ever be answered.
+
+    Args:
+        num_held: tokens of the session that come before it and never go.
+        param: the field of the request that holds it.
+
+    Raises:
+        ContextLengthError: it leaves no room for an answer.
+    """
+    num_tokens = num_held + len(token_ids)
+    if num_tokens >= context_len:
+        raise ContextLengthError(num_tokens, context_len, param=param)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,11 @@ class TextPrompt:
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
-    """A whole conversation as the model's template writes it, BOS included where the model has one."""
+    """A whole conversation as the model's template writes it, BOS included where the model has one.
+
+    Attributes:
+        bos_id: what it loses where it follows something.
+    """
 
     token_ids: tuple[int, ...]
     bos_id: int | None = None

@@ -11,7 +11,7 @@ from layerscale_core.errors import InvalidRequestError
 from layerscale_core.sessions.actor import SessionActor, session_not_found
 from layerscale_core.sessions.calls import Call, post
 from layerscale_core.sessions.events import Connected, Subscriber
-from layerscale_core.sessions.flash import FlashQuery
+from layerscale_core.sessions.flash import FlashQuery, check_question
 from layerscale_core.sessions.parts import SessionParts
 from layerscale_core.sessions.stream import Entry
 from layerscale_core.sessions.turns import Turn
@@ -100,8 +100,8 @@ class Session:
         return self.call(self._mark_prefix, needs_prefill=True)
 
     def register_flash(self, query: str, max_tokens: int, token_ids: tuple[int, ...]) -> Future[FlashQuery]:
-        """Register a question; fails as ``FlashBoard.register``."""
-        return self.post(partial(self.flash.register, query, max_tokens, token_ids))
+        """Register a question; fails as ``FlashBoard.register``, and with ``ContextLengthError`` if it is too long."""
+        return self.post(partial(self._register_flash, query, max_tokens, token_ids))
 
     def remove_flash(self, query_id: int) -> Future[int]:
         """Forget a question; returns how many are left. Fails as ``FlashBoard.remove``."""
@@ -164,6 +164,10 @@ class Session:
             raise InvalidRequestError("mark_prefix must come before the first data", code="data_already_ingested")
         self.context.mark_prefix()
         return self.actor.make_view()
+
+    def _register_flash(self, query: str, max_tokens: int, token_ids: tuple[int, ...]) -> FlashQuery:
+        check_question(token_ids, self.context.data_begin, self.context.context_len, param="query")
+        return self.flash.register(query, max_tokens, token_ids)
 
     def _remove_flash(self, query_id: int) -> int:
         num_left = self.flash.remove(query_id)

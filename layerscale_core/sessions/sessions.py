@@ -17,6 +17,7 @@ from layerscale_core.memory_plan import pages_of_session
 from layerscale_core.sessions.actor import session_not_found
 from layerscale_core.sessions.calls import post
 from layerscale_core.sessions.context import SessionContext
+from layerscale_core.sessions.flash import check_question
 from layerscale_core.sessions.ingestion import Batch
 from layerscale_core.sessions.limits import SessionLimits
 from layerscale_core.sessions.new_session import NewSession
@@ -167,6 +168,8 @@ class Sessions:
         context_len = min(wanted, self.limits.max_context_len)
         if len(new.prompt_ids) >= context_len:
             raise ContextLengthError(len(new.prompt_ids), context_len, param="prompt")
+        for query in new.flash:
+            check_question(query.token_ids, len(new.prompt_ids), context_len, param="flash")
         context = self._make_context(context_len)
         session = self._make_session(self._new_id(), new.type, new.window_size, context, new.label)
         try:

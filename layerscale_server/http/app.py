@@ -49,7 +49,7 @@ def create_app(server: ServerState) -> FastAPI:
     )
     app.state.server = server
     app.add_middleware(RequestScope, metrics=server.metrics)
-    install_error_handlers(app)
+    install_error_handlers(app, [route for module in (health, *GUARDED) for route in module.router.routes])
     guarded = APIRouter(dependencies=[Depends(require_key)])
     for routes in GUARDED:
         guarded.include_router(routes.router)

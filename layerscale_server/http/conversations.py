@@ -46,10 +46,29 @@ class PreparedTurn:
 
 
 def chat_conversation(
-    messages: Sequence[Message], offer: ToolOffer | None = None, variables: Mapping[str, Any] | None = None
+    messages: Sequence[Message],
+    offer: ToolOffer | None = None,
+    variables: Mapping[str, Any] | None = None,
+    *,
+    continues_last: bool = False,
 ) -> Conversation:
-    """A conversation in OpenAI's words."""
-    return Conversation([message.for_template() for message in messages], offer, variables=variables or {})
+    """A conversation in OpenAI's words.
+
+    Args:
+        continues_last: the answer goes on in the middle of the last message.
+
+    Raises:
+        InvalidRequestError: the last message cannot be gone on with.
+    """
+    shown = [message.for_template() for message in messages]
+    answer_start = ""
+    if continues_last:
+        last = shown.pop()
+        if last["role"] != "assistant" or "tool_calls" in last:
+            name = "continue_final_message"
+            raise InvalidRequestError(f"{name} needs a last message of the assistant's, without calls", param=name)
+        answer_start = last["content"]
+    return Conversation(shown, offer, answer_start, variables or {})
 
 
 async def prepare_turn(

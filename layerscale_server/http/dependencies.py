@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from functools import cache
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
@@ -14,14 +13,13 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from layerscale_core.errors import InvalidRequestError
 from layerscale_core.sessions import SavedSessions, Session
 from layerscale_server.errors import ClientGoneError, RequestTooLargeError
+from layerscale_server.http.field_errors import invalid_request
 from layerscale_server.http.strict_json import parse_object
 from layerscale_server.limits import Limits
 from layerscale_server.state import LoadedModel, ServerState
 
 _INLINE_BYTES = 1 << 16
 """Bodies up to this size are parsed on the event loop: sooner done than handed over."""
-
-_MAX_DETAILS = 10
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -125,9 +123,12 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
     """The body, as long as it stays within the limit.
 
     Raises:
+        InvalidRequestError: it is compressed.
         RequestTooLargeError: it does not; known before the body is read where the client says its size.
         ClientGoneError: the client left before its end.
     """
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise InvalidRequestError("the request body is compressed: send it without Content-Encoding")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         raise RequestTooLargeError(max_bytes)
@@ -155,33 +156,4 @@ def validated(raw: Mapping[str, Any], schema: type[Body], limits: Limits) -> Bod
     try:
         return schema.model_validate(raw, context=limits)
     except ValidationError as error:
-        raise _invalid(error, schema) from None
-
-
-def _invalid(error: ValidationError, schema: type[BaseModel]) -> InvalidRequestError:
-    """The first errors in words: fields and rules, never what the client sent."""
-    names = _field_names(schema)
-    details = error.errors(include_url=False, include_input=False, include_context=False)
-    fields = [_path(detail["loc"], names) for detail in details]
-    rules = [detail["msg"].removeprefix("Value error, ").replace("Input should", "should") for detail in details]
-    lines = dict.fromkeys(f"{field}: {rule}" if field else rule for field, rule in zip(fields, rules, strict=True))
-    return InvalidRequestError("; ".join(list(lines)[:_MAX_DETAILS]), param=fields[0].split(".")[0] or None)
-
-
-def _path(location: tuple[int | str, ...], names: frozenset[str]) -> str:
-    """A field's path, e.g. ``messages.0.role``, without what is not ours: keys of mappings, members of unions."""
-    return ".".join(str(part) for part in location if isinstance(part, int) or part in names)
-
-
-@cache
-def _field_names(schema: type[BaseModel]) -> frozenset[str]:
-    return frozenset(_properties(schema.model_json_schema()))
-
-
-def _properties(schema: Any) -> list[str]:
-    if isinstance(schema, list):
-        return [name for each in schema for name in _properties(each)]
-    if not isinstance(schema, dict):
-        return []
-    own = list(schema.get("properties", ()))
-    return own + [name for each in schema.values() for name in _properties(each)]
+        raise invalid_request(error, schema) from None

@@ -17,15 +17,19 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from layerscale_server.http.answer_headers import answer_headers, new_request_id
 from layerscale_server.http.anthropic_errors import is_anthropic_path, translated
 from layerscale_server.http.errors import error_body
 from layerscale_server.limits import Limits
+from layerscale_server.logging import get_logger
 
 _FEED_BYTES = 4096
 """Bytes given to the parser at a time, which holds back an unfinished header line of any length."""
 
 _LINGER_S = 1.0
 """How long a refused client may go on sending."""
+
+logger = get_logger("layerscale.http")
 
 _HTTP2_OFFER = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n)", re.IGNORECASE)
 
@@ -162,16 +166,21 @@ class EdgeProtocol(HttpToolsProtocol):
                 return
             self.cycle.disconnected = True
             self.cycle.message_event.set()
+        self.transport.write(self._refusal_of(status, message))
+        self._linger()
+
+    def _refusal_of(self, status: HTTPStatus, message: str) -> bytes:
+        """An error as a whole answer."""
+        request_id = new_request_id()
+        logger.info("a request was refused", status=status.value, reason=message, request_id=request_id)
         error = error_body(message, "invalid_request_error")
         if is_anthropic_path((self.url or b"").decode("latin-1")):
-            error = translated(error, status)
+            error = translated(error, status, request_id)
         body = json.dumps(error).encode()
-        head = (
-            f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
-        self._linger()
+        about_body = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
+        fields = answer_headers(request_id) | about_body
+        head = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in fields.items())]
+        return "\r\n".join([*head, "", ""]).encode() + body
 
     def _linger(self) -> None:
         """Close for writing now and for reading soon: if closed at once, unread input could erase the answer."""

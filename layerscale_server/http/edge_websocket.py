@@ -17,6 +17,7 @@ from websockets.frames import CloseCode, Frame
 from websockets.http11 import Response
 from websockets.server import ServerProtocol
 
+from layerscale_server.http.answer_headers import answer_headers, new_request_id
 from layerscale_server.http.errors import error_body
 from layerscale_server.limits import Limits
 
@@ -33,6 +34,7 @@ class _Handshake(ServerProtocol):
         response = super().reject(status, json.dumps(error_body("this is not a valid WebSocket handshake", kind)))
         del response.headers["Content-Type"]
         response.headers["Content-Type"] = "application/json"
+        response.headers.update(answer_headers(new_request_id()))
         return response
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 from layerscale_core.errors import (
@@ -93,14 +96,23 @@ def anthropic_envelope(error: Exception, request_id: str) -> dict[str, Any]:
 def error_response(error: Exception, request_id: str, path: str) -> Response:
     """The whole answer to a request that ends with an error; ``path`` is where it was sent."""
     body = (anthropic_envelope if is_anthropic_path(path) else envelope)(error, request_id)
-    headers = {"retry-after": str(error.retry_after_s)} if isinstance(error, QueueFullError) else None
-    return JSONResponse(body, kind_of(error).status, headers)
+    return JSONResponse(body, kind_of(error).status, _headers_of(error))
 
 
-def install_error_handlers(app: FastAPI) -> None:
+def _headers_of(error: Exception) -> dict[str, str]:
+    """What a client may do about it."""
+    if isinstance(error, QueueFullError):
+        return {"retry-after": str(error.retry_after_s)}
+    return {"www-authenticate": "Bearer"} if isinstance(error, AuthenticationError) else {}
+
+
+def install_error_handlers(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     """Answer with the envelope whatever a route raises, and where there is no route.
 
     To a WebSocket's upgrade the answer is a plain HTTP one, too.
+
+    Args:
+        routes: all of the application's.
     """
 
     async def on_request_error(connection: HTTPConnection, error: Exception) -> Response:
@@ -109,11 +121,16 @@ def install_error_handlers(app: FastAPI) -> None:
     async def on_http_error(connection: HTTPConnection, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         kind = _HTTP_TYPES.get(error.status_code, "invalid_request_error")
-        message = {404: "no such route", 405: "this route does not have that method"}.get(error.status_code)
-        body = error_body(message or error.detail, kind)
+        message, headers = error.detail, error.headers
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            message = "no such route"
+        elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = ", ".join(_methods_at(routes, connection.scope))
+            message, headers = f"this route takes only {allowed}", {"allow": allowed}
+        body = error_body(message, kind)
         if is_anthropic_path(connection.scope["path"]):
             body = translated(body, error.status_code, connection.state.request_id)
-        return JSONResponse(body, error.status_code, error.headers)
+        return JSONResponse(body, error.status_code, headers)
 
     async def no_such_route(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise HTTPException(404)  # Starlette's own would refuse an upgrade as forbidden
@@ -121,3 +138,14 @@ def install_error_handlers(app: FastAPI) -> None:
     app.router.default = no_such_route
     app.add_exception_handler(RequestError, on_request_error)
     app.add_exception_handler(HTTPException, on_http_error)
+
+
+def _methods_at(routes: Sequence[BaseRoute], scope: Scope) -> list[str]:
+    """The methods that a request's path takes; Starlette names those of the first route with this path."""
+    found = {
+        method
+        for route in routes
+        if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
+    return sorted(found | {"HEAD"} if "GET" in found else found)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-import uuid
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from layerscale_server.errors import ClientGoneError
+from layerscale_server.http.answer_headers import answer_headers, new_request_id
 from layerscale_server.http.errors import error_response
 from layerscale_server.logging import get_logger
 from layerscale_server.metrics import Metrics
@@ -44,11 +44,11 @@ class RequestScope:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(send)
+        method = scope.get("method", "GET")  # that of every upgrade to a WebSocket
+        exchange = _Exchange(send, is_head=method == "HEAD")
         scope.setdefault("state", {})["request_id"] = exchange.request_id
         with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
-            method = scope.get("method", "GET")  # that of every upgrade to a WebSocket
-            # To HEAD the answer is GET's; the server below leaves the body out.
+            # To HEAD the answer is GET's without its body.
             inner = {**scope, "method": "GET"} if method == "HEAD" else scope
             if method == "OPTIONS":
                 await exchange.answer_preflight()
@@ -86,26 +86,30 @@ class RequestScope:
 
 
 class _Exchange:
-    """One request's id and answer."""
+    """One request's id and answer.
 
-    def __init__(self, send: Send) -> None:
-        self.request_id = f"req_{uuid.uuid4().hex[:24]}"
+    Args:
+        is_head: the answer ends with its head, also that of a stream that would never end by itself.
+    """
+
+    def __init__(self, send: Send, *, is_head: bool) -> None:
+        self.request_id = new_request_id()
         self.status: int | None = None
         self.started = time.monotonic()
         self._send = send
+        self._is_head = is_head
 
     async def send(self, message: Message) -> None:
         """Pass a message on; the head of the answer gets the headers that every answer has."""
+        if self._is_head and message["type"] == "http.response.body":
+            return
         if message["type"] in {"http.response.start", "websocket.http.response.start", "websocket.accept"}:
             self.status = message.get("status", _SWITCHING_PROTOCOLS)
-            request_id = self.request_id.encode()
-            message["headers"] = [
-                *message.get("headers", ()),
-                (b"x-request-id", request_id),
-                (b"request-id", request_id),
-                (b"access-control-allow-origin", b"*"),
-            ]
+            ours = [(name.encode(), value.encode()) for name, value in answer_headers(self.request_id).items()]
+            message["headers"] = [*message.get("headers", ()), *ours]
         await self._send(message)
+        if self._is_head and message["type"] == "http.response.start":
+            await self._send({"type": "http.response.body"})  # for the application the client has now left
 
     async def close_socket(self) -> None:
         """End a WebSocket after an unexpected error."""

@@ -42,16 +42,23 @@ def parse_object(body: bytes, limits: Limits) -> dict[str, Any]:
     Raises:
         InvalidRequestError: it is not one, or breaks a rule above; the body is never quoted.
     """
+    if not body.strip():
+        raise InvalidRequestError("the request body is empty: send a JSON object")
     _check_outline(_outline(body), limits)
     try:
         value = json.loads(
             body.decode(), parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_object_hook(limits)
         )
         json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeError:
+    except UnicodeDecodeError:
         raise InvalidRequestError("the request body is not valid UTF-8 text") from None
+    except UnicodeEncodeError:
+        raise InvalidRequestError("a string in the request body has half of a surrogate pair") from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise InvalidRequestError(f"the request body is not valid JSON: {place}") from None
     except ValueError:
-        raise InvalidRequestError("the request body is not valid JSON") from None
+        raise InvalidRequestError("a number in the request body is too large") from None
     if not isinstance(value, dict):
         raise InvalidRequestError("the request body must be a JSON object")
     return value
@@ -127,5 +134,5 @@ def _finite(text: str) -> float:
     return value
 
 
-def _refuse_constant(name: str) -> Never:
-    raise ValueError(name)
+def _refuse_constant(_name: str) -> Never:
+    raise InvalidRequestError("the request body has NaN or Infinity in it, which are no JSON numbers")

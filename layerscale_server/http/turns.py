@@ -34,10 +34,17 @@ def begin_turn(
     token_ids, constraint = tuple(turn.token_ids), turn.constraint
     sampling = replace(sampling, shown_token_ids=turn.plan.shown_token_ids)
     if session is not None:
-        prompt = ChatPrompt(token_ids, model.tokenizer.bos_id)
+        prompt = ChatPrompt(token_ids, _bos_id(model))
         if is_warm_up:
             return model.engine.warm_up(session, request_id, prompt)
         return model.engine.ask(session, request_id, prompt, sampling, clears_after=clears_after, constraint=constraint)
     if is_warm_up:
         return model.engine.submit([Request(request_id, token_ids, SamplingParams(0), Priority.FLASH)])
     return model.engine.submit([Request(request_id, token_ids, sampling, constraint=constraint)])
+
+
+def _bos_id(model: LoadedModel) -> int | None:
+    """What conversations begin with only because they are the beginning; None: nothing, or a token that opens turns."""
+    assert model.dialogue is not None
+    is_added = bool(model.tokenizer.encode("", add_special=True))
+    return model.tokenizer.bos_id if is_added or "bos_token" in model.dialogue.variables else None

@@ -52,7 +52,7 @@ def test_bad_requests(server: FakeServer, path: str) -> None:
     kind, message = error_of(server.post(path, HI | {"messages": 1}), 400)
     assert (kind, message.split(":")[0]) == ("invalid_request_error", "messages")
     kind, message = error_of(server.request("POST", path, content=b"{"), 400)
-    assert (kind, message) == ("invalid_request_error", "the request body is not valid JSON")
+    assert (kind, message) == ("invalid_request_error", "the request body is not valid JSON: line 1, column 2")
 
 
 def test_no_key(make_server: MakeServer) -> None:
@@ -128,7 +128,7 @@ def test_faults_of_ours_tell_nothing(server: FakeServer, monkeypatch: pytest.Mon
 
 def test_the_edge_refuses_in_it_too(make_server: MakeServer, run_live: Callable[[ServerState], str]) -> None:
     address = run_live(make_server(head_bytes=2048).state)
-    for path, names in ((f"{MESSAGES}?beta=true", {"type", "error"}), ("/v1/models", {"error"})):
+    for path, names in ((f"{MESSAGES}?beta=true", {"type", "error", "request_id"}), ("/v1/models", {"error"})):
         response = httpx.post(address + path, headers={"x-long": "x" * 3000}, json=HI)
         assert response.status_code == 431
         body = json.loads(response.content)

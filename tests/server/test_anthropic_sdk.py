@@ -149,7 +149,8 @@ def test_models(server: FakeServer, run_live: RunLive) -> None:
         page = sdk.models.list()
         assert ([each.id for each in page], page.has_more) == ([MODEL_ID], False)
         assert (page.first_id, page.last_id) == (MODEL_ID, MODEL_ID)
-        assert sdk.models.retrieve(MODEL_ID).id == MODEL_ID
+        found = sdk.models.retrieve(MODEL_ID)
+        assert (found.id, found.display_name, found.type, found.created_at.year) == (MODEL_ID, MODEL_ID, "model", 2025)
         with pytest.raises(anthropic.NotFoundError):
             sdk.models.retrieve("other")
 

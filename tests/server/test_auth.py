@@ -129,6 +129,7 @@ def test_a_websocket_is_refused_in_plain_http_before_the_handshake(pro_server: F
 def test_refusal_has_the_envelope_and_comes_before_the_body_is_read(pro_server: FakeServer) -> None:
     response = pro_server.request("POST", "/v1/chat/completions", content=b"not even JSON")
     assert response.status_code == 401
+    assert response.headers["www-authenticate"] == "Bearer"
     error = response.json()["error"]
     assert (error["type"], error["code"]) == ("authentication_error", "invalid_api_key")
 

@@ -208,3 +208,21 @@ def test_prompt_at_the_context_fits_and_one_more_does_not(server: FakeServer) ->
     assert refused.status_code == 400
     assert refused.json()["error"]["code"] == "context_length_exceeded"
     assert refused.json()["error"]["message"].startswith("prompt is too long:")
+
+
+def test_goes_on_in_the_middle_of_the_last_message_if_asked(server: FakeServer) -> None:
+    messages = [*HI["messages"], {"role": "assistant", "content": "He"}]
+    body = server.post(CHAT, HI | {"messages": messages, "continue_final_message": True}).json()
+    prompt = [*chat_prompt(("user", "hi")), *b"He"]
+    assert body["choices"][0]["message"]["content"] == greedy_text(prompt, 5)
+    assert body["usage"]["prompt_tokens"] == len(prompt)
+    plain = server.post(CHAT, HI | {"messages": messages}).json()
+    assert plain["usage"]["prompt_tokens"] == len(chat_prompt(("user", "hi"), ("assistant", "He")))
+
+
+def test_only_the_assistants_text_can_be_gone_on_with(server: FakeServer) -> None:
+    call = {"id": "c", "function": {"name": "f", "arguments": "{}"}}
+    for last in ({"role": "user", "content": "hi"}, {"role": "assistant", "tool_calls": [call]}):
+        response = server.post(CHAT, HI | {"messages": [*HI["messages"], last], "continue_final_message": True})
+        assert response.status_code == 400
+        assert response.json()["error"]["param"] == "continue_final_message"

@@ -96,6 +96,22 @@ def test_what_is_not_http_is_refused_in_the_envelope(make_server: MakeServer, ru
     assert json.loads(answer.split(b"\r\n\r\n")[1])["error"]["message"] == "this is not a valid HTTP request"
 
 
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions"])
+def test_a_refusal_has_an_id_too_that_the_log_knows(
+    make_server: MakeServer, run_live: RunLive, logs: io.StringIO, path: str
+) -> None:
+    address = run_live(make_server(head_bytes=1024).state)
+    with connected(address) as client:
+        client.sendall(f"POST {path} HTTP/1.1\r\nx: {'y' * 1024}\r\n\r\n".encode())
+        head, body = read_to_end(client).decode().split("\r\n\r\n")
+    fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:])
+    assert fields["request-id"] == fields["x-request-id"]
+    assert fields["access-control-allow-origin"] == "*"
+    assert json.loads(body).get("request_id", fields["request-id"]) == fields["request-id"]
+    assert ("request_id" in json.loads(body)) == (path == "/v1/messages")
+    assert f'"request_id": "{fields["request-id"]}"' in logs.getvalue()
+
+
 def test_slow_head_is_refused(make_server: MakeServer, run_live: RunLive) -> None:
     address = run_live(make_server(header_deadline_s=0.2).state)
     with connected(address) as client:

@@ -170,6 +170,7 @@ def test_a_handshake_that_is_none_is_refused_in_our_envelope(address: str, reque
     assert json.loads(answer.split(b"\r\n\r\n")[1])["error"]["type"] == "invalid_request_error"
     assert b"secret" not in answer
     assert b"c2VjcmV0" not in answer
+    assert b"request-id: req_" in answer
 
 
 def test_a_head_beyond_the_limit_is_refused_for_upgrades_too(address: str) -> None:

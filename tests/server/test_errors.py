@@ -66,9 +66,16 @@ def test_unknown_route_and_wrong_method(server: FakeServer) -> None:
     assert error_of(server.get("/nope"), 404)["type"] == "not_found_error"
     assert error_of(server.get("/v1/models/"), 404)["type"] == "not_found_error"
     assert error_of(server.post("/v1/sessions", {}), 405)["type"] == "invalid_request_error"
-    wrong = server.get(CHAT)
-    assert error_of(wrong, 405)["type"] == "invalid_request_error"
-    assert wrong.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [(CHAT, "POST"), ("/v1/models/x/y", "GET, HEAD"), ("/v1/responses/x", "DELETE, GET, HEAD")],
+)
+def test_wrong_method_is_told_the_right_ones(server: FakeServer, path: str, allowed: str) -> None:
+    wrong = server.request("PUT", path)
+    assert wrong.headers["allow"] == allowed
+    assert error_of(wrong, 405)["message"] == f"this route takes only {allowed}"
 
 
 def test_every_answer_has_an_id_of_its_own(server: FakeServer) -> None:
@@ -226,6 +233,7 @@ def test_preflight_needs_nothing(make_server: MakeServer) -> None:
     assert response.headers["access-control-allow-origin"] == "*"
     assert "authorization" in response.headers["access-control-allow-headers"]
     assert "access-control-allow-credentials" not in response.headers
+    assert "x-request-id" in server.get("/v1/models").headers["access-control-expose-headers"]
     assert response.headers["x-request-id"]
 
 

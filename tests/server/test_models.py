@@ -18,6 +18,9 @@ def test_lists_the_loaded_model_and_the_server(server: FakeServer) -> None:
         "created": 1_750_000_000,
         "owned_by": "layerscale",
         "max_model_len": 256,
+        "type": "model",
+        "display_name": MODEL_ID,
+        "created_at": "2025-06-15T15:06:40Z",
     }
     assert block.pop("build")
     assert block == {

@@ -86,6 +86,7 @@ OWN_FIELDS: dict[str, dict[str, tuple[list[Any], list[Any]]]] = {
         "chat_template_kwargs": ([{}, {"enable_thinking": False}, {"any": [1]}], [[], "x", {"tools": []}]),
         "modalities": ([["text"], []], [["audio"], "text", [1]]),
         "verbosity": (["medium"], ["low", "high", 1]),
+        "continue_final_message": ([False], [True, 1, "true", []]),  # the user's message cannot be gone on with
         **STRUCTURED_FIELDS,
         "messages": (
             [

@@ -15,6 +15,7 @@ from functools import partial
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from websockets.exceptions import InvalidStatus
 
 from layerscale_core.sessions import FlashReady, NewFlashQuery, NewSession, Session
 from layerscale_core.specs import PRO_TIER
@@ -112,6 +113,31 @@ def test_heartbeat_in_silence(make_server: MakeServer, run_live: RunLive) -> Non
         assert [listener.frame(), listener.frame()] == [b": heartbeat"] * 2
         push(server, session)
         assert listener.event()["type"] == "data_updated"
+
+
+def test_head_ends_with_the_head_and_leaves_no_subscriber(server: FakeServer, address: str) -> None:
+    session = make_session(server)
+    path = f"{address}/v1/sessions/{session.session_id}/events"
+    with httpx.Client(timeout=TIMEOUT_S) as client:
+        response = client.head(path)
+        assert (response.status_code, response.content) == (200, b"")
+        assert response.headers["content-type"] == "text/event-stream"
+        assert client.head(address + "/v1/models").status_code == 200, "the connection can be used again"
+    while num_subscribers(address):
+        pass
+
+
+def test_one_listener_too_many_is_refused_however_it_listens(make_server: MakeServer, run_live: RunLive) -> None:
+    server = make_server(num_sessions=1, context_len=4096, event_subscribers=1)
+    session, address = make_session(server), run_live(server.state)
+    path = f"/v1/sessions/{session.session_id}"
+    with talking(address, session.session_id):
+        response = httpx.get(f"{address}{path}/events")
+        assert (response.status_code, response.headers["retry-after"]) == (429, "1")
+        assert "event_subscribers" in response.json()["error"]["message"]
+        with pytest.raises(InvalidStatus) as refusal, talking(address, session.session_id):
+            pass
+        assert refusal.value.response.status_code == 429
 
 
 def test_unknown_session(address: str) -> None:

@@ -65,6 +65,20 @@ def test_lengths_are_clamped_and_never_refused(sessions: FakeServer, wanted: int
     assert ok(sessions.post(f"{path}/flash", body))["max_tokens"] == effective
 
 
+@pytest.mark.parametrize(("too_many", "status"), [(0, 200), (1, 400)])
+def test_a_query_that_leaves_no_room_for_an_answer_is_refused(sessions: FakeServer, too_many: int, status: int) -> None:
+    prompt, context_len = "abc", 256
+    query = "q" * (context_len - len(f"<{prompt}") - 1 + too_many)
+    later = sessions.post(f"{create(sessions, prompt=prompt, context=context_len)}/flash", {"query": query})
+    body = {"type": "iot", "prompt": prompt, "context": context_len, "flash": [query]}
+    at_once = sessions.post("/v1/sessions/init", body)
+    for response, param in ((later, "query"), (at_once, "flash")):
+        assert response.status_code == status
+        if status == 400:
+            told = response.json()["error"]
+            assert (told["param"], told["code"]) == (param, "context_length_exceeded")
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [

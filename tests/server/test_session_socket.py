@@ -102,14 +102,21 @@ def test_ping_and_close(talker: Talker) -> None:
     assert close_code(talker) == 1000
 
 
+def test_without_an_upgrade_it_is_said_what_the_route_is(server: FakeServer) -> None:
+    response = server.get(f"/v1/sessions/{make_session(server).session_id}/ws")
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].startswith("this route is a WebSocket: open it as ws://")
+    assert server.get("/v1/sessions/sess_0/ws").status_code == 404
+
+
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        ("", "not valid JSON"),
+        ("", "is empty"),
         ("nothing", "not valid JSON"),
         ("[]", "must be a JSON object"),
         ('{"type":"ping","type":"close"}', "duplicate key"),
-        ('{"type":"push","data":[{"o":NaN}]}', "not valid JSON"),
+        ('{"type":"push","data":[{"o":NaN}]}', "NaN or Infinity"),
         ("{" * 100, "nested deeper"),
         (b'{"type":"ping"}', "text frames"),
         ({}, "type: should be"),

@@ -43,6 +43,8 @@ def content(response: httpx.Response) -> str:
 
 WAYS: list[tuple[dict[str, Any], Callable[[str], object]]] = [
     ({"response_format": schema_format(POINT)}, IS_POINT),
+    ({"response_format": {"type": "json_schema", "schema": POINT}}, IS_POINT),
+    ({"response_format": {"type": "json_object", "schema": POINT}}, IS_POINT),
     ({"guided_json": POINT}, IS_POINT),
     ({"guided_json": json.dumps(POINT)}, IS_POINT),
     ({"guided_regex": "[a-f]{3}-[0-9]{2}"}, re.compile("[a-f]{3}-[0-9]{2}").fullmatch),
@@ -112,6 +114,8 @@ def test_a_session_answers_in_form_and_goes_on(make_server: MakeServer) -> None:
         ({"response_format": {"type": "json_schema"}}, "response_format"),
         ({"response_format": {"type": "xml"}}, "response_format"),
         ({"response_format": {"type": "json_object", "json_schema": {"schema": {}}}}, "response_format"),
+        ({"response_format": {"type": "text", "schema": {}}}, "response_format"),
+        ({"response_format": schema_format({}) | {"schema": {}}}, "response_format"),
         ({"guided_json": "{"}, "guided_json"),
         ({"guided_json": {"$ref": "#"}}, "guided_json"),
         ({"guided_regex": "(a"}, "guided_regex"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from layerscale_core.errors import NotFoundError, ShuttingDownError
+from layerscale_core.errors import NotFoundError, QueueFullError, ShuttingDownError
 from layerscale_core.sessions import DataUpdated, NewSession, Session
 from layerscale_server.event_messages import Message
 from layerscale_server.subscriptions import End, Subscription, Subscriptions
@@ -120,7 +120,7 @@ def test_many_events_wake_the_loop_once() -> None:
             self.num_calls += 1
 
     async def work() -> None:
-        subscriptions, subscription, loop = Subscriptions(), Subscription(100), Loop()
+        subscriptions, subscription, loop = Subscriptions(1), Subscription(100), Loop()
         for version in range(50):
             subscriptions._receive(loop, subscription, DataUpdated(version, 1, 1))  # type: ignore[arg-type]
         assert loop.num_calls == 1
@@ -165,6 +165,25 @@ def test_a_slow_subscriber_is_ended_and_the_others_are_not(
 
     run(work())
     assert "a subscriber leaves its events unread" in logs.getvalue()
+
+
+def test_a_session_has_so_many_subscribers_and_another_once_one_has_left(make_server: MakeServer) -> None:
+    server = make_server(num_sessions=2, context_len=4096, event_subscribers=2)
+    full, other = [server.sessions.create(NewSession("ohlcv")).result(30) for _ in range(2)]
+
+    async def work() -> None:
+        subscriptions = server.state.subscriptions
+        first, _ = [await subscriptions.subscribe(full, 100) for _ in range(2)]
+        with pytest.raises(QueueFullError, match=r"2 listeners .* --limit event_subscribers"):
+            await subscriptions.subscribe(full, 100)
+        await subscriptions.subscribe(other, 100)
+        first.cancel()
+        first.cancel()
+        await subscriptions.subscribe(full, 100)
+        with pytest.raises(QueueFullError):
+            await subscriptions.subscribe(full, 100)
+
+    run(work())
 
 
 def test_leaving_is_told_to_the_session(server: FakeServer, session: Session) -> None:

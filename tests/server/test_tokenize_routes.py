@@ -24,6 +24,18 @@ def test_tokenizes_a_conversation_as_chat_does(server: FakeServer) -> None:
     assert without == expected[: -len("assistant:")]
 
 
+def test_counts_what_chat_would_compute(server: FakeServer) -> None:
+    function = {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}
+    fields = {
+        "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "He"}],
+        "tools": [{"type": "function", "function": function}],
+        "continue_final_message": True,
+    }
+    counted = server.post("/tokenize", fields).json()["count"]
+    chat = server.post("/v1/chat/completions", fields | {"max_tokens": 1}).json()
+    assert counted == chat["usage"]["prompt_tokens"] > len(chat_prompt(("user", "hi")))
+
+
 def test_detokenizes_what_tokenize_gave(server: FakeServer) -> None:
     for text in ("", "hi", "é €", "a\nb"):
         tokens = server.post("/tokenize", {"prompt": text, "add_special_tokens": False}).json()["tokens"]

@@ -33,7 +33,9 @@ async def chat(
 ) -> Response:
     """Continue a conversation, in a session if one is named."""
     request_id = request.state.request_id
-    conversation = chat_conversation(body.messages, body.offer(), body.template_variables())
+    conversation = chat_conversation(
+        body.messages, body.offer(), body.template_variables(), continues_last=body.continue_final_message
+    )
     session, conversation = await find_session(model, conversation, request.headers, body.session_id)
     turn = await prepare_turn(model, conversation, body.grammar())
     sampling = body.sampling_params(body.answer_tokens, stop=tuple(body.stop), logprobs=body.num_logprobs)

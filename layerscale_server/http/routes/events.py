@@ -8,6 +8,7 @@ from functools import partial
 from fastapi import APIRouter, Depends, WebSocket
 from starlette.responses import Response
 
+from layerscale_core.errors import InvalidRequestError
 from layerscale_core.sessions import PushAck, Session
 from layerscale_server.errors import ClientGoneError
 from layerscale_server.http.auth import require_same_origin
@@ -45,6 +46,18 @@ async def talk(socket: WebSocket, session: NamedSession, server: Server) -> None
         except OSError:  # so servers tell applications that nobody is there
             raise ClientGoneError from None
         await SessionSocket(socket, subscription, partial(_push, server, session), limits).run()
+
+
+@router.get("/v1/sessions/{session_id}/ws")
+async def talk_without_upgrade(_session: NamedSession) -> Response:
+    """The same path without an upgrade, as behind a proxy that passes none on.
+
+    Raises:
+        InvalidRequestError: always.
+    """
+    raise InvalidRequestError(
+        "this route is a WebSocket: open it as ws:// or wss://, and let proxies pass on Upgrade and Connection"
+    )
 
 
 async def _push(server: ServerState, session: Session, request: PushRequest) -> PushAck:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter
@@ -37,12 +38,16 @@ async def retrieve_model(model_id: str, server: Server) -> Response:
 
 
 def _entry(model: LoadedModel) -> dict[str, Any]:
+    """The model as clients of OpenAI's and of Anthropic's API know one."""
     return {
         "id": model.model_id,
         "object": "model",
         "created": model.created,
         "owned_by": "layerscale",
         "max_model_len": model.plan.context_len,
+        "type": "model",
+        "display_name": model.model_id,
+        "created_at": datetime.fromtimestamp(model.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
 
 

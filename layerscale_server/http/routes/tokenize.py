@@ -26,7 +26,9 @@ async def tokenize(model: Model, body: Annotated[TokenizeRequest, Depends(json_b
 
 def _tokenize(model: LoadedModel, body: TokenizeRequest) -> Response:
     if body.messages is not None:
-        conversation = chat_conversation(body.messages)
+        conversation = chat_conversation(
+            body.messages, body.offer(), body.template_variables(), continues_last=body.continue_final_message
+        )
         ids = conversation_ids(model, conversation, add_generation_prompt=body.add_generation_prompt)
     else:
         ids = prompt_ids(model, body.prompt or "", add_special=body.add_special_tokens)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sized
+from collections.abc import Callable, Mapping, Sized
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, FailFast, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    FailFast,
+    ValidationInfo,
+    model_validator,
+)
 from typing_extensions import TypeAliasType
 
 from layerscale_server.limits import Limits
@@ -42,6 +51,38 @@ def by_type(what: str, tags: Mapping[str, str], default: str | None = None) -> D
         custom_error_type="unknown_type",
         custom_error_message=f"should be {what} of one of the types {', '.join(tags)}",
     )
+
+
+def text_or_list(listed: Callable[[str], list[Any]], json_type: Any) -> BeforeValidator:
+    """A list that a bare text may stand for.
+
+    Args:
+        listed: the list that a text stands for.
+        json_type: what documentation says of the field.
+    """
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, str | list):
+            raise ValueError("should be a string or a list")
+        return listed(value) if isinstance(value, str) else value
+
+    return BeforeValidator(check, json_schema_input_type=json_type)
+
+
+def unsupported(remedy: str = "", *, unless: Any = None) -> AfterValidator:
+    """A field of another server's that asks for what there is not here.
+
+    Args:
+        remedy: what to do instead.
+        unless: a value that asks for nothing.
+    """
+
+    def refuse(value: Any) -> Any:
+        if value != unless:
+            raise ValueError(f"not supported: {remedy}" if remedy else "not supported")
+        return value
+
+    return AfterValidator(refuse)
 
 
 TokenIds = TypeAliasType("TokenIds", Annotated[list[int], FailFast()])

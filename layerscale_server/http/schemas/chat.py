@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import FailFast, Field, field_validator, model_validator
+from pydantic import FailFast, Field, model_validator
 from typing_extensions import TypeAliasType
 
 from layerscale_core.errors import InvalidRequestError
-from layerscale_server.http.schemas.base import RequestModel, at_most, up_to
+from layerscale_server.http.schemas.base import RequestModel, at_most, unsupported, up_to
 from layerscale_server.http.schemas.content import TextContent, text_of
 from layerscale_server.http.schemas.tools import template_call
 from layerscale_server.http.schemas.turn import TurnFields
@@ -43,9 +43,9 @@ class Message(RequestModel):
     def _check_role(self) -> Message:
         has_content = "content" in self.model_fields_set
         if not has_content and self.role != "assistant":
-            raise ValueError("content: Field required")
+            raise ValueError("needs content, as all but the assistant's")
         if self.role == "tool" and self.tool_call_id is None:
-            raise ValueError("tool_call_id: Field required")
+            raise ValueError("needs the tool_call_id of the call that it answers")
         return self
 
     def for_template(self) -> dict[str, Any]:
@@ -67,12 +67,18 @@ class Message(RequestModel):
         return rendered
 
 
+class ContinueField(RequestModel):
+    """Whether the answer goes on in the middle of the last message."""
+
+    continue_final_message: bool = Field(False, description="the last message, the assistant's, is gone on with")
+
+
 Messages = TypeAliasType(
     "Messages", Annotated[list[Message], FailFast(), Field(min_length=1), at_most("messages", "messages")]
 )
 
 
-class ChatRequest(TurnFields):
+class ChatRequest(TurnFields, ContinueField):
     """OpenAI's chat completion request. ``model`` and fields not named here are ignored."""
 
     messages: Messages
@@ -81,14 +87,9 @@ class ChatRequest(TurnFields):
     top_logprobs: Annotated[int, up_to("top_logprobs")] | None = None
     modalities: list[Literal["text"]] | None = None
     verbosity: Literal["medium"] | None = None
-    audio: Any = None
-    web_search_options: Any = None
+    audio: Annotated[Any, unsupported()] = None
+    web_search_options: Annotated[Any, unsupported()] = None
     session_id: str | None = None
-
-    @field_validator("audio", "web_search_options")
-    @classmethod
-    def _refuse(cls, _value: Any) -> Any:
-        raise ValueError("not supported")
 
     @model_validator(mode="after")
     def _check_logprobs(self) -> ChatRequest:

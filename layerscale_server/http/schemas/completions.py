@@ -7,16 +7,14 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, FailFast, Field, model_validator
 
 from layerscale_core.errors import InvalidRequestError
-from layerscale_server.http.schemas.base import TokenIds, at_most, up_to
-from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS
+from layerscale_server.http.schemas.base import TokenIds, at_most, text_or_list, unsupported, up_to
+from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS, OnlyOne
 from layerscale_server.http.schemas.structured_output import StructuredFields
 
 
 def _as_list(prompt: Any) -> Any:
-    """A prompt, or several, as several; one prompt is a text or a list of token ids."""
-    if isinstance(prompt, str) or (isinstance(prompt, list) and prompt and isinstance(prompt[0], int)):
-        return [prompt]
-    return prompt
+    """A list of token ids as the one prompt that it is."""
+    return [prompt] if isinstance(prompt, list) and prompt and isinstance(prompt[0], int) else prompt
 
 
 class CompletionRequest(StructuredFields):
@@ -27,13 +25,14 @@ class CompletionRequest(StructuredFields):
         FailFast(),
         Field(min_length=1),
         at_most("prompts", "prompts"),
-        BeforeValidator(_as_list, json_schema_input_type=str | list[str] | list[int] | list[list[int]]),
+        text_or_list(lambda text: [text], str | list[str] | list[int] | list[list[int]]),
+        BeforeValidator(_as_list),
     ]
     max_tokens: int = Field(DEFAULT_MAX_TOKENS, ge=0, le=2**31 - 1, description="0 only to score an echoed prompt")
     logprobs: Annotated[int, up_to("top_logprobs")] | None = None
     echo: bool = False
-    best_of: int = Field(1, ge=1, le=1, description="only 1")
-    suffix: str = Field("", max_length=0, description="not supported")
+    best_of: OnlyOne = 1
+    suffix: Annotated[str, unsupported("write what follows into the prompt", unless="")] = ""
 
     @model_validator(mode="after")
     def _check_scoring(self) -> CompletionRequest:

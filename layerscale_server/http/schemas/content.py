@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, FailFast
+from pydantic import FailFast
 
-from layerscale_server.http.schemas.base import RequestModel
+from layerscale_server.http.schemas.base import RequestModel, text_or_list
 
 
 class TextPart(RequestModel):
@@ -17,9 +17,9 @@ class TextPart(RequestModel):
     text: str
 
 
-def as_parts(content: Any) -> Any:
+def as_parts(text: str) -> list[Any]:
     """A bare text as the one piece that it is."""
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return [{"type": "text", "text": text}]
 
 
 def text_of(parts: Iterable[object]) -> str:
@@ -27,6 +27,4 @@ def text_of(parts: Iterable[object]) -> str:
     return "".join(part.text for part in parts if isinstance(part, TextPart))
 
 
-TextContent = Annotated[
-    list[TextPart], FailFast(), BeforeValidator(as_parts, json_schema_input_type=str | list[TextPart])
-]
+TextContent = Annotated[list[TextPart], FailFast(), text_or_list(as_parts, str | list[TextPart])]

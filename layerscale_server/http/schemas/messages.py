@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, FailFast, Field, Tag, field_validator, model_validator
+from pydantic import FailFast, Field, Tag, model_validator
 
 from layerscale_core.constraints import Grammar
 from layerscale_core.dialogue import Tool, ToolOffer
-from layerscale_server.http.schemas.base import RequestModel, at_most, by_type
+from layerscale_server.http.schemas.base import RequestModel, at_most, by_type, text_or_list, unsupported
 from layerscale_server.http.schemas.content import TextContent, TextPart, as_parts
 from layerscale_server.http.schemas.sampling import SamplingFields
 from layerscale_server.http.schemas.structured_output import JsonSchema
@@ -62,13 +62,13 @@ class InputMessage(RequestModel):
     """One message of the conversation."""
 
     role: Literal["user", "assistant"]
-    content: Annotated[list[Block], FailFast(), BeforeValidator(as_parts, json_schema_input_type=str | list[Block])]
+    content: Annotated[list[Block], FailFast(), text_or_list(as_parts, str | list[Block])]
 
     @model_validator(mode="after")
     def _check_blocks(self) -> InputMessage:
         foreign = ToolResultBlock if self.role == "assistant" else ToolUseBlock
         if any(isinstance(block, foreign) for block in self.content):
-            raise ValueError("content: tool_use is the assistant's, and tool_result the user's")
+            raise ValueError("tool_use is the assistant's, and tool_result the user's")
         return self
 
 
@@ -96,7 +96,7 @@ class ToolChoice(RequestModel):
     @model_validator(mode="after")
     def _check_name(self) -> ToolChoice:
         if (self.type == "tool") != (self.name is not None):
-            raise ValueError("name: belongs to the type tool, which needs it")
+            raise ValueError("name belongs to the type tool, and that needs it")
         return self
 
     @property
@@ -148,9 +148,9 @@ class CountTokensRequest(RequestModel):
     thinking: Thinking | None = None
     output_config: OutputConfig = OutputConfig()
     output_format: OutputFormat | None = Field(None, description="the older name of output_config.format")
-    mcp_servers: Any = None
-    container: Any = None
-    compaction: Any = None
+    mcp_servers: Annotated[Any, unsupported(unless=[])] = None
+    container: Annotated[Any, unsupported()] = None
+    compaction: Annotated[Any, unsupported(unless=[])] = None
     context_management: ContextManagement = ContextManagement()
 
     @model_validator(mode="after")
@@ -179,13 +179,6 @@ class CountTokensRequest(RequestModel):
             if wanted is not None:
                 return field, Grammar.json_schema(wanted.json_schema)
         return None
-
-    @field_validator("mcp_servers", "container", "compaction")
-    @classmethod
-    def _refuse(cls, value: Any) -> Any:
-        if value != []:
-            raise ValueError("not supported by this version")
-        return value
 
 
 class MessagesRequest(SamplingFields, WarmUpField, CountTokensRequest):

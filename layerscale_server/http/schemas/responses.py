@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, FailFast, Field, Tag, model_validator
+from pydantic import FailFast, Field, Tag, model_validator
 
 from layerscale_core.constraints import Grammar
 from layerscale_core.dialogue import Tool, ToolOffer
-from layerscale_server.http.schemas.base import RequestModel, at_most, by_type
+from layerscale_server.http.schemas.base import RequestModel, at_most, by_type, text_or_list, unsupported
 from layerscale_server.http.schemas.content import as_parts
 from layerscale_server.http.schemas.sampling import SamplingFields
 from layerscale_server.http.schemas.structured_output import JsonSchema, format_grammar
@@ -30,9 +30,7 @@ class InputText(RequestModel):
     text: str
 
 
-InputTexts = Annotated[
-    list[InputText], FailFast(), BeforeValidator(as_parts, json_schema_input_type=str | list[InputText])
-]
+InputTexts = Annotated[list[InputText], FailFast(), text_or_list(as_parts, str | list[InputText])]
 
 
 def text_of(parts: list[InputText]) -> str:
@@ -96,8 +94,8 @@ InputItem = Annotated[
 ]
 
 
-def _as_items(value: Any) -> Any:
-    return [{"role": "user", "content": value}] if isinstance(value, str) else value
+def _as_items(text: str) -> list[Any]:
+    return [{"role": "user", "content": text}]
 
 
 class ResponseTool(FunctionDefinition):
@@ -155,7 +153,7 @@ class ResponsesRequest(SamplingFields):
     input: Annotated[
         list[InputItem],
         FailFast(),
-        BeforeValidator(_as_items, json_schema_input_type=str | list[InputItem]),
+        text_or_list(_as_items, str | list[InputItem]),
         Field(min_length=1),
         at_most("messages", "items"),
     ]
@@ -169,12 +167,12 @@ class ResponsesRequest(SamplingFields):
     text: TextOptions = TextOptions()
     reasoning: ReasoningOptions = ReasoningOptions()
     truncation: Literal["disabled"] = "disabled"
-    background: Literal[False] = False
+    background: Annotated[bool, unsupported("stream the response, or wait for it", unless=False)] = False
     metadata: dict[str, str] = Field(default_factory=dict)
     prompt_cache_options: CacheOptions = CacheOptions()
-    conversation: None = Field(None, description="not supported: use previous_response_id")
-    prompt: None = Field(None, description="not supported: send the prompt's text")
-    max_tool_calls: None = Field(None, description="not supported: there are no built-in tools")
+    conversation: Annotated[Any, unsupported("use previous_response_id")] = None
+    prompt: Annotated[Any, unsupported("send its text as instructions and input")] = None
+    max_tool_calls: Annotated[Any, unsupported("there are no built-in tools")] = None
     session_id: str | None = None
 
     @model_validator(mode="after")

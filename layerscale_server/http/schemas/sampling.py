@@ -8,12 +8,16 @@ from pydantic import Field, field_validator
 
 from layerscale_core.engine.sampling_params import SamplingParams
 from layerscale_core.errors import InvalidRequestError
-from layerscale_server.http.schemas.base import RequestModel, TokenIds, at_most
+from layerscale_server.http.schemas.base import RequestModel, TokenIds, at_most, unsupported
 
 DEFAULT_MAX_TOKENS = 256
 DEFAULT_TEMPERATURE = 0.7
 
 _SEED_BITS = 64
+
+
+OnlyOne = Annotated[int, unsupported("send a request for each answer", unless=1)]
+"""How many answers are wanted."""
 
 
 class StreamOptions(RequestModel):
@@ -44,7 +48,7 @@ class SamplingFields(RequestModel):
     min_tokens: int = Field(0, ge=0, le=2**31 - 1)
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
-    n: int = Field(1, ge=1, le=1, description="only 1")
+    n: OnlyOne = 1
 
     @field_validator("logit_bias")
     @classmethod

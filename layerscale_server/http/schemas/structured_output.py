@@ -46,20 +46,24 @@ class NamedSchema(RequestModel):
 
 
 class ResponseFormat(RequestModel):
-    """OpenAI's ``response_format``."""
+    """OpenAI's ``response_format``; other servers' has the schema in it directly, of either type of JSON."""
 
     type: Literal["text", "json_object", "json_schema"] = "text"
     json_schema: NamedSchema | None = None
+    bare_schema: JsonSchema | None = Field(default=None, alias="schema")
 
     @model_validator(mode="after")
     def _check_schema(self) -> Self:
-        if (self.type == "json_schema") != (self.json_schema is not None):
+        has_named, has_bare = self.json_schema is not None, self.bare_schema is not None
+        if has_bare and (has_named or self.type == "text"):
+            raise ValueError("schema belongs to a type of JSON, and has no json_schema beside it")
+        if not has_bare and (self.type == "json_schema") != has_named:
             raise ValueError("json_schema belongs to the type json_schema, and that needs it")
         return self
 
     def grammar(self) -> Grammar | None:
         """What it asks for; None: plain text."""
-        return format_grammar(self.type, None if self.json_schema is None else self.json_schema.json_schema)
+        return format_grammar(self.type, self.bare_schema if self.json_schema is None else self.json_schema.json_schema)
 
 
 class StructuredOutputs(RequestModel):

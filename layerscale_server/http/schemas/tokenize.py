@@ -6,10 +6,11 @@ from pydantic import model_validator
 
 from layerscale_core.errors import InvalidRequestError
 from layerscale_server.http.schemas.base import RequestModel, TokenIds
-from layerscale_server.http.schemas.chat import Messages
+from layerscale_server.http.schemas.chat import ContinueField, Messages
+from layerscale_server.http.schemas.turn import ToolFields
 
 
-class TokenizeRequest(RequestModel):
+class TokenizeRequest(ToolFields, ContinueField):
     """A text or a conversation; exactly one of them."""
 
     prompt: str | None = None

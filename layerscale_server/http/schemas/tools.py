@@ -85,7 +85,7 @@ def offer_of(tools: Sequence[Tool], choice: ToolChoice, *, is_parallel: bool) ->
     if only is not None and only not in names:
         raise InvalidRequestError("tool_choice: names a tool that is not among tools", param="tool_choice")
     if choice == "required" and not tools:
-        raise InvalidRequestError("tool_choice: required needs tools", param="tool_choice")
+        raise InvalidRequestError("tool_choice: asks for a call, and there are no tools", param="tool_choice")
     if choice == "none" or not tools:
         return None
     return ToolOffer(tuple(tools), is_required=choice == "required", only=only, is_parallel=is_parallel)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from layerscale_core.dialogue import ToolOffer
-from layerscale_server.http.schemas.base import RequestModel, at_most, limits_of
+from layerscale_server.http.schemas.base import RequestModel, at_most, limits_of, text_or_list, unsupported
 from layerscale_server.http.schemas.sampling import DEFAULT_MAX_TOKENS
 from layerscale_server.http.schemas.structured_output import StructuredFields
 from layerscale_server.http.schemas.tools import ToolChoice, ToolDefinitions, offer_of
@@ -21,10 +21,6 @@ def _check_stop_bytes(stops: list[str], info: ValidationInfo) -> list[str]:
     if not all(0 < len(text.encode()) <= most for text in stops):
         raise ValueError(f"should hold texts of 1 to {most} bytes")
     return stops
-
-
-def _as_list(stop: Any) -> Any:
-    return [stop] if isinstance(stop, str) else stop
 
 
 def _refuse_others(variables: dict[str, Any]) -> dict[str, Any]:
@@ -43,21 +39,17 @@ class WarmUpField(RequestModel):
     warm_up: bool = Field(False, description="compute the prompt ahead, in the background, and answer nothing")
 
 
-class TurnFields(StructuredFields, WarmUpField):
-    """How long the answer may be, what ends it, what the model may call, and what its template is told."""
+class ToolFields(RequestModel):
+    """What the model may call, and what its template is told."""
 
-    max_tokens: int = Field(DEFAULT_MAX_TOKENS, ge=1, le=2**31 - 1)
-    stop: Annotated[StopTexts, BeforeValidator(_as_list, json_schema_input_type=str)] = Field(default_factory=list)
     tools: ToolDefinitions = Field(default_factory=list)
     tool_choice: ToolChoice = "auto"
     parallel_tool_calls: bool = True
-    functions: list[Any] = Field(default_factory=list, max_length=0)
-    function_call: Literal["none", "auto"] | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(_refuse_others)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _check_offer(self) -> TurnFields:
+    def _check_offer(self) -> Self:
         self.offer()
         return self
 
@@ -72,3 +64,12 @@ class TurnFields(StructuredFields, WarmUpField):
             return self.chat_template_kwargs
         switch = {"reasoning_effort": self.reasoning_effort, "enable_thinking": self.reasoning_effort != "none"}
         return switch | self.chat_template_kwargs
+
+
+class TurnFields(StructuredFields, WarmUpField, ToolFields):
+    """How long the answer may be, and what ends it."""
+
+    max_tokens: int = Field(DEFAULT_MAX_TOKENS, ge=1, le=2**31 - 1)
+    stop: Annotated[StopTexts, text_or_list(lambda stop: [stop], str)] = Field(default_factory=list)
+    functions: Annotated[list[Any], unsupported("use tools", unless=[])] = Field(default_factory=list)
+    function_call: Literal["none", "auto"] | None = None

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from layerscale_core.constraints import ConstraintCompiler, Grammar, GrammarLimits, Matcher, embedded_schema
+from layerscale_core.constraints.json_schema import prepared
 from layerscale_core.errors import GrammarError
 from tests.support.fake_tokenizer import ByteTokenizer
 
@@ -166,9 +167,27 @@ def test_a_union_of_classes_that_a_property_tells_apart(compiler: ConstraintComp
 
 
 @pytest.mark.parametrize(
+    ("schema", "keyword", "value"),
+    [
+        ({"type": "integer"}, "format", "int64"),
+        ({"type": "array"}, "uniqueItems", False),
+        ({"type": "object"}, "propertyNames", {"type": "string"}),
+        ({"type": "object"}, "propertyNames", {}),
+        ({"type": "object"}, "propertyNames", True),
+        ({"type": "string"}, "x-order", 1),
+    ],
+)
+def test_what_generators_of_schemas_add_without_meaning_is_left_out(schema: Any, keyword: str, value: Any) -> None:
+    limits = GrammarLimits()
+    assert prepared(schema | {keyword: value}, limits) == prepared(schema, limits)
+
+
+@pytest.mark.parametrize(
     ("schema", "named"),
     [
         ({"not": {}}, "not"),
+        ({"type": "object", "propertyNames": {"pattern": "a"}}, "propertyNames"),
+        ({"type": ["integer", "string"], "format": "int64"}, "format"),
         ({"type": "array", "uniqueItems": True}, "uniqueItems"),
         ({"properties": {"a": {"if": {}, "then": {}}}}, "if"),
         ({"type": "object", "dependentRequired": {}}, "dependentRequired"),
