@@ -230,10 +230,12 @@ class SessionMachine(RuleBasedStateMachine):
     @rule(index=sessions, text=st.sampled_from(["up?", "why is it so?", "a"]))
     def register(self, index: int, text: str) -> None:
         session = self.watched[index].session
-        is_known = session.flash.find(text) is not None
+        refusals = [ConflictError] if session.flash.find(text) is not None else []
+        if session.context.data_begin + len(text) >= session.context.context_len:
+            refusals.append(ContextLengthError)
         future = session.register_flash(text, QUERY_TOKENS, tuple(text.encode()))
         self.step(1)
-        assert isinstance(future.exception(timeout=0), ConflictError) if is_known else future.result(timeout=0).id > 0
+        assert isinstance(future.exception(timeout=0), tuple(refusals)) if refusals else future.result(timeout=0).id > 0
 
     @rule(index=sessions)
     def forget(self, index: int) -> None:
