@@ -73,6 +73,18 @@ def test_traceback_cannot_be_taken_for_lines(log_format: str) -> None:
         assert any("RuntimeError" in line for line in rest)
 
 
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_passwords_in_urls_are_taken_out(log_format: str) -> None:
+    stream, _ = lines_of(log_format)
+    url = "https://user:PLANTED@mirror.test:8443/a@b"
+    try:
+        raise RuntimeError(f"cannot ask {url}")
+    except RuntimeError:
+        logging.getLogger("some.library").exception("trying %s again", url)
+    assert "PLANTED" not in stream.getvalue()
+    assert stream.getvalue().count("https://mirror.test:8443/a@b") == 2
+
+
 def test_table_for_people_is_fields_for_machines() -> None:
     stream, logger = lines_of("text")
     logger.info("plan", **{AS_TABLE: ["weights  93 MiB", "context  8192\x1b[2J"]}, weights_mib=93)
