@@ -15,6 +15,7 @@ from layerscale_server.settings import LIMIT_ROWS, SETTING_ROWS, Settings, parse
 
 EVERY_ROW = (*SETTING_ROWS, *LIMIT_ROWS)
 NUMBERS = [row for row in EVERY_ROW if row.kind is not str]
+TEXTS = [row for row in EVERY_ROW if row.kind is str and not row.choices]
 CHOICES = [row for row in EVERY_ROW if row.choices]
 
 
@@ -58,6 +59,13 @@ def test_number_is_taken_at_its_bounds_and_refused_past_them(row: Row) -> None:
     for text in refused:
         with pytest.raises(ValueError, match="must be"):
             row.parse(text)
+
+
+@pytest.mark.parametrize("row", TEXTS, ids=name_of)
+def test_text_is_taken_as_it_is_and_refused_when_empty(row: Row) -> None:
+    assert row.parse(" é/x") == " é/x"
+    with pytest.raises(ValueError, match="must not be empty"):
+        row.parse("")
 
 
 @pytest.mark.parametrize("row", CHOICES, ids=name_of)
