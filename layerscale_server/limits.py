@@ -35,6 +35,16 @@ class Limits:
     stops: int = row(16, kind=int, minimum=1, help="stop texts of a request")
     stop_bytes: int = row(256, kind=int, minimum=1, help="bytes of a stop text")
     stop_token_ids: int = row(256, kind=int, minimum=1, help="stop token ids of a request")
+    template_chars: int = row(
+        _MIB,
+        kind=int,
+        minimum=1024,
+        maximum=2 * _MIB,
+        help="characters of a conversation as the model's template renders it",
+    )
+    template_render_s: float = row(
+        0.25, kind=float, minimum=0.01, maximum=60, help="seconds of processor time to render a conversation"
+    )
     grammar_bytes: int = row(64 << 10, kind=int, minimum=64, help="bytes of a schema, a pattern or a grammar")
     grammar_depth: int = row(64, kind=int, minimum=4, help="levels of nesting in a schema")
     grammar_rules: int = row(2000, kind=int, minimum=8, help="sub-schemas and listed values, choices or rules")

@@ -40,6 +40,7 @@ def test_defaults_are_the_contract() -> None:
     assert (limits.json_depth, limits.json_keys, limits.messages) == (64, 4096, 2048)
     assert (limits.header_deadline_s, limits.body_deadline_s, limits.write_deadline_s) == (10, 30, 10)
     assert (limits.top_logprobs, limits.stops, limits.stop_bytes) == (20, 16, 256)
+    assert (limits.template_chars, limits.template_render_s) == (1 << 20, 0.25)
     assert (limits.waiting_requests, limits.waiting_contexts, limits.bearer_bytes) == (1024, 16, 1024)
 
 
