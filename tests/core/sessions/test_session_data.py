@@ -7,7 +7,7 @@ import pytest
 from layerscale_core.engine import Finished
 from layerscale_core.errors import StepError
 from layerscale_core.sessions import DataUpdated, FlashReady, Session
-from layerscale_core.sessions.stream import EntryRing
+from layerscale_core.sessions.stream import Entry, EntryRing
 from layerscale_core.sessions.window import Eviction, Run, plan_eviction
 from layerscale_core.specs import StepBatch
 from tests.support.fake_executor import FakeExecutor, greedy_answer
@@ -16,6 +16,30 @@ from tests.support.session_harness import RecordingSubscriber, SessionHarness, m
 
 def held(harness: SessionHarness, session: Session) -> bytes:
     return bytes(harness.now(session.describe())[1])
+
+
+def test_an_entry_that_cannot_be_read_is_lost_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    harness = make_session_harness()
+    session, other = harness.create(b"P\n"), harness.create(b"Q\n")
+    render = session.stream_type.render
+
+    def fail_at_b(entry: Entry) -> str:
+        return render(entry) if entry != note("b") else str(1 / 0)
+
+    monkeypatch.setattr(session.stream_type, "render", fail_at_b)
+    harness.push(session, "a", "b", "c")
+    harness.push(other, "b", "d")
+    harness.run()
+    assert held(harness, session) == b"P\na\nc\n"
+    assert held(harness, other) == b"Q\nd\n"
+    assert [each.ring.counts.items_processed for each in (session, other)] == [3, 2]
+    assert f"session {session.session_id}: an entry cannot be read by its stream type note" in caplog.text
+    harness.push(session, "b")
+    harness.run()
+    assert session.ring.counts.has_failed
+    harness.check_at_rest()
 
 
 def fail_steps(harness: SessionHarness, number: int) -> None:
