@@ -54,7 +54,9 @@ class Limits:
     waiting_requests: int = row(1024, kind=int, minimum=1, help="requests that wait for the batch, or in one session")
     waiting_contexts: int = row(16, kind=int, minimum=1, help="waiting prompt tokens, in context windows")
     stream_events: int = row(4096, kind=int, minimum=16, help="events held for a client that does not read")
-    window_entries: int = row(10_000, kind=int, minimum=1, help="entries of one session's window")
+    window_entries: int = row(
+        10_000, kind=int, minimum=1, maximum=10_000, help="entries of one session's window; never more"
+    )
     ring_entries: int = row(16_384, kind=int, minimum=1, help="entries that wait in one session's stream")
     stored_responses: int = row(1024, kind=int, minimum=0, help="responses that can be gone on from")
     stored_response_chars: int = row(64 * _MIB, kind=int, minimum=0, help="characters of their conversations")

@@ -1,8 +1,8 @@
 """Log lines: structlog in front, one format for everything the process logs, on standard error.
 
 ``text`` is for people, ``json`` is one object a line with ``time`` (RFC 3339), ``level``, ``logger``, ``message`` and
-the event's own fields; requests add ``request_id``. Text from outside cannot forge a line in either. Prompts,
-completions and keys are never passed to a logger, and passwords in URLs are taken out.
+the event's own fields; requests add ``request_id``, and ``session_id`` where they concern one. Text from outside cannot
+forge a line in either. Prompts, completions and keys are never passed to a logger, and passwords in URLs are taken out.
 """
 
 from __future__ import annotations
@@ -67,6 +67,11 @@ def configure_logging(log_format: str, level: str, stream: TextIO | None = None)
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+def name_session(session_id: str) -> None:
+    """Have every line of this request name a session from here on, its last one too."""
+    structlog.contextvars.bind_contextvars(session_id=session_id)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

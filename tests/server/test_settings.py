@@ -85,6 +85,12 @@ def test_default_is_a_value_of_its_own_row(row: Row) -> None:
     assert row.parse(str(row.default)) == row.default
 
 
+def test_a_window_is_never_larger_than_ten_thousand_entries() -> None:
+    assert parse_limits(["window_entries=10000"]).window_entries == 10_000
+    with pytest.raises(ValueError, match="window_entries must be 1 to 10000, not 10001"):
+        parse_limits(["window_entries=10001"])
+
+
 def test_context_refusal_gives_both_numbers() -> None:
     context = next(row for row in SETTING_ROWS if row.name == "context")
     with pytest.raises(ValueError, match="must be 256 to 1048576, or 0, not 255"):
