@@ -9,7 +9,6 @@ import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from layerscale_core.chat_template import ChatTemplate, TemplateLimits
 from layerscale_core.constraints import ConstraintCompiler, GrammarLimits
@@ -27,6 +26,7 @@ from layerscale_server.generation import AsyncEngine
 from layerscale_server.hub import resolve_model
 from layerscale_server.logging import AS_TABLE, get_logger
 from layerscale_server.metrics import Metrics
+from layerscale_server.paths import user_path
 from layerscale_server.placement import Site
 from layerscale_server.plan_report import plan_fields, plan_lines, plan_warnings
 from layerscale_server.planning import StartPlan, notices, plan_start
@@ -102,7 +102,7 @@ class Assembler:
         if self.settings.backend is not None:
             self.registry.choose_backend(self.settings.backend)  # what cannot serve is found before a model is fetched
         with contextlib.ExitStack() as undo, ThreadPoolExecutor(1, "layerscale-load-text") as beside:
-            directory = StateDirectory(Path(self.settings.state_dir)) if self.settings.state_dir else None
+            directory = StateDirectory(user_path(self.settings.state_dir)) if self.settings.state_dir else None
             if directory is not None:
                 undo.callback(directory.close)
             wants_bars = self.settings.log_format == "text"

@@ -111,6 +111,14 @@ def test_answers_are_kept_where_there_is_memory_for_them(tiny_model_path: Path, 
         assembly.close()
 
 
+def test_the_state_directory_may_lie_in_the_home_directory(
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assemble(SmallBackend(64 * _MIB), tiny_model_path, state_dir="~/state").close()
+    assert (tmp_path / "state").is_dir()
+
+
 def test_limits_on_templates_can_be_changed(tiny_model_path: Path) -> None:
     assembly = assemble(SmallBackend(64 * _MIB), tiny_model_path, limits=Limits(template_chars=1024))
     try:
