@@ -41,6 +41,7 @@ def test_every_flag_reaches_the_settings(served: list[Settings]) -> None:
         "port": 0,
         "cpu_offload_gb": 1.5,
         "quantization": "int8",
+        "activation_type": "int8",
         "kv_cache_type": "int4",
         "prefix_cache": "off",
         "response_cache_mib": 64,
