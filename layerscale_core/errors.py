@@ -19,7 +19,8 @@
         ├── ConflictError            it exists already
         ├── MaxSessionsError         all sessions that memory is reserved for exist
         ├── SavedStateError          what was saved of a session cannot be used
-        ├── StateNotSavedError       a session could not be written to disk
+        ├── StateNotSavedError       a session could not be written to disk, or its file not removed
+        ├── StateNotReadError        the disk does not give what was saved of a session
         ├── QueueFullError           too much is waiting; try again later
         ├── NoBurstSlotsError        the pool is too small for this request, ever
         ├── ShuttingDownError        the server is loading or draining
@@ -173,9 +174,15 @@ class SavedStateError(RequestError):
 
 
 class StateNotSavedError(RequestError):
-    """A session could not be written to disk; what was saved of it before is kept."""
+    """A session could not be written to disk, or what was saved not removed; what was saved of it before is kept."""
 
     code = "state_not_saved"
+
+
+class StateNotReadError(RequestError):
+    """The disk does not give what was saved of a session; its file may be sound, and stays."""
+
+    code = "state_not_read"
 
 
 class QueueFullError(RequestError):

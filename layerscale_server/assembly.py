@@ -9,9 +9,8 @@ import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
-from layerscale_core.chat_template import ChatTemplate
+from layerscale_core.chat_template import ChatTemplate, TemplateLimits
 from layerscale_core.constraints import ConstraintCompiler, GrammarLimits
 from layerscale_core.dialogue import Dialogue
 from layerscale_core.engine import Engine, EngineLimits
@@ -27,6 +26,7 @@ from layerscale_server.generation import AsyncEngine
 from layerscale_server.hub import resolve_model
 from layerscale_server.logging import AS_TABLE, get_logger
 from layerscale_server.metrics import Metrics
+from layerscale_server.paths import user_path
 from layerscale_server.placement import Site
 from layerscale_server.plan_report import plan_fields, plan_lines, plan_warnings
 from layerscale_server.planning import StartPlan, backend_options, notices, plan_start
@@ -102,7 +102,7 @@ class Assembler:
         if self.settings.backend is not None:
             self.registry.choose_backend(self.settings.backend)  # what cannot serve is found before a model is fetched
         with contextlib.ExitStack() as undo, ThreadPoolExecutor(1, "layerscale-load-text") as beside:
-            directory = StateDirectory(Path(self.settings.state_dir)) if self.settings.state_dir else None
+            directory = StateDirectory(user_path(self.settings.state_dir)) if self.settings.state_dir else None
             if directory is not None:
                 undo.callback(directory.close)
             wants_bars = self.settings.log_format == "text"
@@ -159,7 +159,9 @@ class Assembler:
         compiler = ConstraintCompiler(tokenizer, limits)
         compiler.prepare()  # it holds the interpreter's lock, so nobody is served before
         return_freed_memory()
-        return _Language(tokenizer, _dialogue(file, tokenizer), ConstraintWorkers(compiler, asked.grammar_compile_s))
+        rendering = TemplateLimits(asked.template_chars, asked.template_render_s)
+        dialogue = _dialogue(file, tokenizer, rendering)
+        return _Language(tokenizer, dialogue, ConstraintWorkers(compiler, asked.grammar_compile_s))
 
     def _engine_limits(self, start: StartPlan) -> EngineLimits:
         asked, context_len = self.settings.limits, start.memory.context_len
@@ -224,7 +226,7 @@ def _log_plan(start: StartPlan) -> None:
     logger.info("memory plan", **{AS_TABLE: plan_lines(start)}, **plan_fields(start))
 
 
-def _dialogue(file: ModelFile, tokenizer: Tokenizer) -> Dialogue | None:
+def _dialogue(file: ModelFile, tokenizer: Tokenizer, limits: TemplateLimits) -> Dialogue | None:
     if file.chat_template is None:
         logger.warning("the model has no chat template: /v1/completions serves it, /v1/chat/completions does not")
         return None
@@ -232,7 +234,8 @@ def _dialogue(file: ModelFile, tokenizer: Tokenizer) -> Dialogue | None:
     def text_of(token_id: int | None) -> str:
         return "" if token_id is None else tokenizer.token_text(token_id)
 
-    template = ChatTemplate(file.chat_template, bos=text_of(tokenizer.bos_id), eos=text_of(tokenizer.eos_id))
+    bos, eos = text_of(tokenizer.bos_id), text_of(tokenizer.eos_id)
+    template = ChatTemplate(file.chat_template, bos=bos, eos=eos, limits=limits)
     dialogue = Dialogue(template, tokenizer)
     logger.info("chat", tool_calls=dialogue.tool_format.syntax.name, reasoning=dialogue.markers is not None)
     return dialogue

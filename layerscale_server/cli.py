@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from layerscale_core.errors import LayerScaleError
 from layerscale_core.version import __version__
@@ -26,12 +29,11 @@ _COMMANDS = {
 """Subcommands by name; each is imported when it is asked for, so that serving loads none of them."""
 
 
-def _refuse_license_key(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        raise click.UsageError(
-            f"a licence key is never a flag: set the environment variable {LICENSE_KEY_VARIABLE} instead", ctx
-        )
+_LICENSE_KEY_FLAG = "--license-key"
+"""A flag that no command has, and that each refuses with a better message than "no such option"."""
 
+_OUTPUT_IS_LOST = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+"""Why standard output cannot be written; a pipe that nobody reads is no mistake, and click ends quietly then."""
 
 _LIMIT_OPTION = click.Option(
     ["--limit", "assignments"],
@@ -39,21 +41,12 @@ _LIMIT_OPTION = click.Option(
     metavar="NAME=VALUE",
     help="change one of the limits in the documentation, e.g. body_bytes=33554432; may be given several times",
 )
-_LICENSE_KEY_OPTION = click.Option(
-    ["--license-key"],
-    is_flag=False,
-    flag_value="",
-    hidden=True,
-    expose_value=False,
-    is_eager=True,
-    callback=_refuse_license_key,
-)
-"""There to be refused with a better message than "no such option"."""
 
 
 @click.pass_context
 def _serve(ctx: click.Context, /, assignments: Sequence[str], **values: Any) -> None:
     if ctx.invoked_subcommand is not None:
+        _refuse_flags_before(ctx.invoked_subcommand, ctx)
         return
     if not values["model"]:
         raise click.UsageError(MODEL_IS_MISSING, ctx)
@@ -66,12 +59,20 @@ def _serve(ctx: click.Context, /, assignments: Sequence[str], **values: Any) -> 
     serve(Settings(limits=limits, **values))
 
 
+def _refuse_flags_before(subcommand: str, ctx: click.Context) -> None:
+    """Flags before a subcommand are those of a server, and none is started: they would change nothing."""
+    for option in ctx.command.params:
+        assert option.name is not None
+        if ctx.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{option.opts[0]} stands before {subcommand}: give the flags of a command after it")
+
+
 cli = LazyGroup(
     "layerscale",
     places=_COMMANDS,
     callback=_serve,
     invoke_without_command=True,
-    params=[*(option_of(each) for each in SETTING_ROWS), _LIMIT_OPTION, _LICENSE_KEY_OPTION],
+    params=[*(option_of(each) for each in SETTING_ROWS), _LIMIT_OPTION],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     help="Serve a language model over HTTP: layerscale --model FILE.",
     epilog=f"A licence key is read from the environment variable {LICENSE_KEY_VARIABLE}.",
@@ -86,12 +87,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)
+    except click.UsageError as error:
+        _fail(_usage(error), error.exit_code)
     except click.ClickException as error:
-        _fail(f"{error.format_message()} (layerscale --help lists the options)", error.exit_code)
+        _fail(error.format_message(), error.exit_code)
     except LayerScaleError as error:
         _fail(str(error), 1)
     except click.Abort:
         sys.exit(130)
+    except OSError as error:
+        if error.errno not in _OUTPUT_IS_LOST:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write is lost as well
+        _fail(f"cannot write to standard output: {error.strerror}", 1)
+
+
+def _usage(error: click.UsageError) -> str:
+    if isinstance(error, click.NoSuchOption) and error.option_name == _LICENSE_KEY_FLAG:
+        return f"a licence key is never a flag: set the environment variable {LICENSE_KEY_VARIABLE} instead"
+    command = error.ctx.command_path if error.ctx else "layerscale"
+    return f"{error.format_message()} ({command} --help lists the options)"
 
 
 def _fail(message: str, code: int) -> None:

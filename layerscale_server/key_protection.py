@@ -15,11 +15,11 @@ import sys
 _PR_SET_DUMPABLE = 4  # <sys/prctl.h>
 
 
-def take_from_environment(variable: str) -> str:
-    """The value of an environment variable without surrounding space, "" if unset; it is gone from the environment."""
+def take_from_environment(variable: str) -> str | None:
+    """An environment variable's value without surrounding space, None if unset; it is gone from the environment."""
     value = os.environ.get(variable)
     if value is None:
-        return ""
+        return None
     libc = ctypes.CDLL(None)
     libc.getenv.restype = ctypes.c_void_p
     address = libc.getenv(os.fsencode(variable))

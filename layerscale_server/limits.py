@@ -36,6 +36,16 @@ class Limits:
     stops: int = row(16, kind=int, minimum=1, help="stop texts of a request")
     stop_bytes: int = row(256, kind=int, minimum=1, help="bytes of a stop text")
     stop_token_ids: int = row(256, kind=int, minimum=1, help="stop token ids of a request")
+    template_chars: int = row(
+        _MIB,
+        kind=int,
+        minimum=1024,
+        maximum=2 * _MIB,
+        help="characters of a conversation as the model's template renders it",
+    )
+    template_render_s: float = row(
+        0.25, kind=float, minimum=0.01, maximum=60, help="seconds of processor time to render a conversation"
+    )
     grammar_bytes: int = row(64 << 10, kind=int, minimum=64, help="bytes of a schema, a pattern or a grammar")
     grammar_depth: int = row(64, kind=int, minimum=4, help="levels of nesting in a schema")
     grammar_rules: int = row(2000, kind=int, minimum=8, help="sub-schemas and listed values, choices or rules")
@@ -45,7 +55,9 @@ class Limits:
     waiting_requests: int = row(1024, kind=int, minimum=1, help="requests that wait for the batch, or in one session")
     waiting_contexts: int = row(16, kind=int, minimum=1, help="waiting prompt tokens, in context windows")
     stream_events: int = row(4096, kind=int, minimum=16, help="events held for a client that does not read")
-    window_entries: int = row(10_000, kind=int, minimum=1, help="entries of one session's window")
+    window_entries: int = row(
+        10_000, kind=int, minimum=1, maximum=10_000, help="entries of one session's window; never more"
+    )
     ring_entries: int = row(16_384, kind=int, minimum=1, help="entries that wait in one session's stream")
     stored_responses: int = row(1024, kind=int, minimum=0, help="responses that can be gone on from")
     stored_response_chars: int = row(64 * _MIB, kind=int, minimum=0, help="characters of their conversations")

@@ -1,8 +1,8 @@
 """Log lines: structlog in front, one format for everything the process logs, on standard error.
 
 ``text`` is for people, ``json`` is one object a line with ``time`` (RFC 3339), ``level``, ``logger``, ``message`` and
-the event's own fields; requests add ``request_id``. Text from outside cannot forge a line in either. Prompts,
-completions and keys are never passed to a logger.
+the event's own fields; requests add ``request_id``, and ``session_id`` where they concern one. Text from outside cannot
+forge a line in either. Prompts, completions and keys are never passed to a logger, and passwords in URLs are taken out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 import structlog
 
-from layerscale_server.text import printable
+from layerscale_server.text import printable, without_credentials
 
 _QUIET_LIBRARIES = ("uvicorn", "uvicorn.error", "asyncio", "httpx", "httpx2", "huggingface_hub", "filelock", "urllib3")
 """Loggers of libraries that are heard from warnings on."""
@@ -42,6 +42,7 @@ def configure_logging(log_format: str, level: str, stream: TextIO | None = None)
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         structlog.processors.format_exc_info,
+        _hide_credentials,
     ]
     render = _render_json if log_format == "json" else _render_text
     handler = logging.StreamHandler(stream or sys.stderr)
@@ -68,10 +69,22 @@ def configure_logging(log_format: str, level: str, stream: TextIO | None = None)
     )
 
 
+def name_session(session_id: str) -> None:
+    """Have every line of this request name a session from here on, its last one too."""
+    structlog.contextvars.bind_contextvars(session_id=session_id)
+
+
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger by dotted name, e.g. ``layerscale.http``."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger
+
+
+def _hide_credentials(_logger: object, _method: str, event: Event) -> Event:
+    """What libraries say holds the addresses they asked, and these a mirror's password."""
+    for key in event.keys() & {"event", "exception"}:
+        event[key] = without_credentials(str(event[key]))
+    return event
 
 
 def _render_json(_logger: object, _method: str, event: Event) -> str:

@@ -32,7 +32,7 @@ def option_of(described: Row) -> click.Option:
     return click.Option(
         [described.flag],
         type=_RowType(described),
-        default=described.default,
+        default=None if described.default == "" else described.default,  # a default is parsed as well
         metavar=described.metavar,
         help=described.help,
         show_default=described.default not in (None, ""),

@@ -19,7 +19,7 @@ class Row:
         metavar: the placeholder of the value.
         minimum, maximum: inclusive bounds of a number; None = none.
         besides: one value outside the bounds that has a meaning of its own.
-        choices: all allowed values of a text; empty = any.
+        choices: all allowed values of a text; empty = any but the empty one, which an unset variable of a shell leaves.
     """
 
     name: str
@@ -53,6 +53,8 @@ class Row:
         Raises:
             ValueError: not of the row's kind or outside what is allowed; the message follows the setting's name.
         """
+        if not text and self.kind is str and not self.choices:
+            raise ValueError("must not be empty")
         try:
             value = self.kind(text)
         except ValueError:

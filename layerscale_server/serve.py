@@ -6,6 +6,7 @@ The port comes first, so that a busy one is told at once. The HTTP stack is impo
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -20,6 +21,7 @@ from layerscale_server.assembly import Assembler, Assembly
 from layerscale_server.key_protection import forbid_core_files, take_from_environment
 from layerscale_server.logging import configure_logging, get_logger
 from layerscale_server.metrics import Metrics
+from layerscale_server.open_files import allow_many_open_files
 from layerscale_server.settings import LICENSE_KEY_VARIABLE, Settings
 from layerscale_server.state import ServerState, digest_of
 
@@ -35,6 +37,8 @@ def serve(settings: Settings) -> None:
         StartupError: the server cannot start.
     """
     started = time.monotonic()
+    _end_on_signals()
+    allow_many_open_files()
     configure_logging(settings.log_format, settings.log_level)
     registry = PluginRegistry.discover()
     state = _state(settings, registry)
@@ -50,6 +54,16 @@ def serve(settings: Settings) -> None:
         os._exit(0)  # a load cannot be interrupted, and the interpreter must not be torn down around it
 
 
+def _end_on_signals() -> None:
+    """End at once, with nothing to lose, until ``HttpProcess`` takes the signals over.
+
+    Nothing does so by itself where the server is the first process of a container: the system keeps signals from it
+    that it does not handle.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
+
+
 def _state(settings: Settings, registry: PluginRegistry) -> ServerState:
     """The server as its licence key makes it; of the key itself nothing is left but a digest.
 
@@ -57,6 +71,10 @@ def _state(settings: Settings, registry: PluginRegistry) -> ServerState:
         LicenseError: the key grants nothing.
     """
     key = take_from_environment(LICENSE_KEY_VARIABLE)
+    if key == "":
+        logger.warning(
+            f"{LICENSE_KEY_VARIABLE} is set and empty: without a key this is the free tier, open to everybody"
+        )
     if not key:
         return ServerState(settings, FREE_LICENSE, Metrics())
     forbid_core_files()

@@ -5,11 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TypeVar
 
-MAX_OUTPUT_CHARS = 1 << 20
-MAX_RENDER_S = 0.25
-"""Processor time of the rendering thread: on a machine that is busy with others, an innocent template still renders."""
 MAX_CHARS = 2 << 20
 """Characters of one value, those of its items included. An item that is contained twice counts twice, as it would
 when the value is compared or printed."""
@@ -24,6 +22,20 @@ _ITEM_BYTES = 64  # a slot, and a small object of its own
 Value = TypeVar("Value")
 
 
+@dataclass(frozen=True, slots=True)
+class TemplateLimits:
+    """What one rendering may cost; the other limits are those of a step of it, and follow from its text.
+
+    Attributes:
+        max_chars: of the prompt.
+        max_render_s: processor time of the rendering thread: on a machine that is busy with others, an innocent
+            template still renders.
+    """
+
+    max_chars: int = 1 << 20
+    max_render_s: float = 0.25
+
+
 class TemplateLimitError(Exception):
     """A template exceeds a limit; the text says which."""
 
@@ -31,7 +43,8 @@ class TemplateLimitError(Exception):
 class Budget:
     """The means of one rendering, counted down. Its clock, that of the thread which makes it, starts at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: TemplateLimits) -> None:
+        self._max_render_s = limits.max_render_s
         self._bytes_left = MAX_WORK_BYTES
         self._has_second_half = True
         self._half_ends = self._next_look = 0.0
@@ -49,12 +62,12 @@ class Budget:
                 self._has_second_half = False
                 self._begin_half()
             else:
-                raise TemplateLimitError(f"rendering takes longer than {MAX_RENDER_S * 1000:.0f} ms")
+                raise TemplateLimitError(f"rendering takes longer than {self._max_render_s * 1000:.0f} ms")
 
     def _begin_half(self) -> None:
         """The time comes in two halves: a clock that jumps once, as that of a suspended machine, ends nothing."""
-        self._half_ends = time.thread_time() + MAX_RENDER_S / 2
-        self._next_look = time.monotonic() + MAX_RENDER_S / 2
+        self._half_ends = time.thread_time() + self._max_render_s / 2
+        self._next_look = time.monotonic() + self._max_render_s / 2
 
     def admit(self, value: Value) -> Value:
         """Pass a new value on, counted, unless it is too large."""

@@ -9,13 +9,14 @@ from jinja2 import Template
 from jinja2.exceptions import TemplateError, TemplateSyntaxError
 from jinja2.meta import find_undeclared_variables
 
-from layerscale_core.chat_template.budget import MAX_OUTPUT_CHARS, Budget, TemplateLimitError
+from layerscale_core.chat_template.budget import Budget, TemplateLimitError, TemplateLimits
 from layerscale_core.chat_template.functions import RefusedError
 from layerscale_core.chat_template.sandbox import BoundedEnvironment
 from layerscale_core.errors import InvalidRequestError, UnsupportedModelError
 
 MAX_SOURCE_CHARS = 256 * 1024
 _MAX_REASON_CHARS = 200
+_DEFAULT_LIMITS = TemplateLimits()
 
 
 class ChatTemplate:
@@ -28,6 +29,7 @@ class ChatTemplate:
     Args:
         source: Jinja, in the dialect of transformers' ``apply_chat_template``.
         bos, eos: what the template gets as ``bos_token`` and ``eos_token``; "" where the model has none.
+        limits: of each rendering.
 
     Attributes:
         variables: names that it reads and does not define.
@@ -36,13 +38,13 @@ class ChatTemplate:
         UnsupportedModelError: the source does not compile, or is too long.
     """
 
-    def __init__(self, source: str, *, bos: str, eos: str) -> None:
+    def __init__(self, source: str, *, bos: str, eos: str, limits: TemplateLimits = _DEFAULT_LIMITS) -> None:
         if len(source) > MAX_SOURCE_CHARS:
             raise UnsupportedModelError(
                 f"the model's chat template has {len(source)} characters; at most {MAX_SOURCE_CHARS} are supported"
             )
         try:
-            environment = BoundedEnvironment(Budget())
+            environment = BoundedEnvironment(Budget(limits))
             self._code = environment.compile(source, "chat template", "<chat template>")
             self.variables = frozenset(find_undeclared_variables(environment.parse(source)))
         except TemplateSyntaxError as error:
@@ -56,6 +58,7 @@ class ChatTemplate:
         self.source = source
         self._bos = bos
         self._eos = eos
+        self._limits = limits
 
     def render(
         self,
@@ -97,20 +100,20 @@ class ChatTemplate:
         raise InvalidRequestError(reason, param="messages")
 
     def _render(self, variables: dict[str, Any]) -> str:
-        budget = Budget()
+        budget = Budget(self._limits)
         budget.admit(variables)
         environment = BoundedEnvironment(budget)
         template = Template.from_code(environment, self._code, environment.make_globals(None))
-        return _collect(template.generate(variables))
+        return _collect(template.generate(variables), self._limits.max_chars)
 
 
-def _collect(pieces: Iterable[str]) -> str:
+def _collect(pieces: Iterable[str], max_chars: int) -> str:
     output: list[str] = []
     num_chars = 0
     for piece in pieces:
         num_chars += len(piece)
-        if num_chars > MAX_OUTPUT_CHARS:
-            raise TemplateLimitError(f"the prompt has more than {MAX_OUTPUT_CHARS} characters")
+        if num_chars > max_chars:
+            raise TemplateLimitError(f"the prompt has more than {max_chars} characters")
         output.append(piece)
     text = "".join(output)
     text.encode()  # raises where a literal of the template holds half a surrogate pair, which no tokenizer takes

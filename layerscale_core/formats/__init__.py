@@ -15,11 +15,12 @@ from layerscale_core.specs.model_format import ModelFile, ModelFormat
 __all__ = ["GgufFormat", "OnnxFormat", "SafetensorsFormat", "open_model"]
 
 
-def open_model(path: Path, formats: Sequence[ModelFormat]) -> ModelFile:
+def open_model(path: Path, formats: Sequence[ModelFormat], *, metadata_only: bool = False) -> ModelFile:
     """Open a model with the first format that recognises it.
 
     Args:
         formats: asked in this order.
+        metadata_only: see ``ModelFormat.open``.
 
     Raises:
         ModelFileError: the path is missing, unreadable, empty, of no known format, or the format found it corrupt.
@@ -28,7 +29,7 @@ def open_model(path: Path, formats: Sequence[ModelFormat]) -> ModelFile:
     check_path(path)
     for model_format in formats:
         if model_format.matches(path):
-            return model_format.open(path)
+            return model_format.open(path, metadata_only=metadata_only)
     known = ", ".join(model_format.name for model_format in formats) or "none"
     what = "the directory holds no model" if path.is_dir() else "not a model"
     raise ModelFileError(str(path), f"{what} of a known format ({known})")

@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from layerscale_core.errors import BackendError, LayerScaleError, PluginError, UnsupportedModelError
+from layerscale_core.errors import BackendError, LayerScaleError, PluginError
 from layerscale_core.models.quantize import Quantization
 from layerscale_core.plugins.backend_choice import ChosenBackend, choose_backend
 from layerscale_core.plugins.plugin import Contribution, Plugin, one_line
@@ -147,14 +147,12 @@ class PluginRegistry:
             quantization: what becomes of weights in floats.
 
         Raises:
-            UnsupportedModelError: none does, or there are no weights in floats to quantise.
-            ModelFileError: the file is corrupt.
+            UnsupportedModelError: it cannot be run, or there are no weights in floats to quantise.
+            ModelFileError: it cannot be read, none recognises it, or it is corrupt.
         """
-        for model_format in self.model_formats():
-            if model_format.matches(path):
-                return quantized(model_format.open(path, metadata_only=metadata_only), quantization)
-        known = ", ".join(model_format.name for model_format in self.model_formats())
-        raise UnsupportedModelError(f"{path} is in none of the known model formats ({known})")
+        from layerscale_core.formats import open_model  # noqa: PLC0415 (the plugins alone are listed without it)
+
+        return quantized(open_model(path, self.model_formats(), metadata_only=metadata_only), quantization)
 
     def license_verifiers(self) -> Sequence[LicenseVerifier]:
         """Everyone who can read a licence key, in the order in which they are asked."""

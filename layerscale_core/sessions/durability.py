@@ -91,6 +91,7 @@ class SavedSessions:
             NotFoundError: none is saved under this id.
             ConflictError: it is open.
             SavedStateError: what is saved cannot be used; its file is set aside.
+            StateNotReadError: it cannot be read now; its file stays.
             InvalidRequestError: it does not fit this server.
             MaxSessionsError: every session that memory is reserved for exists.
             ShuttingDownError: the engine has stopped.
@@ -110,6 +111,7 @@ class SavedSessions:
 
         Raises:
             NotFoundError: it is neither.
+            StateNotSavedError: it has ended, and its file cannot be removed.
             ShuttingDownError: the engine has stopped.
         """
         try:

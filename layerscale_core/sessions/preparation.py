@@ -91,17 +91,30 @@ class BatchPreparation:
         return True
 
     def _tokenise(self, session: Session) -> list[tuple[int, ...]]:
-        """The tokens of the session's oldest entries, up to a batch's worth."""
+        """The tokens of the session's oldest entries, up to a batch's worth, or to one that cannot be read."""
         token_ids: list[tuple[int, ...]] = []
         num_tokens = 0
         for entry in session.ring.peek(_MAX_BATCH_ENTRIES):
-            line = session.stream_type.render(entry) + "\n"
-            ids = tuple(self._tokenizer.encode(line, add_special=False))
+            try:
+                ids = tuple(self._tokenizer.encode(session.stream_type.render(entry) + "\n", add_special=False))
+            except Exception:  # a plugin's, or of a tokenizer that came with the model
+                if not token_ids:
+                    self._lose_oldest(session)
+                break
             num_tokens += len(ids)
             if token_ids and num_tokens > self._batch_tokens:
                 break
             token_ids.append(ids)
         return token_ids
+
+    def _lose_oldest(self, session: Session) -> None:
+        """Give up an entry that cannot be read: those behind it, and other sessions, go on. Called in the handler."""
+        logger.exception(
+            "session %s: an entry cannot be read by its stream type %s, or by the tokenizer, and is lost",
+            session.session_id,
+            session.stream_type.name,
+        )
+        session.ring.settle(len(session.ring.take(1)), 0, failed=True)
 
     def _run(self) -> None:
         while True:

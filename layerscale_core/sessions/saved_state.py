@@ -11,6 +11,9 @@ from layerscale_core.sessions.flash import MAX_ANSWER_TOKENS, MAX_QUERIES, Flash
 from layerscale_core.sessions.stream import StreamCounts
 from layerscale_core.sessions.window import Run
 
+_LAST_TIME = 253_402_300_799
+"""The end of the year 9999, in Unix seconds: file systems take no time that is much later."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
@@ -93,6 +96,7 @@ def check_saved(saved: SavedSession, *, vocab_size: int) -> None:
     _require(len(saved.entries) == num_entries, "the window holds other entries than its tokens do")
     _require(saved.window_size >= 1, "the window has no size")
     _require(min(saved.created_at, saved.last_used_at, saved.num_evaluations) >= 0, "a time or count is negative")
+    _require(max(saved.created_at, saved.last_used_at) <= _LAST_TIME, "a time is beyond the calendar")
     _require(0 <= saved.data_version <= saved.revision, "the versions are out of order")
     _check_counts(saved.counts, len(saved.waiting))
     _check_flash(saved, vocab_size)

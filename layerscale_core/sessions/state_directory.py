@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import os
@@ -15,13 +16,21 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from layerscale_core.errors import NotFoundError, SavedStateError, StartupError, StateNotSavedError
+from layerscale_core.errors import (
+    NotFoundError,
+    SavedStateError,
+    StartupError,
+    StateNotReadError,
+    StateNotSavedError,
+)
 from layerscale_core.sessions.saved_state import Fingerprint, SavedSession
 from layerscale_core.sessions.state_file import StateReader, write_state
 
 SUFFIX = ".session"
 REJECTED = "rejected"
 _PARTIAL = ".partial"
+_IS_NO_FILE = {errno.EISDIR, errno.ELOOP, errno.ENXIO}
+"""What the system says to the opening of a folder, a link or a socket; anything else is about disk or process."""
 _SESSION_ID = re.compile(r"sess_[0-9a-f]{8,64}")
 
 
@@ -37,6 +46,8 @@ class StateDirectory:
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except FileExistsError:
+            raise StartupError(f"cannot use --state-dir {path}: it is no directory") from None
         except OSError as error:
             raise StartupError(f"cannot use --state-dir {path}: {error.strerror}") from None
         try:
@@ -48,6 +59,9 @@ class StateDirectory:
         except BlockingIOError:
             self.close()
             raise StartupError(f"cannot use --state-dir {path}: another server uses it") from None
+        except OSError as error:
+            self.close()
+            raise StartupError(f"cannot use --state-dir {path}: {error.strerror}: {error.filename}") from None
         except BaseException:
             self.close()
             raise
@@ -98,6 +112,7 @@ class StateDirectory:
         Raises:
             NotFoundError: nothing.
             SavedStateError: the file is not one that ``write`` wrote under this name, or is damaged.
+            StateNotReadError: it cannot be read now, and may be sound.
         """
         if not _SESSION_ID.fullmatch(session_id):
             raise SavedStateError("its name is no session's")
@@ -110,14 +125,24 @@ class StateDirectory:
         except FileNotFoundError:
             raise NotFoundError("no session is saved under this id", code="session_not_found") from None
         except OSError as error:
-            raise SavedStateError(f"it cannot be read: {error.strerror}") from None
+            if error.errno in _IS_NO_FILE:
+                raise SavedStateError("it is no regular file") from None
+            raise StateNotReadError(f"what is saved of the session cannot be read: {error.strerror}") from error
 
     def remove(self, session_id: str) -> bool:
-        """Forget a session; returns whether it was saved."""
+        """Forget a session; returns whether it was saved.
+
+        Raises:
+            StateNotSavedError: its file cannot be removed.
+        """
         if not self.holds(session_id):
             return False
-        self._file(session_id).unlink()
-        os.fsync(self._descriptor)
+        try:
+            self._file(session_id).unlink()
+            os.fsync(self._descriptor)
+        except OSError as error:
+            reason = f"what is saved of the session cannot be removed: {error.strerror}"
+            raise StateNotSavedError(reason) from error
         return True
 
     def set_aside(self, session_id: str) -> Path:

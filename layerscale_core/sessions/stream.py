@@ -39,7 +39,7 @@ class StreamCounts:
     Attributes:
         num_in_flight: entries that left the ring and are not yet processed.
         items_processed: entries that are in the KV cache, or were and have left the window.
-        has_failed: the last batch could not be computed; its entries are lost, and counted as processed.
+        has_failed: the last batch could not be read or computed; its entries are lost, and counted as processed.
     """
 
     queue_size: int = 0

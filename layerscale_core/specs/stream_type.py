@@ -27,7 +27,8 @@ class StreamType(Protocol):
     def render(self, entry: Mapping[str, Any]) -> str:
         """A validated entry as one short line for the model; the same entry always gives the same text.
 
-        Every character prints, whatever texts an entry holds: they come from outside, and must not break the line.
+        Every character prints, whatever texts an entry holds: they come from outside, and must not break the line. An
+        entry for which this raises is logged and lost; those behind it go on.
         """
         ...
 

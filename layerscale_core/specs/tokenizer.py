@@ -35,6 +35,9 @@ class Tokenizer(Protocol):
         Args:
             add_special: add BOS (and EOS) where the model's metadata says so.
             parse_special: read special tokens' text as the tokens; otherwise it is plain text.
+
+        Raises:
+            InvalidRequestError: it cannot read this text.
         """
         ...
 

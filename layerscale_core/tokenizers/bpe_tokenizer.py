@@ -10,6 +10,7 @@ from tokenizers.models import BPE
 from tokenizers.normalizers import Normalizer
 from tokenizers.pre_tokenizers import PreTokenizer
 
+from layerscale_core.tokenizers.encoding import encode
 from layerscale_core.tokenizers.piece_tokenizer import HIDDEN, PieceTokenizer
 from layerscale_core.tokenizers.vocabulary import TokenKind, Vocabulary
 
@@ -52,8 +53,7 @@ class BpeTokenizer(PieceTokenizer):
     def encode(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of a text without lone surrogates."""
         encoder = self._special_encoder if parse_special else self._plain_encoder
-        # A batch of one, since only the batch call leaves the interpreter's lock and skips the unused offsets.
-        ids: list[int] = encoder.encode_batch_fast([text], add_special_tokens=False)[0].ids
+        ids = encode(encoder, text, add_special=False)
         if not add_special:
             return ids
         vocabulary = self._vocabulary

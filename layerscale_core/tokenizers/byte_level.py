@@ -31,7 +31,7 @@ def make_byte_level_tokenizer(
     try:
         model = BPE(vocabulary.ids_by_text(), list(merges), ignore_merges=pre_tokenizer.ignore_merges)
     except Exception as error:  # the library raises nothing narrower
-        raise ValueError(str(error)) from error
+        raise ValueError(" ".join(str(error).split())[:200]) from error
     splits = [Split(Regex(pattern), "isolated") for pattern in pre_tokenizer.patterns]
     to_bytes = ByteLevel(add_prefix_space=False, use_regex=False)
     return BpeTokenizer(vocabulary, model, pre_tokenizer=InOrder([*splits, to_bytes]), spell=bytes_of)

@@ -9,13 +9,19 @@ from typing import Any
 
 from tokenizers import Tokenizer as Encoder
 
-from layerscale_core.errors import ModelFileError, UnsupportedModelError
+from layerscale_core.errors import InvalidRequestError, ModelFileError, UnsupportedModelError
 from layerscale_core.tokenizers.byte_level import bytes_of
+from layerscale_core.tokenizers.encoding import encode, is_of_library
 from layerscale_core.tokenizers.piece_tokenizer import PieceTokenizer, byte_value
 from layerscale_core.tokenizers.sentencepiece import SPACE
 from layerscale_core.tokenizers.vocabulary import TokenKind, Vocabulary, find_stop_ids, mark_control_tokens
 
 _MODELS = ("BPE", "Unigram")
+
+_PROBE = "Hello, 1 world\n"
+_MAX_ADDED_TOKENS = 64
+"""More than any model has around a text; those of a hostile one would cost every request."""
+_MAX_GROWTH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,9 @@ class JsonTokenizer(PieceTokenizer):
         spelling = _find_spelling(description, path)
         added = [token for token in _added_tokens(description, path) if token["id"] < max_vocab_size]
         content = json.dumps({**description, "added_tokens": added})
+        _check_growth(description, path)
         self._special_encoder = _make_encoder(content, path)
+        _check_encoding(self._special_encoder, max_vocab_size, path)
         self._plain_encoder = _sharing_its_model(self._special_encoder)
         self._plain_encoder.encode_special_tokens = True
         ids = _token_ids(self._special_encoder, max_vocab_size, path)
@@ -59,22 +67,41 @@ class JsonTokenizer(PieceTokenizer):
 
     def encode(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of a text without lone surrogates."""
-        encoder = self._special_encoder if parse_special else self._plain_encoder
-        ids: list[int] = encoder.encode_batch_fast([text], add_special_tokens=add_special)[0].ids
-        return ids
+        return encode(self._special_encoder if parse_special else self._plain_encoder, text, add_special=add_special)
 
 
 def _make_encoder(content: str, path: str) -> Encoder:
     try:
         encoder = Encoder.from_str(content)
     except BaseException as error:
-        # The library raises nothing narrower than Exception; where its Rust code panics, not even that.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        if not is_of_library(error):
             raise
         raise ModelFileError(path, f"the tokenizers library refuses it: {str(error)[:200]}") from error
     encoder.no_padding()
     encoder.no_truncation()
     return encoder
+
+
+def _check_encoding(encoder: Encoder, max_vocab_size: int, path: str) -> None:
+    """Prove that it reads text at all, and puts nothing but tokens of the model around it."""
+    try:
+        ids, plain_ids = (encode(encoder, _PROBE, add_special=is_added) for is_added in (True, False))
+    except InvalidRequestError:
+        raise ModelFileError(path, f"it cannot read {_PROBE!r}") from None
+    if max(ids, default=0) >= max_vocab_size:
+        raise ModelFileError(path, f"token {max(ids)} has no row in the embedding", field="post_processor")
+    if len(ids) - len(plain_ids) > _MAX_ADDED_TOKENS:
+        raise ModelFileError(path, f"it adds more than {_MAX_ADDED_TOKENS} tokens to a text", field="post_processor")
+
+
+def _check_growth(description: Mapping[str, Any], path: str) -> None:
+    """Refuse what makes much of little: each step of normalisation may multiply what the one before it made."""
+    growth = 1
+    for step in _steps(description.get("normalizer"), "normalizers"):
+        growth *= max(1, *(len(str(step.get(key, ""))) for key in ("content", "prepend")))
+    if growth > _MAX_GROWTH:
+        reason = f"its steps together may make more than {_MAX_GROWTH} characters of one"
+        raise ModelFileError(path, reason, field="normalizer")
 
 
 def _sharing_its_model(encoder: Encoder) -> Encoder:
@@ -108,7 +135,7 @@ def _find_spelling(description: Mapping[str, Any], path: str) -> _Spelling:
         raise UnsupportedModelError(
             f"{path}: tokenizers of type {str(kind)[:64]!r} are not supported, only BPE and Unigram"
         )
-    steps = {str(step.get("type")): step for step in _steps(description.get("decoder"))}
+    steps = {str(step.get("type")): step for step in _steps(description.get("decoder"), "decoders")}
     if "ByteLevel" in steps:
         return _Spelling(bytes_of, has_space_prefix=False)
     if "Metaspace" in steps or "Replace" in steps:
@@ -117,15 +144,15 @@ def _find_spelling(description: Mapping[str, Any], path: str) -> _Spelling:
     raise UnsupportedModelError(f"{path}: a tokenizer that decodes with {sorted(steps) or 'nothing'} is not supported")
 
 
-def _steps(decoder: object) -> Iterator[Mapping[str, Any]]:
-    if not isinstance(decoder, dict):
+def _steps(step: object, parts: str) -> Iterator[Mapping[str, Any]]:
+    """A step, or those of a sequence, which lie under the key ``parts``."""
+    if not isinstance(step, dict):
         return
-    if decoder.get("type") != "Sequence":
-        yield decoder
+    if step.get("type") != "Sequence":
+        yield step
         return
-    for step in decoder.get("decoders") or ():
-        if isinstance(step, dict):
-            yield step
+    for part in step.get(parts) or ():
+        yield from _steps(part, parts)
 
 
 def _token_ids(encoder: Encoder, max_vocab_size: int, path: str) -> dict[str, int]:
@@ -154,7 +181,8 @@ def _vocabulary(
     if isinstance(unknown, str) and unknown in ids:
         kinds[ids[unknown]] = TokenKind.UNKNOWN
     for token in added:
-        kinds[token["id"]] = TokenKind.CONTROL if token.get("special") else TokenKind.USER_DEFINED
+        if token["content"] in ids:  # the library gives a text that is in the vocabulary no other id
+            kinds[ids[token["content"]]] = TokenKind.CONTROL if token.get("special") else TokenKind.USER_DEFINED
     bos_id, eos_id = (_id_of(token, ids, size) for token in (special.bos, special.eos))
     stop_ids = find_stop_ids(tokens, {} if eos_id is None else {"eos": eos_id})
     return Vocabulary(

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from layerscale_core.sessions import Session
 from layerscale_server.http.conversations import Conversation, TemplateMessage
+from layerscale_server.logging import name_session
 from layerscale_server.state import LoadedModel
 
 SESSION_HEADERS = (
@@ -48,12 +49,15 @@ async def find_session(
         ShuttingDownError: the engine has stopped.
     """
     if session_id is not None:
+        name_session(session_id)
         return model.sessions.get(session_id), conversation
     if model.adoption is None:
         return None, conversation
     conversation = replace(conversation, messages=without_volatile_lines(conversation.messages))
     label = label_of(headers, conversation.messages, chain)
     session = None if label is None else await asyncio.wrap_future(model.adoption.adopt(label))
+    if session is not None:
+        name_session(session.session_id)
     return session, conversation
 
 

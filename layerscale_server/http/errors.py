@@ -25,6 +25,7 @@ from layerscale_core.errors import (
     RequestError,
     SavedStateError,
     ShuttingDownError,
+    StateNotReadError,
     StateNotSavedError,
 )
 from layerscale_server.errors import (
@@ -61,6 +62,7 @@ _KINDS: dict[type[Exception], ErrorKind] = {
     NoBurstSlotsError: ErrorKind(503, "server_error"),
     MaxSessionsError: ErrorKind(503, "server_error"),
     StateNotSavedError: ErrorKind(500, "server_error"),
+    StateNotReadError: ErrorKind(500, "server_error"),
     NumericalError: ErrorKind(500, "server_error", "numerical_error"),
     Exception: ErrorKind(500, "server_error"),
 }

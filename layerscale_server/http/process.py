@@ -92,7 +92,7 @@ class HttpProcess:
     async def _become_ready(self) -> None:
         try:
             self._assembly = await asyncio.wrap_future(self._loading)
-        except Exception:
+        except BaseException:  # a panic of a library in Rust is no Exception
             self._server.should_exit = True
             raise
         self._state.model = self._assembly.model

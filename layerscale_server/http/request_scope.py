@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from layerscale_server.errors import ClientGoneError
 from layerscale_server.http.answer_headers import answer_headers, new_request_id
 from layerscale_server.http.errors import error_response
-from layerscale_server.logging import get_logger
+from layerscale_server.logging import get_logger, name_session
 from layerscale_server.metrics import Metrics
 
 _SWITCHING_PROTOCOLS = 101
@@ -55,6 +55,7 @@ class RequestScope:
             else:
                 await self._answer(inner, receive, exchange)
             self._record(method, inner, exchange)
+            structlog.contextvars.unbind_contextvars("session_id")
 
     async def _answer(self, scope: Scope, receive: Receive, exchange: _Exchange) -> None:
         try:
@@ -74,6 +75,8 @@ class RequestScope:
         self._metrics.count_request(method, route, status)
         duration_ms = round(1000 * (time.monotonic() - exchange.started), 1)
         client = scope.get("client")
+        if session_id := scope.get("path_params", {}).get("session_id"):
+            name_session(session_id)
         logger.log(
             logging.DEBUG if route in _POLLED_ROUTES else logging.INFO,
             "request",

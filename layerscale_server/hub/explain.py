@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
 )
 
 from layerscale_server.hub.reference import ModelReference
+from layerscale_server.text import without_credentials
 
 _UNAUTHORIZED = 401
 _FORBIDDEN = 403
@@ -23,7 +24,11 @@ _NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENO
 
 
 def explain(error: BaseException, reference: ModelReference, endpoint: str) -> str:
-    """One line for an error that a call of ``huggingface_hub`` raised."""
+    """One line for an error that a call of ``huggingface_hub`` raised; a mirror's password is not in it."""
+    return without_credentials(_explain(error, reference, endpoint))
+
+
+def _explain(error: BaseException, reference: ModelReference, endpoint: str) -> str:
     root = _root(error)
     if isinstance(root, HfHubHTTPError):
         return _explain_answer(root, reference, endpoint)

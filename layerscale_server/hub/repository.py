@@ -26,6 +26,7 @@ from layerscale_server.hub.explain import explain
 from layerscale_server.hub.headers import fetch_header
 from layerscale_server.hub.progress import show_progress
 from layerscale_server.hub.reference import ModelReference
+from layerscale_server.paths import user_path
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Repository:
     ) -> None:
         self._reference = reference
         self._api = HfApi(endpoint=endpoint)
-        self._cache_dir = Path(cache_dir or constants.HF_HUB_CACHE).expanduser().resolve()
+        self._cache_dir = user_path(cache_dir or constants.HF_HUB_CACHE).resolve()
         self._blobs = Blobs(self._cache_dir, reference.repo_id)
         self._progress = progress
 

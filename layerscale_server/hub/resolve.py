@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from layerscale_core.errors import ModelNotFoundError
 from layerscale_core.plugins import PluginRegistry
 from layerscale_server.hub.reference import ModelReference
+from layerscale_server.paths import user_path
 
 if TYPE_CHECKING:
     from layerscale_server.hub.repository import Repository
@@ -76,7 +77,7 @@ def resolve_headers(name: str, *, endpoint: str | None = None, cache_dir: Path |
 
 
 def _find(name: str) -> Path | ModelReference:
-    path = Path(name).expanduser()
+    path = user_path(name)
     if name and _exists(path):
         return path
     reference = ModelReference.parse(name)

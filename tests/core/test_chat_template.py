@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from layerscale_core.chat_template import MAX_OUTPUT_CHARS, MAX_SOURCE_CHARS, ChatTemplate, budget
+from layerscale_core.chat_template import MAX_SOURCE_CHARS, ChatTemplate, TemplateLimits, budget
 from layerscale_core.errors import InvalidRequestError, UnsupportedModelError
 from tests.core.hostile_templates import HOSTILE_TEMPLATES, UNLOADABLE_TEMPLATES
 
@@ -144,10 +144,24 @@ def test_longest_source_loads() -> None:
 
 def test_output_at_the_limit_is_given_and_one_more_is_not() -> None:
     source = "{{ messages[0].content }}"
-    longest = "é" * MAX_OUTPUT_CHARS
+    longest = "é" * TemplateLimits().max_chars
     assert render(source, [{"role": "user", "content": longest}]) == longest
     with pytest.raises(InvalidRequestError, match="exceeds a limit"):
         render(source, [{"role": "user", "content": f"{longest}."}])
+
+
+def test_limits_are_those_that_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    template = ChatTemplate("{{ messages[0].content }}", bos="", eos="", limits=TemplateLimits(max_chars=4))
+    assert template.render([{"role": "user", "content": "1234"}]) == "1234"
+    with pytest.raises(InvalidRequestError, match="more than 4 characters"):
+        template.render([{"role": "user", "content": "12345"}])
+    now = itertools.count()  # a second passes at each look
+    clock = SimpleNamespace(thread_time=lambda: next(now), monotonic=lambda: next(now))
+    monkeypatch.setattr(budget, "time", clock)
+    loop = "{% for a in range(100) %}{% endfor %}"
+    assert ChatTemplate(loop, bos="", eos="", limits=TemplateLimits(max_render_s=10_000)).render([]) == ""
+    with pytest.raises(InvalidRequestError, match="longer than 100000 ms"):
+        ChatTemplate(loop, bos="", eos="", limits=TemplateLimits(max_render_s=100)).render([])
 
 
 def test_messages_too_large_to_handle_are_refused() -> None:
@@ -206,7 +220,7 @@ def test_a_clock_that_jumps_once_ends_nothing(
 ) -> None:
     now = {"s": 0.0}
     monkeypatch.setattr(budget, "time", SimpleNamespace(thread_time=lambda: now["s"], monotonic=lambda: now["s"]))
-    means = budget.Budget()
+    means = budget.Budget(TemplateLimits())
     with pytest.raises(budget.TemplateLimitError) if is_refused else contextlib.nullcontext():
         for _ in range(num_jumps):
             now["s"] += 10.0

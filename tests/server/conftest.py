@@ -18,7 +18,7 @@ import pytest
 import structlog
 from fastapi import FastAPI
 
-from layerscale_core.chat_template import ChatTemplate
+from layerscale_core.chat_template import ChatTemplate, TemplateLimits
 from layerscale_core.constraints import ConstraintCompiler, GrammarLimits
 from layerscale_core.dialogue import Dialogue
 from layerscale_core.dialogue.recognition import Template
@@ -101,7 +101,11 @@ def hermes_call(name: str, arguments: Any) -> str:
 
 def make_template(source: str | None) -> Template:
     """A template from its Jinja source, or the fake one."""
-    return FakeTemplate() if source is None else ChatTemplate(source, bos="", eos="")
+    return (
+        FakeTemplate()
+        if source is None
+        else ChatTemplate(source, bos="", eos="", limits=TemplateLimits(max_render_s=30))  # on a busy machine too
+    )
 
 
 @dataclass

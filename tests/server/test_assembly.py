@@ -14,7 +14,7 @@ import pytest
 
 from layerscale_backend_cpu.native_executor import native_isa
 from layerscale_core.engine import Finished, Request, SamplingParams
-from layerscale_core.errors import MaxSessionsError, OutOfMemoryError, PluginError, StartupError
+from layerscale_core.errors import InvalidRequestError, MaxSessionsError, OutOfMemoryError, PluginError, StartupError
 from layerscale_core.memory_plan import KV_SHARE
 from layerscale_core.models import QuantizedMatrix
 from layerscale_core.plugins import PluginRegistry
@@ -28,6 +28,7 @@ from layerscale_core.specs import (
     hookimpl,
 )
 from layerscale_server.assembly import Assembler, Assembly
+from layerscale_server.limits import Limits
 from layerscale_server.logging import configure_logging
 from layerscale_server.metrics import Metrics
 from layerscale_server.placement import Site
@@ -107,6 +108,25 @@ def test_answers_are_kept_where_there_is_memory_for_them(tiny_model_path: Path, 
 
     try:
         assert [asyncio.run(num_cached()) for _ in range(2)] == [0, 7 if is_kept else 0]
+    finally:
+        assembly.close()
+
+
+def test_the_state_directory_may_lie_in_the_home_directory(
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assemble(SmallBackend(64 * _MIB), tiny_model_path, state_dir="~/state").close()
+    assert (tmp_path / "state").is_dir()
+
+
+def test_limits_on_templates_can_be_changed(tiny_model_path: Path) -> None:
+    assembly = assemble(SmallBackend(64 * _MIB), tiny_model_path, limits=Limits(template_chars=1024))
+    try:
+        dialogue = assembly.model.dialogue
+        assert dialogue is not None
+        with pytest.raises(InvalidRequestError, match="more than 1024 characters"):
+            dialogue.render([{"role": "user", "content": "x" * 1024}])
     finally:
         assembly.close()
 

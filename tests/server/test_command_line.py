@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -40,6 +41,7 @@ def test_every_flag_reaches_the_settings(served: list[Settings]) -> None:
         "port": 0,
         "cpu_offload_gb": 1.5,
         "quantization": "int8",
+        "activation_type": "int8",
         "kv_cache_type": "int4",
         "prefix_cache": "off",
         "response_cache_mib": 64,
@@ -84,11 +86,19 @@ def test_only_the_model_is_required(served: list[Settings]) -> None:
         (["--model", "m", "--log-format", "xml"], ["--log-format", "text", "json"]),
         (["--model", "m", "--sessions", "-1"], ["--sessions"]),
         (["--model", "m", "--sessions", "10001"], ["--sessions", "10000"]),
+        (["--model", "m", "--state-dir", ""], ["--state-dir", "empty"]),
+        (["--model", "m", "--host="], ["--host", "empty"]),
         (["--model", "m", "--limit", "nonsense=1"], ["--limit", "nonsense"]),
         (["--model", "m", "--limit", "body_bytes=1"], ["--limit", "body_bytes"]),
         (["--model", "m", "--license-key", "TOP-SECRET"], ["LAYERSCALE_LICENSE_KEY"]),
         (["--license-key=TOP-SECRET"], ["LAYERSCALE_LICENSE_KEY"]),
         (["--license-key"], ["LAYERSCALE_LICENSE_KEY"]),
+        (["plan", "--model", "m", "--license-key", "TOP-SECRET"], ["LAYERSCALE_LICENSE_KEY"]),
+        (["license", "inspect", "--license-key=TOP-SECRET"], ["LAYERSCALE_LICENSE_KEY"]),
+        (["--sessions", "3", "plan", "--model", "m"], ["--sessions", "plan"]),
+        (["--limit", "body_bytes=4096", "doctor"], ["--limit", "doctor"]),
+        (["plan", "--model", "m", "--gpu-memory", "much"], ["--gpu-memory", "layerscale plan --help"]),
+        (["bench", "rates", "--nonsense"], ["--nonsense", "layerscale bench rates --help"]),
         (["--nonsense"], ["--nonsense"]),
         (["nonsense"], ["nonsense"]),
         (["--model", "m\x1b[31m\nforged line", "--port", "x\ny"], ["--port"]),
@@ -116,6 +126,16 @@ def test_failure_to_start_is_one_line_and_exit_1(
     monkeypatch.setattr("layerscale_server.serve.serve", fail)
     assert run("--model", "m") == 1
     assert capsys.readouterr().err == "layerscale: no such\\x0alicence\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+@pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["plugins", "--json"]], ids=" ".join)
+def test_an_output_that_cannot_be_written_is_one_line_and_exit_1(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "layerscale_server", *arguments]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr == "layerscale: cannot write to standard output: No space left on device\n"
 
 
 def test_help_shows_every_option_and_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ import structlog
 
 from layerscale_server.logging import AS_TABLE, configure_logging, get_logger
 from layerscale_server.text import printable
-from tests.server.conftest import FakeServer
+from tests.server.conftest import FakeServer, MakeServer
 
 HOSTILE = "a\nb\r\x1b[31mc\x00\x9b\u2028\u2029\u202e\x85d"
 
@@ -73,6 +73,18 @@ def test_traceback_cannot_be_taken_for_lines(log_format: str) -> None:
         assert any("RuntimeError" in line for line in rest)
 
 
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_passwords_in_urls_are_taken_out(log_format: str) -> None:
+    stream, _ = lines_of(log_format)
+    url = "https://user:PLANTED@mirror.test:8443/a@b"
+    try:
+        raise RuntimeError(f"cannot ask {url}")
+    except RuntimeError:
+        logging.getLogger("some.library").exception("trying %s again", url)
+    assert "PLANTED" not in stream.getvalue()
+    assert stream.getvalue().count("https://mirror.test:8443/a@b") == 2
+
+
 def test_table_for_people_is_fields_for_machines() -> None:
     stream, logger = lines_of("text")
     logger.info("plan", **{AS_TABLE: ["weights  93 MiB", "context  8192\x1b[2J"]}, weights_mib=93)
@@ -104,6 +116,18 @@ def test_request_is_one_line_without_what_was_said(server: FakeServer, logs: io.
     assert event["duration_ms"] > 0
     answer = response.json()["choices"][0]["message"]["content"]
     assert not any(word in line for word in (secret, "hidden", answer))
+
+
+def test_a_request_to_a_session_names_it(make_server: MakeServer, logs: io.StringIO) -> None:
+    server = make_server(num_sessions=2)
+    made = server.post("/v1/sessions/init", {"type": "event"}).json()["session_id"]
+    copied = server.post(f"/v1/sessions/{made}/fork", {}).json()["session_id"]
+    hi = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+    server.post("/v1/chat/completions", hi | {"session_id": copied})
+    server.post("/v1/chat/completions", hi)
+    server.get("/v1/sessions/unknown%0A/state")
+    events = map(json.loads, logs.getvalue().splitlines())
+    assert [event.get("session_id") for event in events] == [made, made, copied, None, "unknown\n"]
 
 
 def test_polled_routes_are_quiet(server: FakeServer, logs: io.StringIO) -> None:

@@ -199,16 +199,25 @@ def test_key_that_grants_nothing_stops_the_start_and_is_not_shown(tiny_model_pat
 
 def test_flags_that_change_nothing_are_named_once(tiny_model_path: Path) -> None:
     flags = ("--cpu-offload-gb", "0.5", "--sessions", "3")
-    environment = {"LAYERSCALE_LICENSE_KEY": ""}  # as good as none
+    environment = {"LAYERSCALE_LICENSE_KEY": " "}  # as good as none
     with ServerProcess(tiny_model_path, *flags, environment=environment) as running:
         running.wait_until_ready()
         models = httpx.get(running.address + "/v1/models").json()
     warnings = [event["message"] for event in running.events if event["level"] == "warning"]
     assert warnings == [
+        "LAYERSCALE_LICENSE_KEY is set and empty: without a key this is the free tier, open to everybody",
         "--sessions 3 is more than the free tier's limit of 1, which holds instead",
         "--cpu-offload-gb changes nothing on the cpu backend: all weights are in CPU memory anyway",
     ]
     assert models["server"]["scheduler"]["max_sessions"] == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_before_anything_is_served_ends_the_process(tiny_model_path: Path, number: signal.Signals) -> None:
+    with ServerProcess(tiny_model_path) as running:
+        running.wait_until_listening()
+        running.signal(number)
+        assert running.wait() == 0
 
 
 def test_signal_while_loading_ends_the_process() -> None:

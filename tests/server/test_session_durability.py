@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,26 @@ def test_a_save_that_fails_is_told(durable: FakeServer, state_dir: Path) -> None
     (state_dir / f"{id_of(path)}.partial").mkdir()
     assert error(durable.post(f"{path}/save", {}), 500)["code"] == "state_not_saved"
     assert error(durable.post("/v1/sessions/sess_000000000000/save", {}), 404)["code"] == "session_not_found"
+
+
+def test_a_disk_that_fails_for_a_while_costs_no_session(
+    durable: FakeServer, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = create(durable)
+    ok(durable.post(f"{path}/save", {}))
+    forget(durable, path)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    wanted = {"session_id": id_of(path)}
+    with monkeypatch.context() as patch:
+        patch.setattr("layerscale_core.sessions.state_directory._open", fail)
+        assert error(durable.post("/v1/sessions/restore", wanted), 500)["code"] == "state_not_read"
+        patch.setattr(Path, "unlink", fail)
+        assert error(durable.request("DELETE", path), 500)["code"] == "state_not_saved"
+    assert not (state_dir / "rejected").exists()
+    assert ok(durable.post("/v1/sessions/restore", wanted))["session_id"] == id_of(path)
 
 
 def test_a_deleted_session_leaves_no_file(durable: FakeServer, state_dir: Path) -> None:

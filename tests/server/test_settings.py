@@ -15,6 +15,7 @@ from layerscale_server.settings import LIMIT_ROWS, SETTING_ROWS, Settings, parse
 
 EVERY_ROW = (*SETTING_ROWS, *LIMIT_ROWS)
 NUMBERS = [row for row in EVERY_ROW if row.kind is not str]
+TEXTS = [row for row in EVERY_ROW if row.kind is str and not row.choices]
 CHOICES = [row for row in EVERY_ROW if row.choices]
 
 
@@ -39,6 +40,7 @@ def test_defaults_are_the_contract() -> None:
     assert (limits.json_depth, limits.json_keys, limits.messages) == (64, 4096, 2048)
     assert (limits.header_deadline_s, limits.body_deadline_s, limits.write_deadline_s) == (10, 30, 10)
     assert (limits.top_logprobs, limits.stops, limits.stop_bytes) == (20, 16, 256)
+    assert (limits.template_chars, limits.template_render_s) == (1 << 20, 0.25)
     assert (limits.waiting_requests, limits.waiting_contexts, limits.bearer_bytes) == (1024, 16, 1024)
 
 
@@ -60,6 +62,13 @@ def test_number_is_taken_at_its_bounds_and_refused_past_them(row: Row) -> None:
             row.parse(text)
 
 
+@pytest.mark.parametrize("row", TEXTS, ids=name_of)
+def test_text_is_taken_as_it_is_and_refused_when_empty(row: Row) -> None:
+    assert row.parse(" é/x") == " é/x"
+    with pytest.raises(ValueError, match="must not be empty"):
+        row.parse("")
+
+
 @pytest.mark.parametrize("row", CHOICES, ids=name_of)
 def test_choice_is_taken_and_anything_else_refused_with_the_choices(row: Row) -> None:
     for choice in row.choices:
@@ -74,6 +83,12 @@ def test_choice_is_taken_and_anything_else_refused_with_the_choices(row: Row) ->
 )
 def test_default_is_a_value_of_its_own_row(row: Row) -> None:
     assert row.parse(str(row.default)) == row.default
+
+
+def test_a_window_is_never_larger_than_ten_thousand_entries() -> None:
+    assert parse_limits(["window_entries=10000"]).window_entries == 10_000
+    with pytest.raises(ValueError, match="window_entries must be 1 to 10000, not 10001"):
+        parse_limits(["window_entries=10001"])
 
 
 def test_context_refusal_gives_both_numbers() -> None:

@@ -13,6 +13,19 @@ from layerscale_server.http.process import HttpProcess
 from tests.server.conftest import FakeServer
 
 
+class PanicError(BaseException):
+    """What comes of a library in Rust."""
+
+
+def test_a_load_that_ends_in_a_panic_ends_the_process(server: FakeServer) -> None:
+    loading = Future[Assembly]()
+    loading.set_exception(PanicError())
+    process = HttpProcess(server.state, loading, "http://x", 0.0)
+    with pytest.raises(PanicError):
+        asyncio.run(process._become_ready())
+    assert process._server.should_exit
+
+
 def test_third_signal_leaves_at_once(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     exits: list[int] = []
     monkeypatch.setattr(os, "_exit", exits.append)

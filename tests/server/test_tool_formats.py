@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from layerscale_core.chat_template import budget
 from layerscale_core.dialogue import WrittenCall
 from layerscale_core.dialogue.call_syntax import JSON, SYNTAXES, CallSyntax
 from tests.server.conftest import FakeServer, MakeServer
@@ -67,12 +66,6 @@ class Spoken:
         assert response.status_code == 200, response.text
         lines = [line for line in response.text.split("\n") if line.startswith("data: {")]
         return [json.loads(line.removeprefix("data: ")) for line in lines]
-
-
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Templates may take as long as a busy machine makes them."""
-    monkeypatch.setattr(budget, "MAX_RENDER_S", 30.0)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from layerscale_core.sessions import NewFlashQuery, NewSession, Session, Session
 from layerscale_server.http.dependencies import AcceptingSession, AcceptingSessions, Model, NamedSession, json_body
 from layerscale_server.http.prompts import off_loop, prompt_ids
 from layerscale_server.http.schemas.sessions import AppendRequest, NewSessionRequest
+from layerscale_server.logging import name_session
 from layerscale_server.state import LoadedModel
 
 router = APIRouter(prefix="/v1/sessions")
@@ -30,6 +31,7 @@ async def create(
 def opened(session: Session) -> Response:
     """What is said of a session that has just come into being."""
     view = session.view
+    name_session(view.session_id)
     return JSONResponse(
         {
             "session_id": view.session_id,

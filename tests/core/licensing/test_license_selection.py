@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from layerscale_core.errors import LicenseError
+from layerscale_core.errors import LicenseError, PluginError
 from layerscale_core.licensing import license_for_key
 from layerscale_core.specs import PRO_TIER, License
 
@@ -39,3 +39,29 @@ def test_a_key_that_nobody_knows_is_refused_and_not_shown(key: str) -> None:
 def test_a_verifier_refusing_its_own_key_is_final() -> None:
     with pytest.raises(LicenseError, match="expired"):
         license_for_key("a-expired", [PrefixVerifier("a-"), PrefixVerifier("")])
+
+
+class TellingVerifier:
+    """Fails, and tells the key."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def verify(self, key: str) -> License | None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "refusal", "words"),
+    [
+        (LicenseError("a-secret has expired"), LicenseError, "(the key) has expired"),
+        (RuntimeError("cannot ask https://licences.test/a-secret"), PluginError, "TellingVerifier is broken"),
+    ],
+    ids=["refuses", "is broken"],
+)
+def test_a_verifier_that_would_tell_the_key_does_not(error: Exception, refusal: type[Exception], words: str) -> None:
+    with pytest.raises(refusal) as raised:
+        license_for_key("a-secret", [TellingVerifier(error)])
+    assert words in str(raised.value)
+    assert "secret" not in str(raised.value)
+    assert raised.value.__suppress_context__, "a traceback would show the verifier's own words"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
@@ -11,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from layerscale_core.errors import LicenseError, OutOfMemoryError, PluginError, UnsupportedModelError
+from layerscale_core.errors import LicenseError, ModelFileError, OutOfMemoryError, PluginError
 from layerscale_core.plugins import Plugin, PluginRegistry
 from layerscale_core.specs import KVLayout, hookimpl
 from layerscale_core.version import SPEC_VERSION
@@ -228,8 +229,22 @@ class TestBuiltIn:
     ) -> None:
         path = tmp_path / "model.bin"
         path.write_bytes(b"something else")
-        with pytest.raises(UnsupportedModelError, match=r"none of the known model formats \(.*gguf.*\)"):
+        with pytest.raises(ModelFileError, match=r"not a model of a known format \(.*gguf.*\)"):
             registry.open_model(path)
+
+    def test_what_cannot_be_read_is_not_said_to_be_of_another_format(
+        self, registry: PluginRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(ModelFileError, match="not a regular file"):
+            registry.open_model(tmp_path / "pipe")
+
+        def forbid(path: Path) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(os, "scandir", forbid)
+        with pytest.raises(ModelFileError, match="permission denied"):
+            registry.open_model(tmp_path)
 
 
 def test_a_plugin_that_cannot_be_hashed_is_broken_and_harms_no_other() -> None:

@@ -7,10 +7,34 @@ import pytest
 from layerscale_core.engine import Finished
 from layerscale_core.errors import StepError
 from layerscale_core.sessions import DataUpdated, FlashReady
-from layerscale_core.sessions.stream import EntryRing
+from layerscale_core.sessions.stream import Entry, EntryRing
 from layerscale_core.sessions.window import Eviction, Run, plan_eviction
 from tests.support.fake_executor import FakeExecutor, greedy_answer
 from tests.support.session_harness import RecordingSubscriber, make_session_harness, note
+
+
+def test_an_entry_that_cannot_be_read_is_lost_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    harness = make_session_harness()
+    session, other = harness.create(b"P\n"), harness.create(b"Q\n")
+    render = session.stream_type.render
+
+    def fail_at_b(entry: Entry) -> str:
+        return render(entry) if entry != note("b") else str(1 / 0)
+
+    monkeypatch.setattr(session.stream_type, "render", fail_at_b)
+    harness.push(session, "a", "b", "c")
+    harness.push(other, "b", "d")
+    harness.run()
+    assert harness.held(session) == b"P\na\nc\n"
+    assert harness.held(other) == b"Q\nd\n"
+    assert [each.ring.counts.items_processed for each in (session, other)] == [3, 2]
+    assert f"session {session.session_id}: an entry cannot be read by its stream type note" in caplog.text
+    harness.push(session, "b")
+    harness.run()
+    assert session.ring.counts.has_failed
+    harness.check_at_rest()
 
 
 def test_a_batch_that_fails_twice_is_in_at_the_third_attempt() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 import random
 import signal
@@ -16,7 +17,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layerscale_core.errors import NotFoundError, SavedStateError, StartupError, StateNotSavedError
+from layerscale_core.errors import (
+    NotFoundError,
+    SavedStateError,
+    StartupError,
+    StateNotReadError,
+    StateNotSavedError,
+)
 from layerscale_core.sessions.saved_state import SavedSession
 from layerscale_core.sessions.state_directory import REJECTED, SUFFIX, StateDirectory
 from tests.support.saved_sessions import FINGERPRINT, SESSION_ID, make_pages, make_saved
@@ -95,6 +102,44 @@ def test_links_pipes_and_folders_are_refused(directory: StateDirectory, tmp_path
         directory.set_aside(SESSION_ID)
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EIO], ids=errno.errorcode.get)
+def test_a_file_that_cannot_be_read_now_is_not_called_damaged(
+    directory: StateDirectory, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    directory.write(FINGERPRINT, make_saved(), make_pages())
+
+    def fail(path: Path, flags: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fail)
+        with pytest.raises(StateNotReadError, match=os.strerror(number)), directory.open(SESSION_ID):
+            pass
+    assert saved_in(directory) == make_saved()
+
+
+def test_a_file_that_cannot_be_removed_is_told(directory: StateDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory.write(FINGERPRINT, make_saved(), make_pages())
+
+    def fail(path: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fail)
+        with pytest.raises(StateNotSavedError, match="cannot be removed: Read-only file system"):
+            directory.remove(SESSION_ID)
+    assert saved_in(directory) == make_saved()
+
+
+def test_a_leftover_that_cannot_be_removed_is_named(tmp_path: Path) -> None:
+    leftover = tmp_path / "sess_00000000.partial"
+    leftover.mkdir()
+    with pytest.raises(StartupError, match=rf"--state-dir .*: {leftover}"):
+        StateDirectory(tmp_path)
+    leftover.rmdir()
+    StateDirectory(tmp_path).close()
+
+
 def test_what_is_set_aside_is_kept(directory: StateDirectory) -> None:
     for content in (b"first", b"second", b"third"):
         (directory.path / f"{SESSION_ID}{SUFFIX}").write_bytes(content)
@@ -111,7 +156,7 @@ def test_one_server_at_a_time(directory: StateDirectory) -> None:
 
 def test_a_file_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StartupError, match="--state-dir"):
+    with pytest.raises(StartupError, match=r"--state-dir .* is no directory"):
         StateDirectory(tmp_path / "file")
 
 

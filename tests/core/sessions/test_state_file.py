@@ -195,6 +195,7 @@ SESSION_CHANGES: list[dict[str, Any]] = [
     {"waiting": ()},
     {"window_size": 0},
     {"created_at": -1},
+    {"last_used_at": 2**62},
     {"data_version": 6},
     {"data_version": 2},
     {"revision": 3},

@@ -317,6 +317,7 @@ def test_inconsistent_metadata_is_refused_by_field(changes: dict[str, object], f
         ({"merges": ["a"]}, "merges"),
         ({"merges": ["a missing"]}, "merges"),
         ({"merges": ["c d"]}, "merges"),
+        ({"merges": ["\udcff b"]}, "merges"),
         ({"merges": [("a", "b")]}, "merges"),
         ({"pre": 7}, "pre"),
         ({"token_type": [1, 1, 1, 1, 1, 7]}, "token_type"),
@@ -329,6 +330,7 @@ def test_inconsistent_byte_level_metadata_is_refused_by_field(changes: dict[str,
     with pytest.raises(ModelFileError) as caught:
         small_byte_level(**changes)
     assert caught.value.field == f"tokenizer.ggml.{field}"
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

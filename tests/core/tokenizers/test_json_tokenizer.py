@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer as Original
 
-from layerscale_core.errors import ModelFileError, UnsupportedModelError
+from layerscale_core.errors import InvalidRequestError, ModelFileError, UnsupportedModelError
 from layerscale_core.formats import SafetensorsFormat
 from layerscale_core.specs import Tokenizer
 from layerscale_core.tokenizers.json_tokenizer import JsonTokenizer, SpecialTokens
@@ -143,6 +143,34 @@ def test_added_tokens_without_a_row_in_the_embedding_are_left_out() -> None:
         JsonTokenizer(description, SpecialTokens(), size - 1, "tokenizer.json")
 
 
+def replacing(pattern: str, content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"String": pattern}, "content": content}
+
+
+def adding(*ids: int) -> dict[str, Any]:
+    """Puts a special token of these ids before every text."""
+    special = {"X": {"id": "X", "ids": ids, "tokens": ["X"] * len(ids)}}
+    single = [{"SpecialToken": {"id": "X", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    return {"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": special}
+
+
+def test_a_text_that_the_library_panics_on_fails_one_request() -> None:
+    tokenizer = make(byte_level(), normalizer={**replacing("", ""), "pattern": {"Regex": "(a+)+$"}})
+    assert tokenizer.encode("hello")
+    with pytest.raises(InvalidRequestError, match="cannot read this text"):
+        tokenizer.encode("a" * 60 + "!")
+
+
+def test_an_added_token_whose_text_is_in_the_vocabulary_has_its_id_there() -> None:
+    description = json.loads(byte_level().to_str())
+    [text, other] = list(description["model"]["vocab"])[:2]
+    added = {"id": 4000, "content": text, "special": True, "single_word": False, "lstrip": False, "rstrip": False}
+    tokenizer = make(byte_level(), added_tokens=[added | {"normalized": False}])
+    token_id = description["model"]["vocab"][text]
+    assert tokenizer.token_bytes(token_id) == b""
+    assert tokenizer.token_bytes(description["model"]["vocab"][other]) != b""
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -176,9 +204,14 @@ def test_a_kind_that_cannot_be_spelled_is_named(changes: dict[str, Any], says: s
         {"model": {"type": "BPE", "vocab": {}, "merges": []}, "added_tokens": []},
         {"model": 3},
         {"normalizer": {"type": "Unknown"}},
+        {"pre_tokenizer": {"type": "FixedLength", "length": 0}},
+        {"normalizer": {"type": "Prepend", "prepend": "x" * 65}},
+        {"normalizer": {"type": "Sequence", "normalizers": [replacing("a", "a" * 5)] * 3}},
+        {"post_processor": adding(100_000)},
+        {"post_processor": adding(*[1] * 65)},
         {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated", "invert": False}},
     ],
-    ids=str,
+    ids=lambda changes: next(iter(changes)),
 )
 def test_a_description_that_makes_no_sense_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises((ModelFileError, UnsupportedModelError)) as refusal:

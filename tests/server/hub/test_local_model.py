@@ -36,6 +36,8 @@ def test_the_home_directory_is_expanded(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "m.gguf").write_bytes(CONTENT)
     assert resolve_model("~/m.gguf").path == tmp_path / "m.gguf"
+    with pytest.raises(ModelNotFoundError, match="~nobody-of-this-name/m"):
+        resolve_model("~nobody-of-this-name/m.gguf")
 
 
 @pytest.mark.parametrize("name", ["", "absent.gguf", "/absent/m.gguf", "models/absent.gguf", "a b", "a/b/c/d"])

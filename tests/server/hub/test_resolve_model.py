@@ -197,6 +197,13 @@ class TestRefusal:
         with pytest.raises(ModelNotFoundError, match=f"cannot fetch org/single from {NOBODY}: .*refused"):
             resolve("org/single", NOBODY, cache)
 
+    @pytest.mark.parametrize("port", ["1", None], ids=["unreachable", "refusing"])
+    def test_the_password_of_a_mirror_is_not_shown(self, hub: StandInHub, cache: Path, port: str | None) -> None:
+        address = f"127.0.0.1:{port}" if port else hub.url.removeprefix("http://")
+        with pytest.raises(ModelNotFoundError, match=f"http://{address}") as refusal:
+            resolve("acme/nothing", f"http://user:PLANTED@{address}", cache)
+        assert "PLANTED" not in str(refusal.value)
+
     def test_a_cache_that_cannot_be_written_is_named(self, hub: StandInHub, tmp_path: Path) -> None:
         (tmp_path / "cache").write_text("a file where the folder should be")
         with pytest.raises(ModelNotFoundError, match=r"org/single cannot be stored: .*cache.*set HF_HOME"):
