@@ -17,11 +17,12 @@ UNUSED = (
     "httpx",
     "httpx2",
     "cryptography",
+    "sentencepiece",
     "layerscale_core.conformance",
     "layerscale_server.bench",
     "layerscale_server.hub.pull",
 )
-"""Packages that a GGUF file on the CPU, from disk and without a licence key, is served without."""
+"""What a GGUF file with a byte-level vocabulary is served without, on the CPU, from disk and without a licence key."""
 
 
 def modules_until_ready(model: Path) -> set[str]:
