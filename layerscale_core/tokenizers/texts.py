@@ -23,10 +23,11 @@ class Texts(Sequence[str]):
     @overload
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
-        indices = range(len(self))[index]
-        if isinstance(indices, range):
-            return [self[each] for each in indices]
-        start, stop = self._bounds[indices], self._bounds[indices + 1]
+        if isinstance(index, slice):
+            return [self[each] for each in range(len(self))[index]]
+        if not 0 <= index < len(self._bounds) - 1:
+            index = range(len(self))[index]  # from the end, or an error
+        start, stop = self._bounds[index], self._bounds[index + 1]
         return self._data[start:stop].decode("utf-8", "surrogatepass")
 
 
