@@ -7,12 +7,11 @@ import logging
 import time
 import uuid
 
-import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from layerscale_server.errors import ClientGoneError
 from layerscale_server.http.errors import error_response
-from layerscale_server.logging import get_logger
+from layerscale_server.logging import bound_fields, get_logger
 from layerscale_server.metrics import Metrics
 
 _SWITCHING_PROTOCOLS = 101
@@ -46,7 +45,7 @@ class RequestScope:
             return
         exchange = _Exchange(send)
         scope.setdefault("state", {})["request_id"] = exchange.request_id
-        with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
+        with bound_fields(request_id=exchange.request_id):
             method = scope.get("method", "GET")  # that of every upgrade to a WebSocket
             # To HEAD the answer is GET's; the server below leaves the body out.
             inner = {**scope, "method": "GET"} if method == "HEAD" else scope

@@ -20,6 +20,8 @@ UNUSED = (
     "cryptography",
     "sentencepiece",
     "llguidance",
+    "rich",
+    "pygments",
     "layerscale_core.conformance",
     "layerscale_server.bench",
     "layerscale_server.hub.pull",
