@@ -156,12 +156,9 @@ class Assembler:
         return_freed_memory()  # before more is taken, so that the peak is lower as well
         asked = self.settings.limits
         limits = GrammarLimits(asked.grammar_bytes, asked.grammar_depth, asked.grammar_rules)
-        compiler = ConstraintCompiler(tokenizer, limits)
-        compiler.prepare()  # it holds the interpreter's lock, so nobody is served before
-        return_freed_memory()
+        constraints = ConstraintWorkers(ConstraintCompiler(tokenizer, limits), asked.grammar_compile_s)
         rendering = TemplateLimits(asked.template_chars, asked.template_render_s)
-        dialogue = _dialogue(file, tokenizer, rendering)
-        return _Language(tokenizer, dialogue, ConstraintWorkers(compiler, asked.grammar_compile_s))
+        return _Language(tokenizer, _dialogue(file, tokenizer, rendering), constraints)
 
     def _engine_limits(self, start: StartPlan) -> EngineLimits:
         asked, context_len = self.settings.limits, start.memory.context_len

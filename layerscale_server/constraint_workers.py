@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from layerscale_core.constraints import Constraint, ConstraintCompiler, Grammar
 from layerscale_core.errors import GrammarError, ShuttingDownError
+from layerscale_server.freed_memory import return_freed_memory
 
 _NUM_WORKERS = 2
 
@@ -23,6 +24,18 @@ class ConstraintWorkers:
         self._compiler = compiler
         self._timeout_s = timeout_s
         self._pool = ThreadPoolExecutor(_NUM_WORKERS, thread_name_prefix="layerscale-constraints")
+
+    def begin_preparing(self) -> None:
+        """Index the vocabulary on one of the threads; what is compiled meanwhile waits for it.
+
+        The index holds the interpreter's lock, up to a second for the largest vocabularies. So it is made as soon as
+        there is a server that can wait for it, rather than when a request needs it and others are being answered.
+        """
+        self._pool.submit(self._prepare)
+
+    def _prepare(self) -> None:
+        self._compiler.prepare()
+        return_freed_memory()
 
     async def compile(self, grammar: Grammar) -> Constraint:
         """Compile a grammar, or find it compiled.

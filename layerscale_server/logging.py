@@ -1,4 +1,4 @@
-"""Log lines: structlog in front, one format for everything the process logs, on standard error.
+"""Log lines: events with fields, one format for everything the process logs, on standard error.
 
 ``text`` is for people, ``json`` is one object a line with ``time`` (RFC 3339), ``level``, ``logger``, ``message`` and
 the event's own fields; requests add ``request_id``, and ``session_id`` where they concern one. Text from outside cannot
@@ -7,13 +7,15 @@ forge a line in either. Prompts, completions and keys are never passed to a logg
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, TextIO
-
-import structlog
 
 from layerscale_server.text import printable, without_credentials
 
@@ -24,81 +26,106 @@ AS_TABLE = "as_table"
 """A field that holds lines for people: the text format shows them below the message, in place of the other fields, and
 JSON shows the other fields alone."""
 
-Event = MutableMapping[str, Any]
+_FIELDS = "event_fields"
+"""The attribute of a log record that holds the event's fields."""
+
+_context_fields: ContextVar[Mapping[str, object]] = ContextVar("context_fields", default=MappingProxyType({}))
+
+
+class Logger:
+    """Logs events: a message that is always the same words, and fields beside it."""
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+
+    def log(self, level: int, message: str, **fields: object) -> None:
+        """Log at a level of the standard library's."""
+        self._logger.log(level, message, extra={_FIELDS: fields})
+
+    def info(self, message: str, **fields: object) -> None:
+        """What an operator expects."""
+        self.log(logging.INFO, message, **fields)
+
+    def warning(self, message: str, **fields: object) -> None:
+        """What an operator should know."""
+        self.log(logging.WARNING, message, **fields)
+
+    def error(self, message: str, **fields: object) -> None:
+        """What an operator should look into."""
+        self.log(logging.ERROR, message, **fields)
+
+    def exception(self, message: str, **fields: object) -> None:
+        """An error, with the exception that is being handled."""
+        self._logger.exception(message, extra={_FIELDS: fields})
+
+
+def get_logger(name: str) -> Logger:
+    """A logger by dotted name, e.g. ``layerscale.http``."""
+    return Logger(name)
+
+
+@contextlib.contextmanager
+def bound_fields(**fields: object) -> Iterator[None]:
+    """Give fields to every event within, also of libraries and of the tasks begun there."""
+    token = _context_fields.set({**_context_fields.get(), **fields})
+    try:
+        yield
+    finally:
+        _context_fields.reset(token)
+
+
+def name_session(session_id: str) -> None:
+    """Have every line of this request name a session from here on, its last one too."""
+    _context_fields.set({**_context_fields.get(), "session_id": session_id})
 
 
 def configure_logging(log_format: str, level: str, stream: TextIO | None = None) -> None:
-    """Route structlog and the standard library's loggers to one handler.
+    """Give the process one handler.
 
     Args:
         log_format: ``text`` or ``json``.
         level: least level shown, in lower case.
         stream: where lines go; None = standard error.
     """
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.PositionalArgumentsFormatter(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-        structlog.processors.format_exc_info,
-        _hide_credentials,
-    ]
-    render = _render_json if log_format == "json" else _render_text
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
-        )
-    )
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
     for name in _QUIET_LIBRARIES:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,
-    )
 
 
-def name_session(session_id: str) -> None:
-    """Have every line of this request name a session from here on, its last one too."""
-    structlog.contextvars.bind_contextvars(session_id=session_id)
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = _fields_of(record)
+        fields.pop(AS_TABLE, None)
+        if record.exc_info:
+            fields["exception"] = without_credentials(self.formatException(record.exc_info))
+        head = {"time": _time_of(record), "level": record.levelname.lower(), "logger": record.name}
+        return json.dumps({**head, "message": _message_of(record), **fields}, default=str)
 
 
-def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger by dotted name, e.g. ``layerscale.http``."""
-    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
-    return logger
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = _fields_of(record)
+        as_table = fields.pop(AS_TABLE, ())
+        line = f"{_time_of(record)} {record.levelname:<7} {record.name}: {printable(_message_of(record))}"
+        if not as_table:
+            line += "".join(f" {key}={printable(str(value))}" for key, value in fields.items())
+        trace = without_credentials(self.formatException(record.exc_info)).splitlines() if record.exc_info else []
+        below = [printable(each) for each in (*as_table, *trace)]
+        return "\n".join([line, *(f"    | {each}" for each in below)])  # marked: none looks like a line of its own
 
 
-def _hide_credentials(_logger: object, _method: str, event: Event) -> Event:
+def _message_of(record: logging.LogRecord) -> str:
     """What libraries say holds the addresses they asked, and these a mirror's password."""
-    for key in event.keys() & {"event", "exception"}:
-        event[key] = without_credentials(str(event[key]))
-    return event
+    return without_credentials(record.getMessage())
 
 
-def _render_json(_logger: object, _method: str, event: Event) -> str:
-    ordered = {key: event.pop(key) for key in ("time", "level", "logger")}
-    ordered["message"] = event.pop("event")
-    event.pop(AS_TABLE, None)
-    return json.dumps(ordered | dict(event), default=str)
+def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    return {**_context_fields.get(), **getattr(record, _FIELDS, {})}
 
 
-def _render_text(_logger: object, _method: str, event: Event) -> str:
-    time, level, logger = (event.pop(key) for key in ("time", "level", "logger"))
-    message, trace, as_table = event.pop("event"), event.pop("exception", ""), event.pop(AS_TABLE, ())
-    line = f"{time} {level.upper():<7} {logger}: {printable(str(message))}"
-    if not as_table:
-        line += "".join(f" {key}={printable(str(value))}" for key, value in event.items())
-    below = [printable(each) for each in (*as_table, *trace.splitlines())]
-    return "\n".join([line, *(f"    | {each}" for each in below)])  # marked, so that none looks like a line of its own
+def _time_of(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

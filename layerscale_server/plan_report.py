@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import math
+import textwrap
 from collections.abc import Iterable
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from layerscale_core.memory_plan import KV_SHARE, Cap, MemoryShare
 from layerscale_core.models import ModelSpec
@@ -56,15 +52,16 @@ def _offload_warnings(plan: StartPlan) -> list[str]:
 
 def plan_lines(plan: StartPlan) -> list[str]:
     """The table, line by line, in plain text."""
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in range(3):
-        table.add_column(no_wrap=column < 2)
-    for row in _rows(plan):
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    console = Console(file=io.StringIO(), width=_WIDTH, color_system=None)
-    with console.capture() as capture:
-        console.print(table)
-    return [line.rstrip() for line in capture.get().splitlines()]
+    rows = [[printable(cell) for cell in row] for row in _rows(plan)]
+    names, values, _ = ([len(cell) for cell in column] for column in zip(*rows, strict=True))
+    lines = []
+    for name, value, note in rows:
+        head = f"{name:<{max(names)}}  {value:<{max(values)}}  "
+        wrapped = textwrap.wrap(
+            note, _WIDTH, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False
+        )
+        lines += wrapped or [head.rstrip()]
+    return lines
 
 
 def plan_fields(plan: StartPlan) -> dict[str, object]:

@@ -48,10 +48,7 @@ class ConstraintCompiler:
         self._kept: OrderedDict[Grammar, Constraint] = OrderedDict()
 
     def prepare(self) -> None:
-        """Index the vocabulary, once; the first compilation does it otherwise.
-
-        It holds the interpreter's lock all the while, so that it is best done before anybody is served.
-        """
+        """Index the vocabulary, once; the first compilation does it otherwise, and holds the interpreter's lock."""
         self._prepared_table()
 
     def find(self, grammar: Grammar) -> Constraint | None:

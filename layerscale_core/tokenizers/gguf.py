@@ -1,11 +1,12 @@
 """A tokenizer from a GGUF file's metadata.
 
 Keys and their meaning: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Where a file leaves something out,
-llama.cpp's defaults hold.
+llama.cpp's defaults hold. Each kind of tokenizer is imported when a file has it, with the library that it needs.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -16,10 +17,8 @@ import numpy as np
 
 from layerscale_core.errors import ModelFileError, UnsupportedModelError
 from layerscale_core.specs.tokenizer import Tokenizer
-from layerscale_core.tokenizers.byte_level import make_byte_level_tokenizer
 from layerscale_core.tokenizers.piece_tokenizer import byte_value
 from layerscale_core.tokenizers.pre_tokenizers import PRE_TOKENIZERS
-from layerscale_core.tokenizers.sentencepiece import make_sentencepiece_tokenizer
 from layerscale_core.tokenizers.vocabulary import ROLES, TokenKind, Vocabulary, find_stop_ids, mark_control_tokens
 
 Value = TypeVar("Value", str, int, float, bool)
@@ -49,6 +48,8 @@ def tokenizer_from_gguf(metadata: Mapping[str, object], path: str) -> Tokenizer:
 
 
 def _byte_level(fields: _Fields) -> Tokenizer:
+    from layerscale_core.tokenizers.byte_level import ByteLevelTokenizer  # noqa: PLC0415 (as above)
+
     name = fields.get("pre", str) or "default"
     pre_tokenizer = PRE_TOKENIZERS.get(name)
     if pre_tokenizer is None:
@@ -61,18 +62,20 @@ def _byte_level(fields: _Fields) -> Tokenizer:
         left, _, right = merge.partition(" ")
         merges.append((left, right))
     try:
-        return make_byte_level_tokenizer(vocabulary, merges, pre_tokenizer)
+        return ByteLevelTokenizer(vocabulary, merges, pre_tokenizer)
     except ValueError as error:
         raise fields.error("merges", str(error)) from error
 
 
 def _sentencepiece(fields: _Fields) -> Tokenizer:
+    from layerscale_core.tokenizers.sentencepiece import SentencePieceTokenizer  # noqa: PLC0415 (as above)
+
     vocabulary = _vocabulary(fields, default_roles={"bos": 1, "eos": 2}, add_bos=True)
     scores = fields.require_array("scores", float, length=len(vocabulary.tokens))
     if not all(map(math.isfinite, scores)):
         raise fields.error("scores", "a score is not finite")
     try:
-        return make_sentencepiece_tokenizer(
+        return SentencePieceTokenizer(
             vocabulary, scores, add_space_prefix=fields.flag("add_space_prefix", default=True)
         )
     except ValueError as error:
@@ -121,15 +124,14 @@ def _kinds(fields: _Fields, tokens: list[str]) -> list[TokenKind]:
         return [TokenKind.NORMAL] * len(tokens)
     kind_by_number = {int(kind): kind for kind in TokenKind}
     try:
-        kinds = [kind_by_number[number] for number in numbers]
+        kinds = list(map(kind_by_number.__getitem__, numbers))
     except KeyError as error:
         raise fields.error("token_type", f"unknown type {error}") from error
-    for text, kind in zip(tokens, kinds, strict=True):
-        if kind is TokenKind.BYTE:
-            try:
-                byte_value(text)
-            except ValueError as error:
-                raise fields.error("tokens", str(error)) from error
+    try:
+        for text in itertools.compress(tokens, (kind is TokenKind.BYTE for kind in kinds)):
+            byte_value(text)
+    except ValueError as error:
+        raise fields.error("tokens", str(error)) from error
     return kinds
 
 

@@ -12,8 +12,7 @@ from tokenizers import Tokenizer as Encoder
 from layerscale_core.errors import InvalidRequestError, ModelFileError, UnsupportedModelError
 from layerscale_core.tokenizers.byte_level import bytes_of
 from layerscale_core.tokenizers.encoding import encode, is_of_library
-from layerscale_core.tokenizers.piece_tokenizer import PieceTokenizer, byte_value
-from layerscale_core.tokenizers.sentencepiece import SPACE
+from layerscale_core.tokenizers.piece_tokenizer import PieceTokenizer, byte_value, spell_spaced
 from layerscale_core.tokenizers.vocabulary import TokenKind, Vocabulary, find_stop_ids, mark_control_tokens
 
 _MODELS = ("BPE", "Unigram")
@@ -140,7 +139,7 @@ def _find_spelling(description: Mapping[str, Any], path: str) -> _Spelling:
         return _Spelling(bytes_of, has_space_prefix=False)
     if "Metaspace" in steps or "Replace" in steps:
         prepends = steps.get("Metaspace", {}).get("prepend_scheme", "never") != "never"
-        return _Spelling(lambda text: text.replace(SPACE, " ").encode(), has_space_prefix=prepends or "Strip" in steps)
+        return _Spelling(spell_spaced, has_space_prefix=prepends or "Strip" in steps)
     raise UnsupportedModelError(f"{path}: a tokenizer that decodes with {sorted(steps) or 'nothing'} is not supported")
 
 

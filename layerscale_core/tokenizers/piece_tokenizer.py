@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 
 from layerscale_core.tokenizers.vocabulary import TokenKind, Vocabulary
 
+SPACE = "▁"
+"""How SentencePiece spells a space."""
+
 HIDDEN = (TokenKind.CONTROL, TokenKind.UNKNOWN)
 """Kinds that add nothing to the output."""
 
@@ -74,6 +77,11 @@ class PieceTokenizer:
     def _shows(self, token_id: int, skip_special: bool) -> bool:
         """Whether a token stands in decoded text as the vocabulary spells it."""
         return not skip_special and self._vocabulary.kinds[token_id] in HIDDEN
+
+
+def spell_spaced(text: str) -> bytes:
+    """What a token of SentencePiece's spelling adds to the output."""
+    return text.replace(SPACE, " ").encode()
 
 
 def byte_value(text: str) -> int:

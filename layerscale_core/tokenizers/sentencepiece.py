@@ -1,73 +1,55 @@
 """SentencePiece BPE: text with spaces spelled ``▁``, pieces joined best score first, unknown characters as bytes.
 
-Source: https://github.com/google/sentencepiece (``bpe_model.cc``), as llama.cpp reads it from GGUF: no Unicode
-normalisation, runs of spaces kept.
+The library that such vocabularies are made with joins the pieces. As llama.cpp reads them from GGUF, there is no
+Unicode normalisation, runs of spaces are kept, and special tokens are cut out of a text before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from tokenizers.models import BPE
-from tokenizers.normalizers import Normalizer, Prepend, Replace
-from tokenizers.normalizers import Sequence as InOrder
-
-from layerscale_core.tokenizers.bpe_tokenizer import BpeTokenizer
-from layerscale_core.tokenizers.piece_tokenizer import byte_value
+from layerscale_core.tokenizers.piece_tokenizer import HIDDEN, PieceTokenizer, spell_spaced
+from layerscale_core.tokenizers.sentencepiece_model import write_sentencepiece_model
+from layerscale_core.tokenizers.special_texts import SpecialTexts
 from layerscale_core.tokenizers.vocabulary import TokenKind, Vocabulary
 
-SPACE = "▁"
 MAX_PIECE_CHARS = 256
-"""Longest piece built by joining; trainers stop at 16 by default, and the ways to cut a piece grow with its length."""
-
-_JOINED = (TokenKind.NORMAL, TokenKind.USER_DEFINED, TokenKind.UNUSED)
+"""Longest token; trainers stop at 16 by default, and special tokens are looked for in every length they come in."""
 
 
-def make_sentencepiece_tokenizer(
-    vocabulary: Vocabulary, scores: Sequence[float], *, add_space_prefix: bool
-) -> BpeTokenizer:
-    """Build the tokenizer.
+class SentencePieceTokenizer(PieceTokenizer):
+    """Implements ``layerscale_core.specs.Tokenizer``. Encoding does not hold the interpreter's lock.
+
+    User-defined tokens are read in any text, control and unknown tokens only with ``parse_special``; the leftmost is
+    taken, the longest where several begin.
 
     Args:
-        scores: finite, one per token; the higher, the earlier two pieces are joined into that token.
+        scores: finite, one per token; the higher, the earlier two pieces are joined into that token, and of equal ones
+            the leftmost.
+        add_space_prefix: put a space before a text, and before what follows a special token.
 
     Raises:
         ValueError: characters without a piece could not be expressed, or a piece is too long.
     """
-    unknown = vocabulary.texts_of(TokenKind.UNKNOWN)
-    byte_texts = vocabulary.texts_of(TokenKind.BYTE)
-    if not unknown and {byte_value(text) for text in byte_texts} != set(range(256)):
-        raise ValueError("there is neither an unknown token nor a token for each byte")
-    model = BPE(
-        vocabulary.ids_by_text(),
-        list(_merges(vocabulary, scores)),
-        unk_token=unknown[0] if unknown else None,
-        byte_fallback=True,
-    )
-    steps: list[Normalizer] = [Prepend(SPACE)] if add_space_prefix else []
-    return BpeTokenizer(
-        vocabulary,
-        model,
-        normalizer=InOrder([*steps, Replace(" ", SPACE)]),
-        spell=lambda text: text.replace(SPACE, " ").encode(),
-        has_space_prefix=add_space_prefix,
-    )
 
+    def __init__(self, vocabulary: Vocabulary, scores: Sequence[float], *, add_space_prefix: bool) -> None:
+        from sentencepiece import SentencePieceProcessor  # noqa: PLC0415 (for those alone who have such a vocabulary)
 
-def _merges(vocabulary: Vocabulary, scores: Sequence[float]) -> Iterator[tuple[str, str]]:
-    """Every way to join two pieces into a third, best score first.
-
-    Plain text never becomes a control, unknown or byte token, as in SentencePiece. Scores of a trained vocabulary are
-    distinct; where two are equal, the smaller id goes first.
-    """
-    tokens = vocabulary.tokens
-    joined = [token_id for token_id, kind in enumerate(vocabulary.kinds) if kind in _JOINED and tokens[token_id]]
-    joined.sort(key=scores.__getitem__, reverse=True)
-    pieces = {(text := tokens[token_id]): text for token_id in joined}  # one string of each, as merges are many
-    for text in pieces:
-        if len(text) > MAX_PIECE_CHARS:
+        if max(map(len, vocabulary.tokens)) > MAX_PIECE_CHARS:
             raise ValueError(f"a piece is longer than {MAX_PIECE_CHARS} characters")
-        # The longer left part first: a run of one character is joined from the left, and only its end is short.
-        for cut in range(len(text) - 1, 0, -1):
-            if (right := pieces.get(text[cut:])) and (left := pieces.get(text[:cut])):
-                yield left, right
+        super().__init__(vocabulary, spell_spaced, has_space_prefix=add_space_prefix)
+        user_defined = vocabulary.ids_of(TokenKind.USER_DEFINED)
+        self._user_defined = SpecialTexts(user_defined)
+        self._special = SpecialTexts(user_defined | vocabulary.ids_of(*HIDDEN))
+        model = write_sentencepiece_model(vocabulary, scores, add_space_prefix=add_space_prefix)
+        self._processor = SentencePieceProcessor(model_proto=model)
+
+    def encode(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Token ids of a text without lone surrogates."""
+        ids: list[int] = []
+        for before, token_id in (self._special if parse_special else self._user_defined).split(text):
+            if before:
+                ids += self._processor.encode(before)
+            if token_id is not None:
+                ids.append(token_id)
+        return self._vocabulary.with_ends(ids) if add_special else ids

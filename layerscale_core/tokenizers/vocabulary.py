@@ -43,13 +43,17 @@ class Vocabulary:
         """The same in a fraction of the memory, to be kept."""
         return replace(self, tokens=Texts(self.tokens), kinds=bytes(self.kinds))
 
-    def ids_by_text(self) -> dict[str, int]:
-        """Token text to id, holes left out."""
-        return {text: token_id for token_id, text in enumerate(self.tokens) if text}
+    def ids_of(self, *kinds: TokenKind) -> dict[str, int]:
+        """Token text to id, holes left out; of the tokens of some kinds, or of all where none is named."""
+        wanted = frozenset(kinds or TokenKind)
+        rows = enumerate(zip(self.tokens, self.kinds, strict=True))
+        return {text: token_id for token_id, (text, kind) in rows if text and kind in wanted}
 
-    def texts_of(self, *kinds: TokenKind) -> list[str]:
-        """Texts of the tokens of some kinds, holes left out."""
-        return [text for text, kind in zip(self.tokens, self.kinds, strict=True) if kind in kinds and text]
+    def with_ends(self, ids: list[int]) -> list[int]:
+        """A text's ids with those that the model wants before and behind them."""
+        start = [self.bos_id] if self.add_bos and self.bos_id is not None else []
+        end = [self.eos_id] if self.add_eos and self.eos_id is not None else []
+        return [*start, *ids, *end]
 
 
 def _texts(spaced: str) -> frozenset[str]:
@@ -91,7 +95,10 @@ def mark_control_tokens(
 ) -> tuple[TokenKind, ...]:
     """The kinds, with every token that has a control token's text made one: files mistype many of them."""
     texts = _known_texts(_FIM_TEXTS, roles)
-    return tuple(TokenKind.CONTROL if text in texts else kind for text, kind in zip(tokens, kinds, strict=True))
+    marked = list(kinds)
+    for token_id in [token_id for token_id, text in enumerate(tokens) if text in texts]:
+        marked[token_id] = TokenKind.CONTROL
+    return tuple(marked)
 
 
 def find_stop_ids(tokens: Sequence[str], roles: Mapping[str, int]) -> frozenset[int]:

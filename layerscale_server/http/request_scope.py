@@ -6,13 +6,12 @@ import contextlib
 import logging
 import time
 
-import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from layerscale_server.errors import ClientGoneError
 from layerscale_server.http.answer_headers import answer_headers, new_request_id
 from layerscale_server.http.errors import error_response
-from layerscale_server.logging import get_logger, name_session
+from layerscale_server.logging import bound_fields, get_logger, name_session
 from layerscale_server.metrics import Metrics
 
 _SWITCHING_PROTOCOLS = 101
@@ -47,7 +46,7 @@ class RequestScope:
         method = scope.get("method", "GET")  # that of every upgrade to a WebSocket
         exchange = _Exchange(send, is_head=method == "HEAD")
         scope.setdefault("state", {})["request_id"] = exchange.request_id
-        with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
+        with bound_fields(request_id=exchange.request_id):
             # To HEAD the answer is GET's without its body.
             inner = {**scope, "method": "GET"} if method == "HEAD" else scope
             if method == "OPTIONS":
@@ -55,7 +54,6 @@ class RequestScope:
             else:
                 await self._answer(inner, receive, exchange)
             self._record(method, inner, exchange)
-            structlog.contextvars.unbind_contextvars("session_id")
 
     async def _answer(self, scope: Scope, receive: Receive, exchange: _Exchange) -> None:
         try:

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
-import structlog
 from fastapi import FastAPI
 
 from layerscale_core.chat_template import ChatTemplate, TemplateLimits
@@ -182,7 +181,6 @@ def logs() -> Iterator[io.StringIO]:
     configure_logging("json", "info", stream)
     yield stream
     root.handlers, root.level = handlers, level
-    structlog.reset_defaults()
 
 
 def make_constraints(tokenizer: ByteTokenizer, limits: Limits) -> ConstraintWorkers:

@@ -9,16 +9,15 @@ import re
 from datetime import datetime
 
 import pytest
-import structlog
 
-from layerscale_server.logging import AS_TABLE, configure_logging, get_logger
+from layerscale_server.logging import AS_TABLE, Logger, bound_fields, configure_logging, get_logger
 from layerscale_server.text import printable
 from tests.server.conftest import FakeServer, MakeServer
 
 HOSTILE = "a\nb\r\x1b[31mc\x00\x9b\u2028\u2029\u202e\x85d"
 
 
-def lines_of(log_format: str, level: str = "info") -> tuple[io.StringIO, structlog.stdlib.BoundLogger]:
+def lines_of(log_format: str, level: str = "info") -> tuple[io.StringIO, Logger]:
     stream = io.StringIO()
     configure_logging(log_format, level, stream)
     return stream, get_logger("layerscale.test")
@@ -26,7 +25,7 @@ def lines_of(log_format: str, level: str = "info") -> tuple[io.StringIO, structl
 
 def test_json_is_one_object_a_line() -> None:
     stream, logger = lines_of("json")
-    with structlog.contextvars.bound_contextvars(request_id="req_1"):
+    with bound_fields(request_id="req_1"):
         logger.info(f"hello {HOSTILE}", duration_ms=1.5, path=HOSTILE)
     (line,) = stream.getvalue().splitlines()
     event = json.loads(line)

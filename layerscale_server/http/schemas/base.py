@@ -23,7 +23,7 @@ from layerscale_server.limits import Limits
 class RequestModel(BaseModel):
     """A JSON object from a client: strict types, unknown fields ignored, ``null`` means absent."""
 
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, defer_build=True)
 
     @model_validator(mode="before")
     @classmethod

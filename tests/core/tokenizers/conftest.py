@@ -75,7 +75,12 @@ def real_llama_cpp(real_model_path: Path) -> Iterator[LlamaCpp]:
 @pytest.fixture(scope="session")
 def real_tokenizer(real_model_path: Path) -> Tokenizer:
     """SmolLM2's tokenizer, from its file."""
-    model = GgufFormat().open(real_model_path)
+    return tokenizer_of(real_model_path)
+
+
+def tokenizer_of(path: Path) -> Tokenizer:
+    """A model's tokenizer, from its file."""
+    model = GgufFormat().open(path)
     tokenizer = model.make_tokenizer()
     model.close()
     return tokenizer

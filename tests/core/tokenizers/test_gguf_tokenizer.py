@@ -190,14 +190,14 @@ def test_characters_without_a_piece_become_bytes() -> None:
     assert tokenizer.encode("é") == [1, 259, 3 + 0xC3, 3 + 0xA9]
 
 
-def test_characters_without_a_piece_or_bytes_become_the_unknown_token() -> None:
+def test_a_run_of_characters_without_a_piece_or_bytes_becomes_the_unknown_token() -> None:
     fields: Metadata = {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>", "▁"],
         "tokenizer.ggml.token_type": [2, 3, 3, 1],
         "tokenizer.ggml.scores": [0.0, 0.0, 0.0, -1.0],
     }
-    assert build(fields).encode("é!") == [1, 3, 0, 0]
+    assert build(fields).encode("é! é") == [1, 3, 0, 3, 0]
 
 
 def test_plain_text_never_becomes_a_control_token() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from layerscale_core.specs import Tokenizer
 from layerscale_core.tokenizers import tokenizer_from_gguf
 from layerscale_core.tokenizers.pre_tokenizers import PRE_TOKENIZERS
-from tests.core.tokenizers.conftest import LlamaCpp
+from tests.core.tokenizers.conftest import LlamaCpp, tokenizer_of
 from tests.core.tokenizers.nasty_strings import NASTY_STRINGS, SPECIAL_LOOKALIKES
 from tests.core.tokenizers.vocab_gguf import (
     Metadata,
@@ -134,3 +134,29 @@ def test_sentencepiece_on_random_text(
 def test_sentencepiece_on_runs(text: str, sentencepiece: tuple[Tokenizer, LlamaCpp]) -> None:
     tokenizer, llama_cpp = sentencepiece
     assert tokenizer.encode(text) == llama_cpp.tokenize(text)
+
+
+@pytest.fixture(scope="module")
+def gemma(gemma_model_path: Path) -> Iterator[tuple[Tokenizer, LlamaCpp]]:
+    llama_cpp = LlamaCpp(gemma_model_path)
+    yield tokenizer_of(gemma_model_path), llama_cpp
+    llama_cpp.close()
+
+
+@pytest.mark.model
+def test_gemma_on_nasty_strings(gemma: tuple[Tokenizer, LlamaCpp]) -> None:
+    assert disagreements(*gemma, NASTY_STRINGS) == []
+
+
+GEMMA_FRAGMENTS = st.sampled_from(["<start_of_turn>", "<unused7>", "<table>", "</h1>", "<b", "▁", "\n\n", "\t\t"])
+
+
+@pytest.mark.model
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    text=st.one_of(TEXTS, st.lists(FRAGMENTS | GEMMA_FRAGMENTS, max_size=8).map("".join)), parse_special=st.booleans()
+)
+def test_gemma_on_random_text(text: str, parse_special: bool, gemma: tuple[Tokenizer, LlamaCpp]) -> None:
+    tokenizer, llama_cpp = gemma
+    expected = llama_cpp.tokenize(text, parse_special=parse_special)
+    assert tokenizer.encode(text, parse_special=parse_special) == expected

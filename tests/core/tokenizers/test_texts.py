@@ -15,7 +15,7 @@ from tests.support.memory import kept_by
 @given(st.lists(st.text(st.characters(), max_size=6), max_size=8), st.slices(8))
 @settings(max_examples=100, deadline=None)
 def test_are_the_strings_that_they_were_made_of(strings: list[str], part: slice) -> None:
-    texts = Texts(iter(strings))
+    texts = Texts(strings)
     assert list(texts) == strings
     assert texts[part] == strings[part]
     assert [texts[-1 - index] for index in range(len(texts))] == strings[::-1]
