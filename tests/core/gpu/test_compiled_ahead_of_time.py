@@ -27,10 +27,15 @@ KEPT = BENCHMARKS / "results" / "gpu-kernel-resources.md"
 
 @pytest.mark.parametrize(
     ("case", "targets"),
-    [("linear, decode, 4-bit weights", TARGETS), ("attention, decode, 16-bit cache", ("sm_90", "gfx942"))],
-    ids=["linear", "attention"],
+    [
+        ("linear, decode, 4-bit weights", TARGETS),
+        ("project_heads, decode, heads of 256, 8-bit weights and cache", ("gfx942",)),
+        ("attention, decode, heads of 256, 8-bit cache", ("sm_89", "gfx942")),
+    ],
+    ids=["linear", "project_heads", "attention"],
 )
 def test_a_kernel_compiles_within_its_bounds(case: str, targets: tuple[str, ...], tmp_path: Path) -> None:
+    """Among them: no sum follows the layout of a tile, which is another in decode and in prefill."""
     table = tmp_path / "table.md"
     command = [sys.executable, "-W", "error", str(BENCHMARKS / "gpu_kernel_resources.py"), "--cases", case]
     result = subprocess.run(
