@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from layerscale_core.errors import BackendError
 from tests.support.documentation import ROOT
 
 pytestmark = pytest.mark.slow
@@ -73,7 +74,7 @@ def test_parts_of_two_devices_make_no_report(monkeypatch: pytest.MonkeyPatch, tm
         report.write_report(tmp_path, tmp_path)
 
 
-def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
-    result = run("gpu_speed.py", "int4", "--backend", "cuda", "--write", str(tmp_path / "int4.json"))
-    assert result.returncode != 0
-    assert "backend 'cuda' of plugin cuda" in result.stderr
+def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    with pytest.raises(BackendError, match="backend 'cuda' of plugin cuda"):
+        importlib.import_module("gpu_speed").open_gpu("cuda")

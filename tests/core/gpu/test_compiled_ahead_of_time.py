@@ -29,12 +29,11 @@ KEPT = BENCHMARKS / "results" / "gpu-kernel-resources.md"
     ("case", "targets"),
     [
         ("linear, decode, 4-bit weights", TARGETS),
-        ("project_heads, decode, heads of 256, 8-bit weights and cache", ("gfx942",)),
-        ("attention, decode, heads of 256, 8-bit cache", ("sm_89", "gfx942")),
+        ("decode, heads of 256, 8-bit", ("gfx942",)),
     ],
-    ids=["linear", "project_heads", "attention"],
+    ids=["linear", "projection and attention of wide heads"],
 )
-def test_a_kernel_compiles_within_its_bounds(case: str, targets: tuple[str, ...], tmp_path: Path) -> None:
+def test_kernels_compile_within_their_bounds(case: str, targets: tuple[str, ...], tmp_path: Path) -> None:
     """Among them: no sum follows the layout of a tile, which is another in decode and in prefill."""
     table = tmp_path / "table.md"
     command = [sys.executable, "-W", "error", str(BENCHMARKS / "gpu_kernel_resources.py"), "--cases", case]
@@ -47,8 +46,9 @@ def test_a_kernel_compiles_within_its_bounds(case: str, targets: tuple[str, ...]
         timeout=280,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    rows = [line.split(" | ") for line in table.read_text().splitlines() if line.startswith(f"| {case} ")]
-    assert [row[1] for row in rows] == list(targets)
+    rows = [line.split(" | ") for line in table.read_text().splitlines() if case in line]
+    kernels = {row[0] for row in rows}
+    assert {(row[0], row[1]) for row in rows} == {(kernel, target) for kernel in kernels for target in targets} != set()
     assert all(row[-1] != "none |" for row in rows), "products go through matrix instructions"
 
 
