@@ -6,6 +6,8 @@ With ``nox -R`` a session starts at once, in the environment as it was last inst
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 import nox
@@ -21,6 +23,8 @@ MODEL = MODELS / "SmolLM2-135M-Instruct.Q4_1.gguf"
 SECOND_MODEL = MODELS / "gemma-3-270m-Q4_K_M.gguf"
 BARS = Path(".cache", "bars", "GOOG.csv").absolute()
 DRAIN_LIMIT_S = 30
+GPU_TOOLS = ("gguf", "pytest>", "pytest-timeout", "transformers")
+"""What the GPU session takes of the extra ``test``."""
 WORKERS = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadgroup")
 """Test processes; tests that share something costly name a group and stay in one of them."""
 
@@ -122,13 +126,19 @@ def load(session: nox.Session) -> None:
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """On a machine with a GPU: the conformance kit on it, and how near it comes to its best rates.
+    """On a machine with a GPU, unattended: the conformance kit on it, and how near it comes to its best rates.
 
-    Writes into benchmarks/results; ``-- ARGS`` go to the script. On ROCm, set PIP_EXTRA_INDEX_URL to PyTorch's index.
+    Writes into benchmarks/results, goes on where an earlier run was interrupted, and names at its end what failed;
+    ``-- ARGS`` go to the script. On ROCm torch comes from where docker/rocm has it; TORCH_INDEX names another place.
     """
-    session.install("-e", ".[test,cuda]")
-    session.run("pytest", "tests/contract/test_gpu_backends.py")
-    session.run("python", "benchmarks/gpu_speed.py", *session.posargs)
+    vendor = "rocm" if Path("/dev/kfd").exists() else "cuda"
+    if vendor == "rocm":
+        index = re.search(r"^ARG TORCH_INDEX=(\S+)$", Path("docker/rocm/Dockerfile").read_text(), re.MULTILINE)
+        session.install("torch>=2.9", "--index-url", os.environ.get("TORCH_INDEX") or index[1])
+    # The suite's own torch and Triton are for machines without a device: here its vendor's are what is tried.
+    tools = [tool for tool in requirements("test") if tool.startswith(GPU_TOOLS)]
+    session.install("-e", f".[{vendor}]", *tools)
+    session.run("python", "benchmarks/gpu_run.py", "--backend", vendor, *session.posargs)
 
 
 def requirements(*extras: str) -> list[str]:

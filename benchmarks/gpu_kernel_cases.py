@@ -1,4 +1,7 @@
-"""Launches of every GPU kernel as an 8B-shaped model makes them: heads of 128 in groups of four, bfloat16."""
+"""Launches of every GPU kernel as an 8B-shaped model makes them: heads of 128 in groups of four, bfloat16.
+
+Beside them heads of 256, with norms of their own, which take the most of a device.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,8 @@ HIDDEN = 4096
 PREFILL = 256
 WEIGHTS = {16: "bf16", 8: "8-bit, groups of 32", 4: "4-bit, groups of 32"}
 KV_TYPES = {16: KVType.FP16, 8: KVType.INT8, 4: KVType.INT4}
-SPEC = AttentionSpec(4, 1, 128, 128**-0.5, RopeSpec((0.0,) * 64))
-ROPE = DeviceRope(torch.zeros(64, dtype=torch.float64), 1.0, False)
+WIDE = 256
+"""The width of Gemma's heads."""
 
 
 def cases(tuning: Tuning) -> dict[str, Callable[[], None]]:
@@ -43,6 +46,10 @@ def cases(tuning: Tuning) -> dict[str, Callable[[], None]]:
             )
         for bits in KV_TYPES:
             named[f"attention, {step}, {bits}-bit cache"] = partial(_attention, tuning, tokens, bits)
+        for bits in (16, 8):
+            wide = f"{step}, heads of {WIDE}, {bits}-bit"
+            named[f"project_heads, {wide} weights and cache"] = partial(_project_heads, tuning, tokens, bits, WIDE)
+            named[f"attention, {wide} cache"] = partial(_attention, tuning, tokens, bits, WIDE)
     for bits in KV_TYPES:
         named[f"store, {bits}-bit cache"] = partial(_store, bits)
         named[f"shift_positions, {bits}-bit cache"] = partial(_shift_positions, bits)
@@ -69,18 +76,26 @@ def _workspace(tokens: int) -> Workspace:
     return allocate_workspace("cpu", 2**22, 2**10) if tokens == 1 else allocate_workspace("cpu", 0, 0)
 
 
-def _step(tuning: Tuning, tokens: int) -> StepTensors:
+def _spec(head_dim: int) -> AttentionSpec:
+    return AttentionSpec(4, 1, head_dim, head_dim**-0.5, RopeSpec((0.0,) * (head_dim // 2)))
+
+
+def _rope(head_dim: int) -> DeviceRope:
+    return DeviceRope(torch.zeros(head_dim // 2, dtype=torch.float64), 1.0, False)
+
+
+def _step(tuning: Tuning, tokens: int, spec: AttentionSpec) -> StepTensors:
     """The last tokens of a context of several partitions."""
     book = PageBook(KVLayout(80, 16, 1, 1, 128))
     sequence = book.sequence()
     book.batch([Span(sequence, [0] * 1000)])
     return make_step(
-        book.batch([Span(sequence, [0] * tokens)]), torch.device("cpu"), tokens_per_tile(SPEC, tokens, tuning)
+        book.batch([Span(sequence, [0] * tokens)]), torch.device("cpu"), tokens_per_tile(spec, tokens, tuning)
     )
 
 
-def _cache(bits: int) -> kv_cache.KVCache:
-    return kv_cache.allocate_cache(KVLayout(80, 16, 1, 1, 128, kv_type=KV_TYPES[bits]), "cpu", DTYPE)
+def _cache(bits: int, head_dim: int = 128) -> kv_cache.KVCache:
+    return kv_cache.allocate_cache(KVLayout(80, 16, 1, 1, head_dim, kv_type=KV_TYPES[bits]), "cpu")
 
 
 def _linear(tuning: Tuning, tokens: int, bits: int) -> None:
@@ -93,19 +108,21 @@ def _gate_up(tuning: Tuning, tokens: int, bits: int) -> None:
     gate_up(x, matrix, matrix, Activation.SILU, out, tuning=tuning, norm=_norm())
 
 
-def _project_heads(tuning: Tuning, tokens: int, bits: int) -> None:
+def _project_heads(tuning: Tuning, tokens: int, bits: int, head_dim: int = 128) -> None:
+    spec, head_norm = _spec(head_dim), torch.empty(head_dim) if head_dim == WIDE else None
     project_heads(
-        torch.empty(tokens, HIDDEN), HeadProjection(_matrix(bits, 768)), _step(tuning, tokens), _cache(bits), 0,
-        norm=_norm(), rope=ROPE, spec=SPEC, query_out=torch.empty(tokens, 512, dtype=DTYPE),
-        workspace=_workspace(tokens), tuning=tuning,
+        torch.empty(tokens, HIDDEN), HeadProjection(_matrix(bits, 6 * head_dim)), _step(tuning, tokens, spec),
+        _cache(bits, head_dim), 0, norm=_norm(), rope=_rope(head_dim), spec=spec,
+        query_out=torch.empty(tokens, 4 * head_dim, dtype=DTYPE), workspace=_workspace(tokens), tuning=tuning,
+        query_norm=head_norm, key_norm=head_norm,
     )  # fmt: skip
 
 
-def _attention(tuning: Tuning, tokens: int, bits: int) -> None:
-    query = torch.empty(tokens, 512, dtype=DTYPE)
+def _attention(tuning: Tuning, tokens: int, bits: int, head_dim: int = 128) -> None:
+    query, spec = torch.empty(tokens, 4 * head_dim, dtype=DTYPE), _spec(head_dim)
     attention(
-        query, _cache(bits), 0, _step(tuning, tokens), SPEC, out=torch.empty_like(query), workspace=_workspace(tokens),
-        tuning=tuning,
+        query, _cache(bits, head_dim), 0, _step(tuning, tokens, spec), spec, out=torch.empty_like(query),
+        workspace=_workspace(tokens), tuning=tuning,
     )  # fmt: skip
 
 
@@ -115,7 +132,7 @@ def _store(bits: int) -> None:
 
 
 def _shift_positions(bits: int) -> None:
-    kv_cache.shift_positions(_cache(bits), 0, torch.zeros(2, dtype=torch.int32), -1000, ROPE)
+    kv_cache.shift_positions(_cache(bits), 0, torch.zeros(2, dtype=torch.int32), -1000, _rope(128))
 
 
 def _rotate_heads() -> None:
@@ -134,7 +151,7 @@ def _rms_norm() -> None:
 
 def _rope_heads() -> None:
     query = torch.empty(2, 512, dtype=DTYPE)
-    elementwise.rope_heads(query, torch.zeros(2, dtype=torch.int32), 128, ROPE, query)
+    elementwise.rope_heads(query, torch.zeros(2, dtype=torch.int32), 128, _rope(128), query)
 
 
 def _gated_activation() -> None:

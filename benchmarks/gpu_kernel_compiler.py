@@ -40,6 +40,8 @@ _MATRIX_INSTRUCTION = re.compile(
     r"(wgmma\.mma_async\S*\.m\d+n\d+k\d+|mma\.sync\S*\.m\d+n\d+k\d+|tcgen05\.mma\b|v_w?mf?ma_f32_\w+)"
 )
 
+_REDUCTION = re.compile(r'"tt\.reduce"\(.*?\}\) :', re.DOTALL)
+
 
 @dataclass(frozen=True, slots=True)
 class Resources:
@@ -51,6 +53,7 @@ class Resources:
         shared_bytes: memory that a program's threads share.
         matrix_instructions: how products are computed, without their types.
         waits_for_stores: whether every wave's stores have arrived before the program counts itself as done.
+        adds_floats: whether floats of several threads are added in an order that the compiler chose.
     """
 
     kernel: str
@@ -59,6 +62,7 @@ class Resources:
     shared_bytes: int
     matrix_instructions: tuple[str, ...]
     waits_for_stores: bool
+    adds_floats: bool
 
 
 class _AbsentDevice:
@@ -125,7 +129,13 @@ def _resources(name: str, kernel: Any, log: str) -> Resources:
         waits_for_stores = _waits_for_stores(code)
     instructions = {re.sub(r"(\.sync|\.aligned|\.row|\.col)", "", found) for found in _MATRIX_INSTRUCTION.findall(code)}
     return Resources(
-        name, registers, spill_bytes, kernel.metadata.shared, tuple(sorted(instructions)), waits_for_stores
+        name,
+        registers,
+        spill_bytes,
+        kernel.metadata.shared,
+        tuple(sorted(instructions)),
+        waits_for_stores,
+        any("arith.addf" in body for body in _REDUCTION.findall(kernel.asm["ttgir"])),
     )
 
 

@@ -28,8 +28,10 @@ class TransformersPeer:
             attn_implementation="sdpa",
         )
         self._device = device
+        torch.set_default_dtype(torch.bfloat16)  # in float32 first, an 8B model would take twice the memory
         with device:
-            self._model = LlamaForCausalLM(self._config).to(torch.bfloat16).eval()
+            self._model = LlamaForCausalLM(self._config).eval()
+        torch.set_default_dtype(torch.float32)
 
     @torch.inference_mode()
     def decode_seconds(self, num_seqs: int, context: int, repetitions: int) -> float:
@@ -43,12 +45,14 @@ class TransformersPeer:
         return median_seconds(self._device, step, repetitions)
 
     @torch.inference_mode()
-    def prefill_seconds(self, num_tokens: int, repetitions: int) -> float:
-        """One prompt."""
-        tokens = torch.zeros(1, num_tokens, dtype=torch.int64, device=self._device)
+    def prefill_seconds(self, num_seqs: int, cached: int, new: int, repetitions: int) -> float:
+        """Tokens of each sequence behind a context of zeros."""
+        tokens = torch.zeros(num_seqs, new, dtype=torch.int64, device=self._device)
+        cache = self._cache(num_seqs, cached)
 
         def prefill() -> None:
-            self._model(tokens, logits_to_keep=1).logits.cpu()
+            self._model(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1).logits.cpu()
+            cache.crop(-new)
 
         return median_seconds(self._device, prefill, repetitions)
 

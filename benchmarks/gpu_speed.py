@@ -1,185 +1,147 @@
-"""Decode and prefill of a model with random weights on a GPU, as fractions of what the device does at best.
+"""Decode and prefill of a model with random weights on a GPU, as parts of what the device does at best.
 
-    python benchmarks/gpu_speed.py [--backend cuda|rocm] [--results benchmarks/results]
-    python benchmarks/gpu_speed.py --dry-run --results /tmp/results    (a tiny model on torch's CPU device)
+    python benchmarks/gpu_speed.py bf16|int8|int4|transformers --write FILE [--backend cuda|rocm]
+    python benchmarks/gpu_speed.py int4 --write FILE --dry-run    (a tiny model on torch's CPU device)
 
-Beside them ``transformers`` on the same device in the same run, and a profile of a decode step. Floors: a decode step
-reads all weights once and the KV cache of every sequence; prefill computes two operations a weight and token.
+One system and precision a run: ``gpu_run.py`` does all of them, and ``gpu_report.py`` writes what people read. The file
+is written after every figure. A figure that fails has its reason in place of a time, and the others follow.
+
+Floors: a decode step reads all weights once and the KV cache of every sequence; prefill computes two operations a
+weight and token, and attention.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_device import copy_rate, matrix_rate, median_seconds
-from gpu_model import EIGHT_B, TINY, WEIGHTS, ShapedWeights
-from gpu_peer import TransformersPeer
+from gpu_device import copy_rate, describe_machine, matrix_rate, median_seconds
+from gpu_figures import ANSWER_TOKENS, DRY, FULL, QUERY_TOKENS, Figure, Plan
+from gpu_model import WEIGHTS, ShapedWeights
+from torch.autograd import DeviceType
 from torch.profiler import profile
 
 from layerscale_core.allocator import CountingAllocator
+from layerscale_core.errors import LayerScaleError
 from layerscale_core.forward import make_executor
 from layerscale_core.gpu.device import TorchDevice
 from layerscale_core.gpu.torch_kernels import TorchKernels
 from layerscale_core.gpu.warm_up import pages_each, step_batch
-from layerscale_core.models import ModelSpec
 from layerscale_core.models.spec import EMBEDDING, OUTPUT
 from layerscale_core.plugins import PluginRegistry
-from layerscale_core.specs import BackendOptions, Device, DeviceInfo, Executor, KVLayout, StepLimits
+from layerscale_core.specs import BackendOptions, Device, DeviceInfo, KVLayout, StepLimits
 
-PAGE_SIZE = 16
-QUERY_TOKENS, ANSWER_TOKENS = 20, 4
 LIMITS = StepLimits(max_tokens=4096, max_logits=128, max_context_len=32768)
-TARGETS = {"bf16": 0.80, "int8": 0.65, "int4": 0.50}
-"""Decode at batch 1, as a part of the copy rate."""
+PROFILED_STEPS = 3
+PEER = "transformers"
+
+Rates = dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is measured on what."""
-
-    spec: ModelSpec
-    batches: tuple[int, ...]
-    contexts: tuple[int, ...]
-    prefills: tuple[int, ...]
-    copied_bytes: int
-    matrix_size: int
-    repetitions: int
-
-
-FULL = Plan(EIGHT_B, (1, 8, 32), (512, 8192, 19000), (512, 4096), 1 << 30, 8192, 30)
-DRY = Plan(TINY, (1, 3), (17, 40), (24,), 1 << 20, 64, 2)
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One measurement; what did not fit has no time.
-
-    Attributes:
-        part: of the floor's rate that was reached: copy for decode, matrix product for prefill.
-    """
-
-    system: str
-    weights: str
-    work: str
-    batch: int
-    context: int
-    milliseconds: float | None = None
-    part: float | None = None
-
-    def timed(self, seconds: float | None, floor: float | None = None) -> Figure:
-        """With what was measured, beside the seconds that the device needs at best."""
-        if seconds is None:
-            return self
-        return replace(self, milliseconds=1e3 * seconds, part=None if floor is None else floor / seconds)
+def figure_of(figure: Figure, measure: Callable[[], float], floor: float | None) -> Figure:
+    """The figure with its time, or with why there is none: what fails in one case need not fail in the next."""
+    try:
+        return figure.timed(measure(), floor)
+    except Exception as error:  # whatever it is, it is part of the result
+        return figure.failed(f"{type(error).__name__}: {error}")
 
 
 class Bench:
-    """Our executor on a device, a precision of the weights at a time."""
+    """Our executor on a device, with weights of one precision."""
 
-    def __init__(self, device: Device, place: torch.device, plan: Plan) -> None:
-        self._device, self._place, self._plan = device, place, plan
-        self.copy_rate = copy_rate(place, plan.copied_bytes)
-        self.matrix_rate = matrix_rate(place, plan.matrix_size)
+    def __init__(self, device: Device, place: torch.device, plan: Plan, precision: str, rates: Rates) -> None:
+        self._place, self._plan, self._precision, self._rates = place, plan, precision, rates
+        weights = ShapedWeights(plan.spec, precision)
+        needs = device.memory_needs(plan.spec, weights, LIMITS)
+        self._read_bytes = needs.weights_bytes - needs.weights[EMBEDDING] * (OUTPUT in needs.weights)
+        self._kv = self._cache(device, needs.weights_bytes + needs.workspace_bytes)
+        self._executor = make_executor(device, plan.spec, weights, self._kv)
 
-    def figures(self, precision: str) -> Iterator[Figure]:
-        """Everything at one precision, and a profile at the end."""
-        plan, spec = self._plan, self._plan.spec
-        weights = ShapedWeights(spec, precision)
-        needs = self._device.memory_needs(spec, weights, LIMITS)
-        read_bytes = needs.weights_bytes - needs.weights[EMBEDDING] * (OUTPUT in needs.weights)
-        kv = self._cache(needs.weights_bytes + needs.workspace_bytes)
-        executor = make_executor(self._device, spec, weights, kv)
-        try:
-            for batch in plan.batches:
-                for context in plan.contexts:
-                    seconds = self._seconds(executor, kv, batch, context, 1)
-                    floor = (read_bytes + batch * context * kv.bytes_per_token) / self.copy_rate
-                    yield Figure("layerscale", precision, "decode", batch, context).timed(seconds, floor)
-            for tokens in plan.prefills:
-                seconds = self._seconds(executor, kv, 1, 0, tokens)
-                floor = 2 * _layer_weights(spec) * tokens / self.matrix_rate
-                yield Figure("layerscale", precision, "prefill", 1, tokens).timed(seconds, floor)
-            context = plan.contexts[-1]
-            seconds = self._query_seconds(executor, kv, context)
-            yield Figure("layerscale", precision, "query of 20 tokens, 4 answered", 1, context).timed(seconds)
-        finally:
-            executor.close()
+    def figures(self) -> Iterator[Figure]:
+        """Everything, the short cases first."""
+        plan, name = self._plan, self._precision
+        for batch in plan.batches:
+            for context in plan.contexts:
+                floor = (self._read_bytes + batch * context * self._kv.bytes_per_token) / self._rates["copy"]
+                decode = Figure("layerscale", name, "decode", batch, context)
+                yield figure_of(decode, lambda b=batch, c=context: self._seconds(b, c, 1), floor)
+                new = plan.prefill_len(batch, context)
+                floor = plan.prefill_operations(batch, context) / self._rates["matrix"]
+                prefill = Figure("layerscale", name, f"prefill of {new:,} tokens each", batch, context)
+                yield figure_of(prefill, lambda b=batch, c=context, n=new: self._seconds(b, c - n, n), floor)
+        query = Figure("layerscale", name, "query of 20 tokens, 4 answered", 1, plan.contexts[-1])
+        yield figure_of(query, self._query_seconds, None)
 
-    def profile(self, precision: str) -> str:
-        """Where a decode step's time goes, kernel by kernel."""
-        spec, context = self._plan.spec, self._plan.contexts[-1]
-        kv = _layout(spec, pages_each(_layout(spec, 1), context + 1))
-        executor = make_executor(self._device, spec, ShapedWeights(spec, precision), kv)
-        batch = step_batch(kv, 1, context, 1)
-        executor.step(batch)
+    def profile(self) -> dict[str, Any]:
+        """Where the time of a decode step over the longest context goes, kernel by kernel."""
+        batch = step_batch(self._kv, 1, self._plan.contexts[-1], 1)
+        seconds = median_seconds(self._place, lambda: self._executor.step(batch), self._plan.repetitions)
         with profile() as profiler:
-            for _ in range(3):
-                executor.step(batch)
-        executor.close()
-        order = "self_cpu_time_total" if self._place.type == "cpu" else "self_device_time_total"
-        return str(profiler.key_averages().table(sort_by=order, row_limit=12, max_name_column_width=40))
+            for _ in range(PROFILED_STEPS):
+                self._executor.step(batch)
+        averages, on_host = profiler.key_averages(), self._place.type == "cpu"
+        order = "self_cpu_time_total" if on_host else "self_device_time_total"
+        # On a device a row of an operation repeats the time of its kernels, which have rows of their own.
+        rows = [each for each in averages if (each.device_type == DeviceType.CPU) == on_host]
+        kernels_ms = sum(getattr(each, order) for each in rows) / PROFILED_STEPS / 1e3
+        table = averages.table(sort_by=order, row_limit=12, max_name_column_width=40)
+        return {"step_ms": 1e3 * seconds, "kernels_ms": kernels_ms, "table": str(table)}
 
-    def _cache(self, taken_bytes: int) -> KVLayout:
+    def close(self) -> None:
+        """Free the device's memory."""
+        self._executor.close()
+
+    def _cache(self, device: Device, taken_bytes: int) -> KVLayout:
         """Room for the largest case, or for what fits."""
-        plan = self._plan
-        tokens = max(*plan.contexts, *plan.prefills) + QUERY_TOKENS + ANSWER_TOKENS
-        wanted = max(plan.batches) * pages_each(_layout(plan.spec, 1), tokens)
-        room = int(0.9 * (self._device.allocator.stats().free_bytes - taken_bytes))
-        return _layout(plan.spec, min(wanted, room // _layout(plan.spec, 1).total_bytes))
+        plan, page = self._plan, self._plan.layout(1)
+        wanted = max(plan.batches) * pages_each(page, plan.contexts[-1] + QUERY_TOKENS + ANSWER_TOKENS)
+        room = int(0.9 * (device.allocator.stats().free_bytes - taken_bytes)) // page.total_bytes
+        if room < pages_each(page, plan.contexts[0] + 1):
+            sys.exit(f"gpu_speed: {self._precision} weights leave no room for {plan.contexts[0]} tokens")
+        return plan.layout(min(wanted, room))
 
-    def _seconds(self, executor: Executor, kv: KVLayout, num_seqs: int, cached: int, new: int) -> float | None:
-        if num_seqs * pages_each(kv, cached + new) > kv.num_pages:
-            return None
-        batch = step_batch(kv, num_seqs, cached, new)
-        return median_seconds(self._place, lambda: executor.step(batch), self._plan.repetitions)
+    def _seconds(self, num_seqs: int, cached: int, new: int) -> float:
+        self._check_room(num_seqs * pages_each(self._kv, cached + new))
+        batch = step_batch(self._kv, num_seqs, cached, new)
+        return median_seconds(self._place, lambda: self._executor.step(batch), self._plan.repetitions)
 
-    def _query_seconds(self, executor: Executor, kv: KVLayout, context: int) -> float | None:
+    def _query_seconds(self) -> float:
+        context = self._plan.contexts[-1]
         lengths = [QUERY_TOKENS, *[1] * (ANSWER_TOKENS - 1)]
         starts = [context, *range(context + QUERY_TOKENS, context + QUERY_TOKENS + ANSWER_TOKENS - 1)]
-        if pages_each(kv, starts[-1] + 1) > kv.num_pages:
-            return None
-        batches = [step_batch(kv, 1, start, length) for start, length in zip(starts, lengths, strict=True)]
-        return median_seconds(self._place, lambda: [executor.step(each) for each in batches], self._plan.repetitions)
+        self._check_room(pages_each(self._kv, starts[-1] + 1))
+        batches = [step_batch(self._kv, 1, start, length) for start, length in zip(starts, lengths, strict=True)]
+        run = [lambda each=each: self._executor.step(each) for each in batches]
+        return median_seconds(self._place, lambda: [step() for step in run], self._plan.repetitions)
+
+    def _check_room(self, num_pages: int) -> None:
+        if num_pages > self._kv.num_pages:
+            raise LayerScaleError(f"does not fit: {num_pages:,} pages of {self._kv.num_pages:,}")
 
 
-def peer_figures(bench: Bench, place: torch.device, plan: Plan) -> Iterator[Figure]:
+def peer_figures(place: torch.device, plan: Plan, rates: Rates) -> Iterator[Figure]:
     """The same of ``transformers`` in bfloat16."""
-    spec = plan.spec
-    peer = TransformersPeer(spec, place)
-    weight_bytes = 2 * (spec.num_parameters - spec.vocab_size * spec.hidden_size)
-    kv_bytes = _layout(spec, 1).bytes_per_token
+    from gpu_peer import TransformersPeer  # noqa: PLC0415 (seconds to import, and not needed for ours)
+
+    peer = TransformersPeer(plan.spec, place)
+    weight_bytes = 2 * (plan.spec.num_parameters - plan.spec.vocab_size * plan.spec.hidden_size)
     for batch in plan.batches:
         for context in plan.contexts:
-            try:
-                seconds = peer.decode_seconds(batch, context, plan.repetitions)
-            except torch.OutOfMemoryError:
-                seconds = None
-            floor = (weight_bytes + batch * context * kv_bytes) / bench.copy_rate
-            yield Figure("transformers", "bf16", "decode", batch, context).timed(seconds, floor)
-    for tokens in plan.prefills:
-        floor = 2 * _layer_weights(spec) * tokens / bench.matrix_rate
-        seconds = peer.prefill_seconds(tokens, plan.repetitions)
-        yield Figure("transformers", "bf16", "prefill", 1, tokens).timed(seconds, floor)
-
-
-def _layout(spec: ModelSpec, num_pages: int) -> KVLayout:
-    attention = spec.layers[0].attention
-    return KVLayout(num_pages, PAGE_SIZE, len(spec.layers), attention.num_kv_heads, attention.head_dim)
-
-
-def _layer_weights(spec: ModelSpec) -> int:
-    """Weights that every token of a prompt meets: all but embedding and head."""
-    return spec.num_parameters - spec.vocab_size * spec.hidden_size * (1 if spec.tied_output else 2)
+            floor = (weight_bytes + batch * context * plan.layout(1).bytes_per_token) / rates["copy"]
+            decode = Figure(PEER, "bf16", "decode", batch, context)
+            yield figure_of(decode, lambda b=batch, c=context: peer.decode_seconds(b, c, plan.repetitions), floor)
+            new = plan.prefill_len(batch, context)
+            floor = plan.prefill_operations(batch, context) / rates["matrix"]
+            prefill = Figure(PEER, "bf16", f"prefill of {new:,} tokens each", batch, context)
+            yield figure_of(
+                prefill, lambda b=batch, c=context, n=new: peer.prefill_seconds(b, c - n, n, plan.repetitions), floor
+            )
 
 
 def open_gpu(name: str | None) -> Device:
@@ -199,72 +161,34 @@ def open_dry() -> Device:
     return TorchDevice(lambda: info, allocator, lambda: TorchKernels(torch.device("cpu"), allocator))
 
 
-def describe_run(device: Device, bench: Bench) -> dict[str, Any]:
-    """What a stranger needs to repeat the run."""
-    return {
-        "command": " ".join([Path(sys.executable).name, *sys.argv]),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "device": device.infos[0].description,
-        "host": platform.platform(),
-        "versions": {name: version(name) for name in ("layerscale-engine", "torch", "transformers")},
-        "copy_rate_bytes_per_s": bench.copy_rate,
-        "matrix_rate_operations_per_s": bench.matrix_rate,
-    }
-
-
-def as_markdown(run: dict[str, Any], figures: Sequence[Figure], profiles: dict[str, str]) -> str:
-    """The report for people."""
-    lines = [f"# {run['device']}, {run['date']}", "", f"`{run['command']}`", ""]
-    lines += [f"{name} {number}" for name, number in run["versions"].items()]
-    lines += [
-        "",
-        f"Copy {run['copy_rate_bytes_per_s'] / 1e12:.2f} TB/s, bf16 product "
-        f"{run['matrix_rate_operations_per_s'] / 1e12:.0f} TFLOP/s, both measured in this run.",
-        "",
-        "| system | weights | work | batch | context | ms | of the best rate | target |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for each in figures:
-        time = "does not fit" if each.milliseconds is None else f"{each.milliseconds:.2f}"
-        part = "" if each.part is None else f"{each.part:.0%}"
-        lines.append(
-            f"| {each.system} | {each.weights} | {each.work} | {each.batch} | {each.context:,} | {time} | {part} "
-            f"| {_target(each)} |"
-        )
-    for precision, table in profiles.items():
-        lines += ["", f"## Three decode steps, {precision}", "", "```", table, "```"]
-    return "\n".join(lines) + "\n"
-
-
-def _target(figure: Figure) -> str:
-    if figure.work.startswith("query"):
-        return "25 ms"
-    if figure.work == "prefill":
-        return "60%"
-    return f"{TARGETS[figure.weights]:.0%}" if figure.batch == 1 else ""
-
-
 def main() -> None:
-    """Measure, print, and write both reports."""
+    """Measure one system and precision, and keep it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("system", choices=[*WEIGHTS, PEER])
+    parser.add_argument("--write", type=Path, required=True)
     parser.add_argument("--backend", help="cuda or rocm; without it, the one that can serve here")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--dry-run", action="store_true", help="a tiny model on torch's CPU device")
-    arguments = parser.parse_args()
-    plan, place = (DRY, torch.device("cpu")) if arguments.dry_run else (FULL, torch.device("cuda", 0))
-    device = open_dry() if arguments.dry_run else open_gpu(arguments.backend)
-    bench = Bench(device, place, plan)
-    run = describe_run(device, bench)
-    figures = [figure for precision in WEIGHTS for figure in bench.figures(precision)]
-    profiles = {precision: bench.profile(precision) for precision in WEIGHTS}
-    figures += peer_figures(bench, place, plan)
-    arguments.results.mkdir(parents=True, exist_ok=True)
-    name = "-".join(["gpu", *run["device"].lower().replace(",", "").split()[:3], run["date"][:10]])
-    report = as_markdown(run, figures, profiles)
-    (arguments.results / f"{name}.md").write_text(report)
-    content = {**run, "figures": [asdict(figure) for figure in figures], "profiles": profiles}
-    (arguments.results / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
-    print(report)
+    options = parser.parse_args()
+    plan, place = (DRY, torch.device("cpu")) if options.dry_run else (FULL, torch.device("cuda", 0))
+    device = open_dry() if options.dry_run else open_gpu(options.backend)
+    rates = {"copy": copy_rate(place, plan.copied_bytes), "matrix": matrix_rate(place, plan.matrix_size)}
+    content = {**describe_machine(device), "rates_per_s": rates, "figures": [], "profile": None}
+
+    def keep(figures: Iterator[Figure]) -> None:
+        for figure in figures:
+            print(figure, flush=True)
+            content["figures"].append(asdict(figure))
+            options.write.write_text(json.dumps(content, indent=1) + "\n")
+
+    if options.system == PEER:
+        keep(peer_figures(place, plan, rates))
+    else:
+        bench = Bench(device, place, plan, options.system, rates)
+        keep(bench.figures())
+        content["profile"] = bench.profile()
+        bench.close()
+    content["is_complete"] = True
+    options.write.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

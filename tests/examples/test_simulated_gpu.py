@@ -15,6 +15,7 @@ from layerscale_core.errors import OutOfMemoryError
 from layerscale_core.forward import make_executor
 from layerscale_core.plugins import ChosenBackend, PluginRegistry
 from layerscale_core.specs import BackendOptions, KVLayout
+from tests.support.documentation import ROOT
 from tests.support.recording_sink import RecordingSink
 
 VARIABLE = "LAYERSCALE_SIMGPU_MEMORY"
@@ -30,6 +31,11 @@ def registry(simulated_gpu_site: Path, monkeypatch: pytest.MonkeyPatch) -> Plugi
     """The plugins of an environment in which the example is installed."""
     monkeypatch.syspath_prepend(simulated_gpu_site)
     return PluginRegistry.discover()
+
+
+def test_the_plugin_is_a_few_hundred_lines_at_most() -> None:
+    modules = (ROOT / "examples" / "simulated_gpu" / "layerscale_simulated_gpu").glob("*.py")
+    assert 0 < sum(path.read_text().count("\n") for path in modules) <= 300
 
 
 class TestCommands:

@@ -86,6 +86,21 @@ def test_compiler_sources_and_caches_stay_behind(vendor: str) -> None:
     assert ("gcc" in installed) == (vendor != "cpu")  # Triton compiles launchers while it runs
 
 
+def test_images_differ_where_their_vendors_do_and_nowhere_else() -> None:
+    """A Dockerfile cannot include another: what all three need is in each."""
+    lines = {vendor: [line.rstrip(" \\") for line in dockerfile(vendor).read_text().splitlines()] for vendor in VENDORS}
+    for vendor in ("cuda", "rocm"):
+        others = [line for line in lines["cpu"] if line not in lines[vendor]]
+        assert all(re.search(r"cpu|onnx|:latest|on the CPU", line) for line in others), others
+
+
+def test_torch_for_rocm_comes_from_its_own_index_alone(vendor: str) -> None:
+    """Beside PyPI, pip would take whichever version is higher: a build for CUDA."""
+    text = dockerfile(vendor).read_text()
+    assert "--extra-index-url" not in text
+    assert ('--index-url "${TORCH_INDEX}" "torch>=2.9"' in text) == (vendor == "rocm")
+
+
 def test_installs_an_extra_that_exists(vendor: str) -> None:
     text = dockerfile(vendor).read_text()
     [extra] = re.findall(r'"/src\[(\w+)\]"', text)

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from layerscale_core.gpu.kernels.products import arrives_last
-from layerscale_core.gpu.kernels.scalars import softcapped
+from layerscale_core.gpu.kernels.scalars import order_free_sum, softcapped
 from layerscale_core.gpu.kernels.vectors import hadamard, load_vectors
 
 
@@ -178,7 +178,7 @@ def _attend(
         base = tl.where(new_max == float("-inf"), 0.0, new_max)
         weights = tl.exp(scores - base[None, :])
         shrink = tl.exp(running_max - base)
-        running_sum = running_sum * shrink + tl.sum(weights, axis=0)
+        running_sum = running_sum * shrink + order_free_sum(weights, tl.full([QUERIES], 1.0, tl.float32))
         values = load_vectors(value_pages, vectors, valid, HEAD_DIM, WIDTH, KV_BITS, VALUE_GROUPS).to(DTYPE)
         acc = tl.dot(tl.trans(values), weights.to(DTYPE), acc * shrink[None, :], input_precision="ieee")
         running_max = new_max

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from layerscale_core.gpu.kernels.products import norm_factor, product_tile
+from layerscale_core.gpu.kernels.products import norm_factor, product_tile, sum_of_squares
 from layerscale_core.gpu.kernels.rope import pair_order, rotate_pairs
 from layerscale_core.gpu.kernels.vectors import hadamard, store_vectors, vector_places
 
@@ -74,7 +74,7 @@ def project_heads_kernel(
                     weight = tl.load(query_norm_ptr + dims, mask=dims < HEAD_DIM, other=0.0)
                 else:
                     weight = tl.load(key_norm_ptr + dims, mask=dims < HEAD_DIM, other=0.0)
-                x *= norm_factor(tl.sum(x * x, axis=0), HEAD_DIM, eps)[None, :] * weight.to(tl.float32)[:, None]
+                x *= norm_factor(sum_of_squares(x), HEAD_DIM, eps)[None, :] * weight.to(tl.float32)[:, None]
             positions = tl.load(positions_ptr + tokens, mask=in_batch, other=0)
             x = rotate_pairs(x, positions, turns_ptr, magnitude, ROTARY)
         if KV_BITS != 16:

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from triton.language.target_info import is_hip
 
+from layerscale_core.gpu.kernels.scalars import order_free_sum
 from layerscale_core.gpu.kernels.weights import weight_tile
 
 
@@ -25,9 +26,16 @@ def activation_tile(x_ptr, norm_ptr, tokens, num_tokens, first_column, num_colum
     squares = tl.zeros([tokens.shape[0]], tl.float32)
     if norm_ptr is not None:
         wide = x.to(tl.float32)
-        squares += tl.sum(wide * wide, axis=0)
+        squares += sum_of_squares(wide)
         x = wide * tl.load(norm_ptr + columns, mask=columns < num_columns, other=0.0).to(tl.float32)[:, None]
     return x, squares
+
+
+@triton.jit
+def sum_of_squares(x):
+    """Over axis 0, with the same bits at every width of the tile."""
+    squared = x * x
+    return order_free_sum(squared, tl.max(squared, axis=0))
 
 
 @triton.jit

@@ -1,4 +1,4 @@
-"""Functions of single numbers, elementwise."""
+"""Functions of single numbers, elementwise, and a sum that has no order."""
 
 import triton
 import triton.language as tl
@@ -34,3 +34,16 @@ def softcapped(x, cap):
 def nearest_int(x):
     """The nearest whole number, ties to even, for ``|x| < 2^22``: beyond 1.5 * 2^23 a float32 has no fraction."""
     return (x + 12582912.0) - 12582912.0
+
+
+@triton.jit
+def order_free_sum(x, largest):
+    """The sum over axis 0 of numbers from 0 to each column's ``largest``, in units of 2^-22 of that; at most 256 rows.
+
+    Which rows a thread adds first, the compiler decides by the tile's width, and so by the batch. Whole numbers have
+    one sum in every order. They are made as in ``nearest_int``, and read off the last bits of the mantissa.
+    """
+    largest = tl.maximum(largest, 1e-30)
+    shifted = x * (4194304.0 / largest)[None, :] + 12582912.0
+    whole = shifted.to(tl.int32, bitcast=True) - 0x4B400000
+    return tl.sum(whole, axis=0).to(tl.float32) * (largest / 4194304.0)

@@ -15,17 +15,55 @@ from layerscale_core.gpu.kernels.weights import small_ints_to_floats
 def hadamard(x, rotation_ptr, dims, factor, IS_INVERSE: tl.constexpr):
     """Rotate a tile, or rotate it back; ``dims`` are those of the rows that are not rotated.
 
-    x is multiplied as the sum of two float16, 22 bits together, by a matrix of 1, -1 and 0.
+    For heads wider than 128 the matrix is taken in parts: as a whole it is 128 KiB, and most devices have less shared
+    memory for a program.
     """
     WIDTH: tl.constexpr = x.shape[0]
     rotated = tl.arange(0, WIDTH)
     if IS_INVERSE:
-        matrix = tl.load(rotation_ptr + dims[:, None] * WIDTH + rotated[None, :])
+        rows, columns = dims[:, None], rotated[:, None]
     else:
-        matrix = tl.load(rotation_ptr + dims[None, :] * WIDTH + rotated[:, None])
+        rows, columns = rotated[:, None], dims[:, None]
+    total = tl.zeros(x.shape, tl.float32)
+    if WIDTH <= 128:
+        total = _add_turned(total, x, rotation_ptr, rows, columns, WIDTH, IS_INVERSE)
+    else:
+        first_rows, last_rows = _halves(rows)
+        first, last = _halves(total)
+        first = _add_in_parts(first, x, rotation_ptr, first_rows, columns, WIDTH, IS_INVERSE)
+        last = _add_in_parts(last, x, rotation_ptr, last_rows, columns, WIDTH, IS_INVERSE)
+        total = tl.reshape(tl.permute(tl.join(first, last), [2, 0, 1]), x.shape)
+    return total * factor
+
+
+@triton.jit
+def _halves(x):
+    """The first and the last rows of a tile."""
+    return tl.split(tl.permute(tl.reshape(x, [2, x.shape[0] // 2, x.shape[1]]), [1, 2, 0]))
+
+
+@triton.jit
+def _add_in_parts(total, x, rotation_ptr, rows, columns, WIDTH: tl.constexpr, IS_INVERSE: tl.constexpr):
+    """``_add_turned``, with as many rows of x at a time as leave registers for the rest."""
+    if x.shape[0] <= 64:
+        return _add_turned(total, x, rotation_ptr, rows, columns, WIDTH, IS_INVERSE)
+    else:
+        first_x, last_x = _halves(x)
+        first_columns, last_columns = _halves(columns)
+        total = _add_in_parts(total, first_x, rotation_ptr, rows, first_columns, WIDTH, IS_INVERSE)
+        return _add_in_parts(total, last_x, rotation_ptr, rows, last_columns, WIDTH, IS_INVERSE)
+
+
+@triton.jit
+def _add_turned(total, x, rotation_ptr, rows, columns, WIDTH: tl.constexpr, IS_INVERSE: tl.constexpr):
+    """``total`` and a part of the rotation times x: the sum of two float16, 22 bits together, by 1, -1 and 0."""
+    if IS_INVERSE:
+        matrix = tl.load(rotation_ptr + rows * WIDTH + tl.trans(columns))
+    else:
+        matrix = tl.load(rotation_ptr + tl.trans(columns) * WIDTH + rows)
     high = x.to(tl.float16)
     low = (x - high.to(tl.float32)).to(tl.float16)
-    return tl.dot(matrix, low, tl.dot(matrix, high)) * factor
+    return tl.dot(matrix, low, tl.dot(matrix, high, total))
 
 
 @triton.jit
@@ -57,7 +95,8 @@ def _codes(x, minima, scales):
 @triton.jit
 def _poison(x, AXIS: tl.constexpr):
     """0, or NaN where anything is not finite: a maximum alone would lose it."""
-    return tl.sum(x * 0.0, axis=AXIS)
+    is_lost = tl.max((x * 0.0 != 0.0).to(tl.int32), axis=AXIS)
+    return tl.where(is_lost > 0, float("nan"), 0.0)
 
 
 @triton.jit

@@ -27,10 +27,14 @@ KEPT = BENCHMARKS / "results" / "gpu-kernel-resources.md"
 
 @pytest.mark.parametrize(
     ("case", "targets"),
-    [("linear, decode, 4-bit weights", TARGETS), ("attention, decode, 16-bit cache", ("sm_90", "gfx942"))],
-    ids=["linear", "attention"],
+    [
+        ("linear, decode, 4-bit weights", TARGETS),
+        ("decode, heads of 256, 8-bit", ("gfx942",)),
+    ],
+    ids=["linear", "projection and attention of wide heads"],
 )
-def test_a_kernel_compiles_within_its_bounds(case: str, targets: tuple[str, ...], tmp_path: Path) -> None:
+def test_kernels_compile_within_their_bounds(case: str, targets: tuple[str, ...], tmp_path: Path) -> None:
+    """Among them: no sum follows the layout of a tile, which is another in decode and in prefill."""
     table = tmp_path / "table.md"
     command = [sys.executable, "-W", "error", str(BENCHMARKS / "gpu_kernel_resources.py"), "--cases", case]
     result = subprocess.run(
@@ -42,8 +46,9 @@ def test_a_kernel_compiles_within_its_bounds(case: str, targets: tuple[str, ...]
         timeout=280,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    rows = [line.split(" | ") for line in table.read_text().splitlines() if line.startswith(f"| {case} ")]
-    assert [row[1] for row in rows] == list(targets)
+    rows = [line.split(" | ") for line in table.read_text().splitlines() if case in line]
+    kernels = {row[0] for row in rows}
+    assert {(row[0], row[1]) for row in rows} == {(kernel, target) for kernel in kernels for target in targets} != set()
     assert all(row[-1] != "none |" for row in rows), "products go through matrix instructions"
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import triton
+import triton.language as tl
 
 from layerscale_core.conformance.executors import reference_kernels
 from layerscale_core.conformance.random_model import LAYOUTS
 from layerscale_core.conformance.step_batches import PageBook, Span
 from layerscale_core.gpu.elementwise import embed, gated_activation, rms_norm, rope_heads
+from layerscale_core.gpu.kernels.scalars import order_free_sum
 from layerscale_core.gpu.matrix import pack, unpack
 from layerscale_core.gpu.rope import device_rope
 from layerscale_core.models import Activation, RopeSpec
 from layerscale_core.specs import KVLayout
+from tests.support.gpu_layers import tensor
 
 
 @pytest.mark.parametrize(
@@ -62,3 +66,25 @@ def test_gates(activation: Activation) -> None:
     with np.errstate(over="ignore"):
         actual = gated_activation(gate, up, activation, torch.empty(1111))
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+@triton.jit
+def sum_kernel(x_ptr, out_ptr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    columns = tl.arange(0, COLUMNS)
+    x = tl.load(x_ptr + tl.arange(0, ROWS)[:, None] * COLUMNS + columns[None, :])
+    tl.store(out_ptr + columns, order_free_sum(x, tl.max(x, axis=0)))
+
+
+@pytest.mark.parametrize("num_rows", [64, 256])
+def test_a_sum_of_squares_is_the_same_in_every_order(num_rows: int) -> None:
+    random = np.random.default_rng(0)
+    squares = np.square(random.standard_normal((num_rows, 16)) * np.logspace(-9, 9, 16)).astype(np.float32)
+    squares[:, 3] = 0
+    sums = []
+    for rows in (np.arange(num_rows), *(random.permutation(num_rows) for _ in range(5))):
+        out = torch.empty(16)
+        sum_kernel[(1,)](tensor(squares[rows]), out, num_rows, 16)
+        sums.append(out.numpy())
+    np.testing.assert_allclose(sums[0], squares.sum(axis=0, dtype=np.float64), rtol=1e-6)
+    for again in sums[1:]:
+        np.testing.assert_array_equal(again, sums[0])
