@@ -30,6 +30,11 @@ from workloads import BATCH, CONTEXT_LEN, FIGURES, SHORT, Prompts
 from layerscale_core.version import __version__
 from layerscale_server.bench.server_process import LayerScaleProcess
 
+SERVER_OPTIONS: dict[str, tuple[str, type, str]] = {
+    "--threads": ("num_threads", int, "host threads"),
+    "--backend": ("backend", str, "backend"),
+    "--activation-type": ("activation_type", str, "type of activations, int16 or int8"),
+}
 FORMULAS = (
     "prefill = prompt tokens / time to the first token; decode = (output tokens - 1) / (last - first token)",
     "peak memory = the most that was resident in the process and those it started, its interpreter and files included",
@@ -52,7 +57,7 @@ def main() -> None:
         }
 
     print("measuring the engines", flush=True)
-    options = {"backend": arguments.backend, "num_threads": arguments.threads}
+    options = {name: getattr(arguments, name) for name in ("backend", "num_threads", "activation_type")}
     with LayerScaleEngine(model_path, CONTEXT_LEN, **options, max_running=BATCH.num_requests) as ours:
         setting["device"] = ours.device
         ours.complete(prompts.next(SHORT.prompt_len), SHORT.max_tokens)
@@ -83,8 +88,8 @@ def _parse_arguments() -> argparse.Namespace:
         "--quick", action="store_true", help="see that it runs: once each, with any settings of the peer"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the prompts' token ids (default 0)")
-    parser.add_argument("--threads", type=int, help="LayerScale's host threads; without it the backend decides")
-    parser.add_argument("--backend", help="LayerScale's backend; without it the one that scores highest")
+    for name, (dest, kind, meaning) in SERVER_OPTIONS.items():
+        parser.add_argument(name, dest=dest, type=kind, help=f"LayerScale's {meaning}; without it the server's default")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE")
     parser.add_argument("--write", type=Path, metavar="FILE.md", help="write the table to FILE.md")
     arguments = parser.parse_args()
@@ -94,8 +99,8 @@ def _parse_arguments() -> argparse.Namespace:
 
 
 def _server_flags(arguments: argparse.Namespace) -> list[str]:
-    flags = [] if arguments.threads is None else ["--threads", str(arguments.threads)]
-    return flags if arguments.backend is None else [*flags, "--backend", arguments.backend]
+    values = {name: getattr(arguments, dest) for name, (dest, _, _) in SERVER_OPTIONS.items()}
+    return [part for name, value in values.items() if value is not None for part in (name, str(value))]
 
 
 def describe_run(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from llama_cpp_peer import Completion
 from layerscale_core.engine import Engine, EngineLimits, Request, SamplingParams
 from layerscale_core.forward import make_executor
 from layerscale_core.plugins import PluginRegistry
-from layerscale_core.specs import BackendOptions, Executor, KVLayout
+from layerscale_core.specs import ActivationType, BackendOptions, Executor, KVLayout
 from layerscale_server.bench.recording import record_all
 
 
@@ -24,6 +24,7 @@ class LayerScaleEngine:
         context_len: of all sequences that run at once together.
         backend: its name; None = the one that scores highest.
         num_threads: host threads that compute; None = the backend's choice.
+        activation_type: what the CPU's kernels round activations to; None = the backend's choice.
         watch: puts something before the executor that watches its steps.
 
     Attributes:
@@ -37,13 +38,14 @@ class LayerScaleEngine:
         context_len: int,
         backend: str | None = None,
         num_threads: int | None = None,
+        activation_type: str | None = None,
         *,
         max_running: int = 1,
         watch: Callable[[Executor], Executor] | None = None,
     ) -> None:
         registry = PluginRegistry.discover()
         chosen = registry.choose_backend(backend)
-        device = chosen.load(BackendOptions(num_threads))
+        device = chosen.load(BackendOptions(num_threads, ActivationType(activation_type) if activation_type else None))
         self.device = device.infos[0].description
         self._file = registry.open_model(model_path)
         spec = self._file.spec

@@ -142,14 +142,6 @@ class LlamaCppPeer:
         body = {"content": text, "add_special": add_special, "parse_special": parse_special}
         return list(self._post("/tokenize", body)["tokens"])
 
-    def detokenize(self, token_ids: Sequence[int]) -> str:
-        """The text of token ids, control tokens included."""
-        return str(self._post("/detokenize", {"tokens": list(token_ids)})["content"])
-
-    def apply_chat_template(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The prompt it makes of chat messages by the model's template."""
-        return str(self._post("/apply-template", {"messages": list(messages)})["prompt"])
-
     def complete(self, prompt_ids: Sequence[int], max_tokens: int) -> Completion:
         """Continue greedily by exactly ``max_tokens`` tokens, timed by llama.cpp's own clock, without HTTP and JSON."""
         return self.complete_at_once([prompt_ids], max_tokens)[0]

@@ -15,7 +15,7 @@ from layerscale_backend_cpu.backend import CpuBackend
 from layerscale_core.conformance import PageBook, Span
 from layerscale_core.formats.gguf import GgufModelFile
 from layerscale_core.forward import make_executor
-from layerscale_core.specs import BackendOptions, KVLayout, KVType, WeightSource
+from layerscale_core.specs import ActivationType, BackendOptions, KVLayout, KVType, WeightSource
 
 CORPUS = Path(__file__).parents[1] / "tests" / "oracle" / "corpus"
 CHUNK_LEN = 128
@@ -45,9 +45,10 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """One way to compute a model: a precision of the KV cache, and what becomes of the file's weights."""
+    """One way to compute a model: what the KV cache and activations are, and what becomes of the file's weights."""
 
     kv_type: KVType = KVType.FP16
+    activation_type: ActivationType | None = None
     weights: Callable[[GgufModelFile], WeightSource] = attrgetter("weights")
 
 
@@ -80,7 +81,7 @@ class _Opened:
         spec, attention = file.spec, file.spec.layers[0].attention
         shape = (-(-text_len // PAGE_SIZE), PAGE_SIZE, len(spec.layers), attention.num_kv_heads, attention.head_dim)
         self._layout = KVLayout(*shape, kv_type=setup.kv_type)
-        device = CpuBackend().load(BackendOptions())
+        device = CpuBackend().load(BackendOptions(activation_type=setup.activation_type))
         self.executor = make_executor(device, spec, setup.weights(file), self._layout)
 
     def logprobs(self, token_ids: Sequence[int]) -> Iterator[Logprobs]:
@@ -104,10 +105,10 @@ def model_argument(doc: str | None) -> Path:
 
 def print_costs(costs: Mapping[str, Cost]) -> None:
     """One line a precision."""
-    print("type       positions   mean KL   99th percentile   top-1 agreement   perplexity")
+    print("type               positions   mean KL   99th percentile   top-1 agreement   perplexity")
     for name, cost in costs.items():
         print(
-            f"{name:8} {cost.num_positions:11,} {cost.mean_kl:9.5f} {cost.p99_kl:17.4f} {cost.top1_agreement:17.2%} "
+            f"{name:16} {cost.num_positions:11,} {cost.mean_kl:9.5f} {cost.p99_kl:17.4f} {cost.top1_agreement:17.2%} "
             f"{cost.perplexity_change:+12.2%}"
         )
 

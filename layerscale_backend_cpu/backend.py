@@ -6,15 +6,15 @@ import os
 
 from layerscale_backend_cpu.native_executor import ISA_VARIABLE, PAGE_SIZE, NativeExecutor, native_isa
 from layerscale_backend_cpu.native_memory import native_memory_needs
-from layerscale_core.allocator import CountingAllocator
 from layerscale_core.errors import BackendError
 from layerscale_core.host import inspect_host
+from layerscale_core.host_device import HostDevice
 from layerscale_core.models import ModelSpec
 from layerscale_core.specs import (
+    ActivationType,
     Allocator,
     BackendOptions,
     Capabilities,
-    DeviceInfo,
     Executor,
     Kernels,
     KVLayout,
@@ -37,13 +37,16 @@ _SWITCHED_OFF = (
     "4 bytes; unset it"
 )
 _THREADS_IGNORED = "numpy takes no number of threads from here; set OPENBLAS_NUM_THREADS or its like"
+_ACTIVATIONS_IGNORED = "numpy multiplies in floats: no type of activations is chosen from here"
 
 
 class CpuBackend:
     """``layerscale_core.specs.Backend`` for the host's processor."""
 
     name = "cpu"
-    capabilities = Capabilities(page_sizes=(PAGE_SIZE,), kv_types=tuple(KVType), is_host=True)
+    capabilities = Capabilities(
+        page_sizes=(PAGE_SIZE,), kv_types=tuple(KVType), activation_types=tuple(ActivationType), is_host=True
+    )
 
     def probe(self) -> Probe:
         """Serves everywhere, unless the environment forces an instruction set that is not there."""
@@ -58,7 +61,7 @@ class CpuBackend:
         return CpuDevice(native_isa(), options)
 
 
-class CpuDevice:
+class CpuDevice(HostDevice):
     """``layerscale_core.specs.Device``: the host's processor and memory.
 
     Args:
@@ -70,33 +73,22 @@ class CpuDevice:
         self._isa = isa
         self._options = options
         self._num_threads = options.num_threads or host.num_usable_cpus
-        kernels = f"{isa} kernels, {self._num_threads} threads" if isa else "numpy"
-        self._allocator = CountingAllocator(host.total_memory_bytes, "host memory")
-        self._info = DeviceInfo(
-            name="cpu",
-            description=f"{host.cpu_name} ({host.architecture}), {kernels}",
-            total_memory_bytes=host.total_memory_bytes,
-            free_memory_bytes=host.available_memory_bytes,
-            is_accelerator=False,
-        )
-
-    @property
-    def infos(self) -> tuple[DeviceInfo, ...]:
-        """The processor; memory as it was at ``load``."""
-        return (self._info,)
-
-    @property
-    def allocator(self) -> Allocator:
-        """Host memory."""
-        return self._allocator
+        self._activation_type = options.activation_type or ActivationType.INT16
+        rounding = ", int8 activations" if self._activation_type is ActivationType.INT8 else ""
+        kernels = f"{isa} kernels, {self._num_threads} threads{rounding}" if isa else "numpy"
+        super().__init__(host, name="cpu", description=f"{host.cpu_name} ({host.architecture}), {kernels}")
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What is slow here, and the remedy."""
         if self._isa is not None:
             return ()
-        slow = _SWITCHED_OFF if os.environ.get(ISA_VARIABLE) == "numpy" else _NOT_COMPILED
-        return (slow,) if self._options.num_threads is None else (slow, _THREADS_IGNORED)
+        lines = [_SWITCHED_OFF if os.environ.get(ISA_VARIABLE) == "numpy" else _NOT_COMPILED]
+        if self._options.num_threads is not None:
+            lines.append(_THREADS_IGNORED)
+        if self._options.activation_type is not None:
+            lines.append(_ACTIVATIONS_IGNORED)
+        return tuple(lines)
 
     def memory_needs(self, spec: ModelSpec, weights: WeightSource, limits: StepLimits) -> MemoryNeeds:
         """The packed layout with native kernels, four bytes a weight with numpy."""
@@ -108,7 +100,9 @@ class CpuDevice:
         """The native executor; None without native kernels."""
         if self._isa is None:
             return None
-        return _CountedExecutor(self._allocator, spec, weights, kv, self._num_threads)
+        return _CountedExecutor(
+            self._allocator, spec, weights, kv, num_threads=self._num_threads, activation_type=self._activation_type
+        )
 
     def make_kernels(self) -> Kernels:
         """Numpy's kernels."""
@@ -121,13 +115,20 @@ class _CountedExecutor(NativeExecutor):
     """The native executor, with its memory counted from loading to closing."""
 
     def __init__(
-        self, allocator: Allocator, spec: ModelSpec, weights: WeightSource, kv: KVLayout, num_threads: int
+        self,
+        allocator: Allocator,
+        spec: ModelSpec,
+        weights: WeightSource,
+        kv: KVLayout,
+        *,
+        num_threads: int,
+        activation_type: ActivationType,
     ) -> None:
         self._allocator = allocator
         self._counted: list[tuple[int, str]] = []
         self._count(kv.total_bytes, "KV cache")
         try:
-            super().__init__(spec, weights, kv, num_threads)
+            super().__init__(spec, weights, kv, num_threads, activation_type)
             self._count(self.allocated_bytes - kv.total_bytes, "weights")
         except BaseException:
             self.close()

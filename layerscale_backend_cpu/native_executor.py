@@ -24,7 +24,7 @@ from layerscale_core.models import (
     QuantizedMatrix,
 )
 from layerscale_core.models.spec import weight_shapes
-from layerscale_core.specs import KVLayout, StepBatch, WeightSource
+from layerscale_core.specs import ActivationType, KVLayout, StepBatch, WeightSource
 
 PAGE_SIZE = 16
 """Tokens per page: a vector's 16 lanes are a page's keys."""
@@ -115,13 +115,21 @@ class NativeExecutor:
         weights: read once, chunk by chunk, into the packed layout.
         kv: must have pages of 16 tokens.
         num_threads: threads that compute, the caller's included.
+        activation_type: what products with quantised matrices round activations to.
 
     Raises:
         BackendError: the native kernels are not compiled.
         OutOfMemoryError: weights or cache do not fit the host's memory.
     """
 
-    def __init__(self, spec: ModelSpec, weights: WeightSource, kv: KVLayout, num_threads: int) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        weights: WeightSource,
+        kv: KVLayout,
+        num_threads: int,
+        activation_type: ActivationType = ActivationType.INT16,
+    ) -> None:
         native = _load_native()
         if native is None:
             raise BackendError("the native kernels are not compiled into this installation")
@@ -130,7 +138,7 @@ class NativeExecutor:
         self._module = native[1]
         self._page_shape = kv.page_shape
         try:
-            self._executor: Any = self._module.Executor(self._model_shape(spec), num_threads)
+            self._executor: Any = self._module.Executor(self._model_shape(spec), num_threads, activation_type.num_bits)
             self._load_weights(spec, weights)
             self._executor.commit(kv.kv_type, kv.num_pages)
         except MemoryError:

@@ -19,7 +19,7 @@ from layerscale_core.forward import make_executor
 from layerscale_core.models.quantize import Quantization
 from layerscale_core.plugins import PluginRegistry
 from layerscale_core.sessions import Adoption, Fingerprint, SavedSessions, SessionLimits, Sessions, StateDirectory
-from layerscale_core.specs import BackendOptions, Executor, KVPool, ModelFile, Tier, Tokenizer
+from layerscale_core.specs import Executor, KVPool, ModelFile, Tier, Tokenizer
 from layerscale_core.tokenizers.fingerprint import tokenizer_fingerprint
 from layerscale_server.constraint_workers import ConstraintWorkers
 from layerscale_server.freed_memory import return_freed_memory
@@ -29,7 +29,7 @@ from layerscale_server.logging import AS_TABLE, get_logger
 from layerscale_server.metrics import Metrics
 from layerscale_server.placement import Site
 from layerscale_server.plan_report import plan_fields, plan_lines, plan_warnings
-from layerscale_server.planning import StartPlan, notices, plan_start
+from layerscale_server.planning import StartPlan, backend_options, notices, plan_start
 from layerscale_server.response_cache import ResponseCache
 from layerscale_server.settings import Settings
 from layerscale_server.state import LoadedModel
@@ -111,7 +111,7 @@ class Assembler:
             undo.callback(file.close)
             reading = beside.submit(self._make_language, file)
             chosen = self.registry.choose_backend(self.settings.backend, file)
-            device = chosen.load(BackendOptions(self.settings.threads))
+            device = chosen.load(backend_options(self.settings, chosen.backend))
             for notice in (*self.registry.notices(), *device.notices):
                 logger.warning(notice)
             start = plan_start(self.settings, self.tier, file, Site(chosen.backend, device), self.registry)

@@ -10,7 +10,7 @@ from layerscale_core.errors import StartupError
 from layerscale_core.memory_plan import MemoryPlan, MemoryRequest, find_plan, refusal
 from layerscale_core.models import ModelSpec
 from layerscale_core.plugins import PluginRegistry
-from layerscale_core.specs import BackendOptions, KVType, ModelFile, StepLimits, Tier
+from layerscale_core.specs import ActivationType, Backend, BackendOptions, KVType, ModelFile, StepLimits, Tier
 from layerscale_server.placement import Offloading, Placement, Site, place_whole
 from layerscale_server.settings import MAX_CONTEXT_LEN, Settings
 
@@ -133,6 +133,21 @@ def notices(settings: Settings, tier: Tier) -> list[str]:
             "which holds instead"
         )
     return lines
+
+
+def backend_options(settings: Settings, backend: Backend) -> BackendOptions:
+    """What the user asked of the backend that was chosen.
+
+    Raises:
+        StartupError: it does not know the type of activations.
+    """
+    if settings.activation_type is None:
+        return BackendOptions(settings.threads)
+    wanted, known = ActivationType(settings.activation_type), backend.capabilities.activation_types
+    if wanted not in known:
+        remedy = f"choose one of {', '.join(known)}" if known else "leave it out: activations stay floats there"
+        raise StartupError(f"--activation-type {wanted} is not known to the {backend.name} backend; {remedy}")
+    return BackendOptions(settings.threads, wanted)
 
 
 def _kv_type(settings: Settings, site: Site, placement: Placement) -> KVType:

@@ -58,6 +58,13 @@ class Settings:
         choices=("fp16", "int8", "int4"),
         help="precision of the KV cache; int8 takes about half the memory of fp16, int4 three tenths",
     )
+    activation_type: str | None = row(
+        None,
+        kind=str,
+        metavar="TYPE",
+        choices=("int16", "int8"),
+        help="what the CPU's kernels round activations to: int8 prefills faster, int16 (the default) loses nothing",
+    )
     prefix_cache: str = switch(
         "on",
         help="reuse computed prompts that begin alike, as long as memory is free",

@@ -26,8 +26,12 @@ float temperature(const AttentionShape& shape, int64_t position) {
 
 }  // namespace
 
-Executor::Executor(ModelShape shape, int num_threads)
-    : shape_(std::move(shape)), pool_(num_threads), attention_(pool_), rotations_(shape_.ropes.size()) {}
+Executor::Executor(ModelShape shape, int num_threads, int activation_bits)
+    : shape_(std::move(shape)),
+      pool_(num_threads),
+      attention_(pool_),
+      rotations_(shape_.ropes.size()),
+      codes_(activation_bits) {}
 
 Matrix& Executor::add_matrix(const std::string& name, Matrix matrix) {
     matrix.data = arena_.allocate(matrix.total_bytes());

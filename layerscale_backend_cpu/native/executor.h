@@ -11,6 +11,7 @@
 #include "attention.h"
 #include "batch.h"
 #include "matrix.h"
+#include "multiply.h"
 #include "thread_pool.h"
 
 namespace layerscale {
@@ -49,7 +50,8 @@ struct ModelShape {
 // Names and shapes are those of layerscale_core.models.spec. Used by one thread at a time.
 class Executor {
 public:
-    Executor(ModelShape shape, int num_threads);
+    // activation_bits: of the codes that quantised matrices are multiplied with, 16 or 8.
+    Executor(ModelShape shape, int num_threads, int activation_bits);
 
     // Creates a matrix; its rows are packed afterwards, from any multiple of 16.
     Matrix& add_matrix(const std::string& name, Matrix matrix);

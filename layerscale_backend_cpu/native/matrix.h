@@ -1,4 +1,4 @@
-// Weight matrices in the panel layout, and the product with activations.
+// Weight matrices in the panel layout.
 #pragma once
 
 #include <array>
@@ -16,11 +16,11 @@ enum class Storage { kCodes4, kCodes6, kCodes8, kHalf, kBfloat, kFloat };
 //
 //   codes:  for each group of 32 columns, [scales][minima][low bits][high bits]
 //           scales, minima: float16 [32 / group_size][16]; minima only if has_minima
-//           each row's lane of 32 bits holds codes so that `(word >> shift) & mask` yields two neighbouring columns as
-//           two 16-bit numbers, which is what the dot product takes:
-//             4 bits:  nibble j of the low half is column 2j, of the high half column 2j + 1, of 8 columns
-//             8 bits:  byte j of each half, of 4 columns
-//             6 bits:  4-bit words, then words with the two upper bits of 16 columns
+//           low, high bits: each row's lane of 32 bits holds quads of columns (quads.h), so that `(word >> shift) & mask`
+//           yields four columns as bytes, or two neighbouring ones as 16-bit numbers, which is what dot products take:
+//             4 bits:  two quads, 4 bits of each byte
+//             8 bits:  one quad
+//             6 bits:  4-bit words, then words of the two upper bits of four quads
 //   floats: [cols][16]
 //
 // Rows beyond the last are zero.
@@ -53,14 +53,5 @@ void pack_floats(Matrix& matrix, int index, int num_rows, const void* values);
 
 // One row as floats [cols].
 void unpack_row(const Matrix& matrix, int row, float* out);
-
-// What happens to a product: it replaces the output, or it is added (a residual connection).
-enum class Store { kReplace, kAdd };
-
-// out[token, 16 * panel + lane] = sum over columns, for tokens [begin, end) of the input, begin a multiple of 8; out has
-// `rows` floats a token. Quantised matrices read `codes`, the others `floats` [num_tokens, cols].
-// A token's result does not depend on the others: each of its sums runs over the groups in order, in one accumulator.
-void multiply_panel(const Matrix& matrix, int panel, const Activations& codes, const float* floats, int begin, int end,
-                    float* out, Store mode);
 
 }  // namespace layerscale

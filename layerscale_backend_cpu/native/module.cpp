@@ -232,7 +232,7 @@ PYBIND11_MODULE(LAYERSCALE_MODULE, module) {
     py::class_<layerscale::ModelShape>(module, "ModelShape", py::module_local())
         .def(py::init<int, int, float, bool, float, float, std::vector<layerscale::Rope>, std::vector<layerscale::LayerShape>>());
     py::class_<Executor>(module, "Executor", py::module_local())
-        .def(py::init<layerscale::ModelShape, int>())
+        .def(py::init<layerscale::ModelShape, int, int>())
         .def("add_codes", &add_codes)
         .def("pack_codes", &pack_codes)
         .def("add_floats", &add_floats)

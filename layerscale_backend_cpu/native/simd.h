@@ -80,19 +80,27 @@ inline Vi as_int(Vf a) { Vi r; LAYERSCALE_EACH(r.part[i] = native::as_int(a.part
 inline Vf as_float(Vi a) { Vf r; LAYERSCALE_EACH(r.part[i] = native::as_float(a.part[i])) return r; }
 inline void store_int(int32_t* p, Vi a) { LAYERSCALE_EACH(native::store_int(p + i * native::kWidth, a.part[i])) }
 inline void store_int16(int16_t* p, Vi a) { LAYERSCALE_EACH(native::store_int16(p + i * native::kWidth, a.part[i])) }
+// 16 columns below 128 in magnitude, as bytes in quads (quads.h).
+inline void store_quads(int8_t* p, Vi a) { native::store_quads(p, a.part); }
 
 // acc += a.low * b.low + a.high * b.high in each 32-bit lane, the halves as signed 16-bit numbers.
 inline Vi dot_pairs(Vi acc, Vi a, Vi b) {
     LAYERSCALE_EACH(acc.part[i] = native::dot_pairs(acc.part[i], a.part[i], b.part[i]))
     return acc;
 }
+// acc += the four products of a's unsigned bytes with b's signed ones in each 32-bit lane. Unless kUsesHighestBit, a's bytes are
+// below 128, which spares some instruction sets a detour.
+template <bool kUsesHighestBit> inline Vi dot_quads(Vi acc, Vi a, Vi b) {
+    LAYERSCALE_EACH(acc.part[i] = native::dot_quads<kUsesHighestBit>(acc.part[i], a.part[i], b.part[i]))
+    return acc;
+}
 // The signed bytes in the lower and in the upper part of each 16-bit half, widened to it.
 inline Vi low_bytes(Vi a) { LAYERSCALE_EACH(a.part[i] = native::low_bytes(a.part[i])) return a; }
 inline Vi high_bytes(Vi a) { LAYERSCALE_EACH(a.part[i] = native::high_bytes(a.part[i])) return a; }
 inline Vi load_table(const uint8_t* p) { Vi r; LAYERSCALE_EACH(r.part[i] = native::load_table(p)) return r; }
-// table[code] for the two codes below 16 in each lane's halves.
-inline Vi lookup16(Vi table, Vi codes) {
-    LAYERSCALE_EACH(codes.part[i] = native::lookup16(table.part[i], codes.part[i]))
+// table[code] for each byte, a code below 16.
+inline Vi lookup(Vi table, Vi codes) {
+    LAYERSCALE_EACH(codes.part[i] = native::lookup(table.part[i], codes.part[i]))
     return codes;
 }
 

@@ -49,6 +49,11 @@ inline void store_int16(int16_t* p, I a) {
     const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, a), 0x88);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
 }
+inline void store_quads(int8_t* p, const I (&a)[2]) {
+    const __m256i halves = _mm256_permute4x64_epi64(_mm256_packs_epi32(a[0], a[1]), 0xd8);
+    const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_shuffle_epi8(bytes, quads_of_columns()));
+}
 inline I dot_pairs(I acc, I a, I b) {
     acc = _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
     // Keeps GCC from reassociating a row of these sums into a tree, whose products it would spill to the stack.
@@ -57,9 +62,15 @@ inline I dot_pairs(I acc, I a, I b) {
 }
 inline I high_bytes(I a) { return _mm256_srai_epi16(a, 8); }
 inline I low_bytes(I a) { return high_bytes(_mm256_slli_epi16(a, 8)); }
-inline I lookup16(I table, I codes) {  // the odd bytes ask for index 0x80: zero
-    return _mm256_shuffle_epi8(table, _mm256_or_si256(codes, _mm256_set1_epi32(static_cast<int>(0x80008000u))));
+template <bool kUsesHighestBit> inline I dot_quads(I acc, I a, I b) {
+    if constexpr (kUsesHighestBit) {  // the sums of two products below would not fit 16 bits
+        const I bytes = _mm256_set1_epi32(0x00ff00ff);
+        acc = dot_pairs(acc, _mm256_and_si256(a, bytes), low_bytes(b));
+        return dot_pairs(acc, _mm256_and_si256(_mm256_srli_epi32(a, 8), bytes), high_bytes(b));
+    }
+    return dot_pairs(acc, _mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1));
 }
+inline I lookup(I table, I codes) { return _mm256_shuffle_epi8(table, codes); }
 inline I load_table(const uint8_t* p) {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }

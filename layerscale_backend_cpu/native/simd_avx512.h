@@ -50,12 +50,14 @@ inline void store_int(void* p, I a) { _mm512_storeu_si512(p, a); }
 inline void store_int16(int16_t* p, I a) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtsepi32_epi16(a));
 }
+inline void store_quads(int8_t* p, const I (&a)[1]) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_shuffle_epi8(_mm512_cvtepi32_epi8(a[0]), quads_of_columns()));
+}
 inline I dot_pairs(I acc, I a, I b) { return _mm512_dpwssd_epi32(acc, a, b); }
 inline I high_bytes(I a) { return _mm512_srai_epi16(a, 8); }
 inline I low_bytes(I a) { return high_bytes(_mm512_slli_epi16(a, 8)); }
-inline I lookup16(I table, I codes) {  // the odd bytes ask for index 0x80: zero
-    return _mm512_shuffle_epi8(table, _mm512_or_si512(codes, _mm512_set1_epi32(static_cast<int>(0x80008000u))));
-}
+template <bool kUsesHighestBit> inline I dot_quads(I acc, I a, I b) { return _mm512_dpbusd_epi32(acc, a, b); }
+inline I lookup(I table, I codes) { return _mm512_shuffle_epi8(table, codes); }
 inline I load_table(const uint8_t* p) {
     return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }

@@ -12,6 +12,7 @@
 #endif
 
 #include "half.h"
+#include "quads.h"
 
 namespace layerscale::native {
 
@@ -74,6 +75,10 @@ inline void store_int(void* p, I a) { std::memcpy(p, &a, 16); }
 inline void store_int16(int16_t* p, I a) {
     for (int i = 0; i < 4; ++i) p[i] = static_cast<int16_t>(a[i] > 32767 ? 32767 : a[i] < -32768 ? -32768 : a[i]);
 }
+inline void store_quads(int8_t* p, const I (&a)[4]) {
+    for (int column = 0; column < 16; ++column)
+        p[4 * quad_of(column) + byte_in_quad(column)] = static_cast<int8_t>(a[column / 4][column % 4]);
+}
 inline I dot_pairs(I acc, I a, I b) {
 #if defined(__SSE2__)
     return acc + reinterpret_cast<I>(_mm_madd_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
@@ -87,13 +92,17 @@ inline I dot_pairs(I acc, I a, I b) {
 }
 inline I high_bytes(I a) { return reinterpret_cast<I>(reinterpret_cast<S>(a) >> 8); }
 inline I low_bytes(I a) { return reinterpret_cast<I>(reinterpret_cast<S>(reinterpret_cast<S>(a) << 8) >> 8); }
+template <bool kUsesHighestBit> inline I dot_quads(I acc, I a, I b) {
+    acc = dot_pairs(acc, a & 0x00ff00ff, low_bytes(b));
+    return dot_pairs(acc, (a >> 8) & 0x00ff00ff, high_bytes(b));
+}
 inline I load_table(const uint8_t* p) { return load_int(p); }
-inline I lookup16(I table, I codes) {
-    uint8_t bytes[16];
+inline I lookup(I table, I codes) {
+    uint8_t bytes[16], found[16];
     std::memcpy(bytes, &table, 16);
-    I out;
-    for (int i = 0; i < 4; ++i) out[i] = bytes[codes[i] & 15] | (bytes[(codes[i] >> 16) & 15] << 16);
-    return out;
+    std::memcpy(found, &codes, 16);
+    for (uint8_t& code : found) code = bytes[code & 15];
+    return load_int(found);
 }
 
 }  // namespace layerscale::native

@@ -1,4 +1,4 @@
-// What both x86 instruction sets share: the last halvings of a reduction.
+// What both x86 instruction sets share.
 // Included by simd_avx2.h and simd_avx512.h alone.
 #pragma once
 
@@ -16,5 +16,8 @@ inline float reduce_max(__m256 a) {
     const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
+
+// Where 16 bytes in the order of columns go to lie in quads.
+inline __m128i quads_of_columns() { return _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15); }
 
 }  // namespace layerscale::native

@@ -14,7 +14,9 @@ import pytest
 
 _CONTRACTS = (
     "backend",
+    "batching",
     "device",
+    "executor_under_test",
     "executors",
     "family_models",
     "kernel_arithmetic",
@@ -23,6 +25,9 @@ _CONTRACTS = (
     "numerics",
     "paging",
     "kv_pool",
+    "kv_pool_reservations",
+    "kv_pool_sharing",
+    "kv_pool_under_test",
     "model_format",
     "scheduler_policy",
     "side_by_side",

@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 
+from layerscale_core.conformance.batching import BatchingContract
 from layerscale_core.conformance.device import DeviceUnderTest
 from layerscale_core.conformance.executors import kv_layout, logits_in_chunks, open_executor, random_tokens
 from layerscale_core.conformance.numerics import NumericsContract
@@ -40,7 +41,7 @@ print(*sys.modules)
 """
 
 
-class BackendContract(DeviceUnderTest, NumericsContract, PagingContract):
+class BackendContract(DeviceUnderTest, NumericsContract, BatchingContract, PagingContract):
     """Every promise of ``Backend``, ``Device``, ``Allocator`` and ``Executor``. To run where the device is present."""
 
     # Backend
@@ -56,7 +57,8 @@ class BackendContract(DeviceUnderTest, NumericsContract, PagingContract):
         assert declared.page_sizes
         assert min(declared.page_sizes) >= 1
         assert KVType.FP16 in declared.kv_types
-        backend.load(BackendOptions())
+        for activation_type in (None, *declared.activation_types):
+            backend.load(BackendOptions(activation_type=activation_type))
         assert backend.capabilities == declared
 
     def test_probe_finds_the_device_and_says_so_in_one_line(self, backend: Backend) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -70,6 +71,12 @@ def logits_in_chunks(
         sequence.next_position += position_gap
         logits.append(executor.step(book.batch([Span(sequence, chunk, True)])).copy())
     return np.concatenate(logits)
+
+
+def cut(tokens: list[int], *sizes: int) -> list[list[int]]:
+    """The tokens in chunks of the given sizes, the rest in a last one."""
+    bounds = [0, *np.cumsum(sizes).tolist(), len(tokens)]
+    return [tokens[start:stop] for start, stop in itertools.pairwise(bounds) if stop > start]
 
 
 def relative_error(actual: Logits, truth: Logits) -> float:

@@ -1,14 +1,14 @@
-"""Batching and paging: what must not change a sequence's logits, bit for bit."""
+"""Paging: a sequence's pages may lie anywhere, be cut, copied, shifted, taken out and put back."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from layerscale_core.conformance.executor_under_test import PROMPT, SPEC, ExecutorUnderTest
 from layerscale_core.conformance.executors import (
     Logits,
     kv_layout,
@@ -18,15 +18,12 @@ from layerscale_core.conformance.executors import (
     reference_executor,
     relative_error,
 )
-from layerscale_core.conformance.random_model import OPERATIONS, RandomWeights, tiny_spec
+from layerscale_core.conformance.random_model import tiny_spec
 from layerscale_core.conformance.step_batches import PageBook, PagedSequence, Span
 from layerscale_core.errors import UnsupportedModelError
-from layerscale_core.forward import make_executor
 from layerscale_core.models import ModelSpec, RopeSpec
 from layerscale_core.specs import Backend, Device, Executor, KVLayout, KVType, PageRange
 
-SPEC = tiny_spec()
-PROMPT = random_tokens(SPEC, 37)
 _FAST = SPEC.layers[0].attention.rope
 ROPES: dict[str, tuple[RopeSpec, RopeSpec]] = {
     "split halves": (_FAST, _FAST),
@@ -38,118 +35,16 @@ ROPES: dict[str, tuple[RopeSpec, RopeSpec]] = {
 """The RoPE of each of the two layers."""
 SHIFT_ROUNDING = {KVType.FP16: 1e-3, KVType.INT8: 0.02, KVType.INT4: 0.2}
 """What storing shifted keys adds to the error of the logits: they are rounded a second time."""
-CASES = (
-    ("f32", KVType.FP16),
-    ("4-bit, groups of 32, mins", KVType.FP16),
-    ("8-bit, groups of 32", KVType.FP16),
-    ("8-bit, groups of 32", KVType.INT8),
-    ("4-bit, groups of 32, mins", KVType.INT4),
-)
-"""Layouts of weights, and precisions of the cache."""
 
 
-def cut(tokens: list[int], *sizes: int) -> list[list[int]]:
-    """The tokens in chunks of the given sizes, the rest in a last one."""
-    bounds = [0, *np.cumsum(sizes).tolist(), len(tokens)]
-    return [tokens[start:stop] for start, stop in itertools.pairwise(bounds) if stop > start]
+class PagingContract(ExecutorUnderTest):
+    """Where a sequence's keys and values lie changes nothing, and what is done to their pages is exact.
 
-
-class PagingContract:
-    """A sequence's logits depend on its own tokens alone; its pages may lie anywhere."""
+    Attributes:
+        max_relative_error: of logits, where what is computed must differ in its rounding; see ``NumericsContract``.
+    """
 
     max_relative_error: float
-
-    @pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}, {case[1]}")
-    def case(self, request: pytest.FixtureRequest, backend: Backend) -> tuple[str, KVType]:
-        """Dense and quantised weights, and every precision of the cache that the backend declares."""
-        case: tuple[str, KVType] = request.param
-        if case[1] not in backend.capabilities.kv_types:
-            pytest.skip(f"the backend declares no {case[1]}")
-        return case
-
-    @pytest.fixture
-    def weight_layout(self, case: tuple[str, KVType]) -> str:
-        """How the weights are stored."""
-        return case[0]
-
-    @pytest.fixture
-    def kv(self, backend: Backend, case: tuple[str, KVType]) -> KVLayout:
-        """A cache for the suite's model."""
-        return kv_layout(SPEC, backend.capabilities.page_sizes[0], kv_type=case[1])
-
-    @pytest.fixture
-    def executor(self, device: Device, kv: KVLayout, weight_layout: str) -> Iterator[Executor]:
-        """The backend's executor."""
-        with open_executor(device, SPEC, kv, weight_layout) as executor:
-            yield executor
-
-    @pytest.mark.parametrize("operation", OPERATIONS)
-    def test_no_operation_knows_of_chunks_or_neighbours(self, backend: Backend, device: Device, operation: str) -> None:
-        """``step``: what some families compute beside the ordinary is exact, too."""
-        spec = tiny_spec(**OPERATIONS[operation])
-        kv = kv_layout(spec, backend.capabilities.page_sizes[0])
-        try:
-            executor = make_executor(device, spec, RandomWeights(spec), kv)
-        except UnsupportedModelError as refusal:
-            pytest.skip(f"refused, as it may be: {refusal}")
-        together = logits_in_chunks(executor, kv, [PROMPT])
-        np.testing.assert_array_equal(logits_in_chunks(executor, kv, cut(PROMPT, 15, 1, 2)), together)
-        book = PageBook(kv)
-        sequence = book.sequence()
-        rows = []
-        for index, chunk in enumerate(cut(PROMPT, *[1] * 8, 5, 9)):
-            neighbours = [Span(book.sequence(), random_tokens(spec, 1 + index % 3, seed=index))]
-            logits = executor.step(book.batch([*neighbours, Span(sequence, chunk, True)]))
-            rows.append(logits[-len(chunk) :].copy())
-        np.testing.assert_array_equal(np.concatenate(rows), together)
-        executor.close()
-
-    @pytest.mark.parametrize(
-        "chunks",
-        [
-            pytest.param(cut(PROMPT, *[1] * 36), id="one by one"),
-            pytest.param(cut(PROMPT, 36), id="all but one"),
-            pytest.param(cut(PROMPT, 1), id="one first"),
-            pytest.param(cut(PROMPT, 15, 1, 1), id="around a page's end"),
-            pytest.param(cut(PROMPT, 16, 16), id="at a page's end"),
-            pytest.param(cut(PROMPT, 3, 7, 11, 2, 9), id="odd"),
-        ],
-    )
-    def test_does_not_depend_on_how_a_prompt_is_cut(
-        self, executor: Executor, kv: KVLayout, chunks: list[list[int]]
-    ) -> None:
-        """``step``: nor on how its prompt was cut into chunks."""
-        whole = logits_in_chunks(executor, kv, [PROMPT])
-        np.testing.assert_array_equal(logits_in_chunks(executor, kv, chunks), whole)
-
-    def test_does_not_depend_on_neighbours(self, executor: Executor, kv: KVLayout) -> None:
-        """``step``: a sequence's logits do not depend on its neighbours, be they in prefill or decoding."""
-        alone = logits_in_chunks(executor, kv, cut(PROMPT, 20, 1, 1, 1))
-        book = PageBook(kv, seed=1)
-        sequence = book.sequence()
-        neighbours = [book.sequence() for _ in range(8)]
-        rows = []
-        for step, chunk in enumerate(cut(PROMPT, 20, 1, 1, 1)):
-            spans = [
-                Span(neighbour, random_tokens(SPEC, 1 if (step + index) % 3 else 5 + index, seed=index))
-                for index, neighbour in enumerate(neighbours)
-            ]
-            spans.insert(step * 2, Span(sequence, chunk, all_logits=True))
-            logits = executor.step(book.batch(spans))
-            rows.append(logits[step * 2 : step * 2 + len(chunk)].copy())
-        np.testing.assert_array_equal(np.concatenate(rows), alone)
-
-    def test_every_sequence_of_a_ragged_batch_is_right(self, executor: Executor, kv: KVLayout) -> None:
-        """Prefill chunks and decode tokens mixed: each row belongs to the sequence that asked for it."""
-        prompts = [random_tokens(SPEC, length, seed=length) for length in (1, 2, 16, 17, 30)]
-        book = PageBook(kv)
-        sequences = [book.sequence() for _ in prompts]
-        first = [Span(sequence, prompt[:-1]) for sequence, prompt in zip(sequences[1:], prompts[1:], strict=True)]
-        executor.step(book.batch(first))
-        last = [Span(sequence, prompt[-1:]) for sequence, prompt in zip(sequences, prompts, strict=True)]
-        logits = executor.step(book.batch(last)).copy()
-        for row, prompt in zip(logits, prompts, strict=True):
-            np.testing.assert_array_equal(row, logits_in_chunks(executor, kv, [prompt])[-1])
 
     def test_does_not_depend_on_where_pages_lie(self, executor: Executor, kv: KVLayout) -> None:
         """A page is a page; and one that held another sequence's keys carries nothing over."""

@@ -13,7 +13,7 @@ from layerscale_core.gpu.kernels.kv_cache import rotate_heads_kernel, shift_keys
 from layerscale_core.gpu.launch import ceil_div, launch, next_power_of_two
 from layerscale_core.gpu.rope import DeviceRope
 from layerscale_core.gpu.tuning import Launch
-from layerscale_core.reference.kv_codecs import rotate
+from layerscale_core.reference.hadamard import rotate
 from layerscale_core.specs.executor import KVLayout, KVType
 
 _BITS = {KVType.FP16: 16, KVType.INT8: 8, KVType.INT4: 4}

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from layerscale_core.reference.kv_codecs import signs
+from layerscale_core.reference.hadamard import signs
 from layerscale_core.specs.executor import KVLayout, KVType
 
 

@@ -18,14 +18,17 @@ from numpy.typing import NDArray
 from layerscale_core.elementary import ElementaryKernels
 from layerscale_core.errors import OutOfMemoryError
 from layerscale_core.models import Activation, AttentionSpec, Matrix, ModelSpec, MoeSpec, RopeSpec, TemperatureSpec
+from layerscale_core.reference.arrays import Floats
+from layerscale_core.reference.attention import attend, by_head, first_seen
+from layerscale_core.reference.elementwise import gelu_tanh, sigmoid, softcap, softmax
+from layerscale_core.reference.kv_cache import PagedKV, context_slots
 from layerscale_core.reference.kv_codecs import FloatCodec, KVCodec, key_codec, value_codec
 from layerscale_core.reference.memory import reference_memory_needs
+from layerscale_core.reference.rope import rotate
 from layerscale_core.specs.executor import KVLayout, KVType, StepBatch
 from layerscale_core.specs.kernels import ExpertWeights
 from layerscale_core.specs.memory import Allocator, MemoryNeeds, StepLimits
 from layerscale_core.specs.model_format import WeightSource
-
-Floats = NDArray[np.float32]
 
 ROWS_PER_TILE = 8
 """Rows of activations in one matrix product: few enough for one pass of every BLAS micro-kernel, so that all rows go
@@ -34,33 +37,6 @@ A lone decode token is padded to it."""
 
 _quiet = np.errstate(all="ignore")
 """Overflow and NaN are found by the engine in the logits; numpy's warnings would say it a thousand times."""
-
-
-@dataclass(frozen=True, slots=True)
-class PagedKV:
-    """The KV cache: keys and values as their codecs write them, [num_layers, num_slots, num_kv_heads, num_bytes]."""
-
-    keys: NDArray[np.uint8]
-    values: NDArray[np.uint8]
-    key_codec: KVCodec
-    value_codec: KVCodec
-    page_size: int
-
-    def pages(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Views of keys and values [num_layers, num_pages, page_size, num_kv_heads, num_bytes]."""
-        keys, values = (
-            part.reshape(part.shape[0], -1, self.page_size, *part.shape[2:]) for part in (self.keys, self.values)
-        )
-        return keys, values
-
-    def read(self, layer: int, slots: NDArray[np.int64]) -> tuple[Floats, Floats]:
-        """A layer's keys and values in some slots, [num_slots, num_kv_heads, head_dim]."""
-        return self.key_codec.decode(self.keys[layer, slots]), self.value_codec.decode(self.values[layer, slots])
-
-    def write(self, layer: int, slots: NDArray[np.int64], keys: Floats, values: Floats) -> None:
-        """Put keys and values into slots, in place."""
-        self.keys[layer, slots] = self.key_codec.encode(keys)
-        self.values[layer, slots] = self.value_codec.encode(values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +141,11 @@ class ReferenceKernels(ElementaryKernels):
         for sequence, ranges in enumerate(step.page_ranges):
             first, stop = step.batch.cu_seqlens[sequence : sequence + 2]
             slots = context_slots(ranges, kv.page_size)
-            keys, values = map(_by_head, kv.read(layer, slots))
+            keys, values = map(by_head, kv.read(layer, slots))
             for token in range(first, stop):
                 context_len = len(slots) - (stop - 1 - token)
-                seen = slice(_first_seen(context_len, spec), context_len)
-                output[token] = _attend(queries[token], keys[:, seen], values[:, seen], spec.softcap)
+                seen = slice(first_seen(context_len, spec), context_len)
+                output[token] = attend(queries[token], keys[:, seen], values[:, seen], spec.softcap)
         return output.reshape(query.shape)
 
     @_quiet
@@ -179,7 +155,7 @@ class ReferenceKernels(ElementaryKernels):
             case Activation.SILU:
                 gated: Floats = gate / (1 + np.exp(-gate)) * up
             case Activation.GELU_TANH:
-                gated = _gelu_tanh(gate) * up
+                gated = gelu_tanh(gate) * up
         return gated
 
     @_quiet
@@ -202,14 +178,14 @@ class ReferenceKernels(ElementaryKernels):
     @_quiet
     def softcap(self, x: Floats, cap: float) -> Floats:
         """``cap * tanh(x / cap)``."""
-        return _softcap(x, cap)
+        return softcap(x, cap)
 
     @_quiet
     def mixture(self, x: Floats, router: Floats, experts: Sequence[ExpertWeights], spec: MoeSpec) -> Floats:
         """Each expert computes the tokens that chose it; a token's sum runs over its experts in ascending order."""
         scores = self.linear(x, router)
         chosen = np.argsort(-scores, axis=-1, kind="stable")[:, : spec.num_active]
-        weights = _sigmoid(scores) if spec.is_sigmoid else _softmax(scores)
+        weights = sigmoid(scores) if spec.is_sigmoid else softmax(scores)
         if spec.is_normalized:
             weights /= np.take_along_axis(weights, chosen, axis=-1).sum(axis=-1, keepdims=True)
         output = np.zeros_like(x)
@@ -253,16 +229,11 @@ class ReferenceKernels(ElementaryKernels):
 
     def read_pages(self, kv: PagedKV, page_ids: NDArray[np.int32]) -> NDArray[np.uint8]:
         """Each page's keys, then its values."""
-        return np.concatenate([pages[:, page_ids].swapaxes(0, 1).reshape(len(page_ids), -1) for pages in kv.pages()], 1)
+        return kv.read_pages(page_ids)
 
     def write_pages(self, kv: PagedKV, page_ids: NDArray[np.int32], data: NDArray[np.uint8]) -> None:
         """Put back what ``read_pages`` gave."""
-        keys, values = kv.pages()
-        num_key_bytes, num_value_bytes = (pages[:, 0].size for pages in (keys, values))
-        if data.shape != (len(page_ids), num_key_bytes + num_value_bytes):
-            raise ValueError(f"{data.shape} bytes are not the content of {len(page_ids)} pages")
-        for pages, content in zip((keys, values), np.split(data, [num_key_bytes], axis=1), strict=True):
-            pages[:, page_ids] = content.reshape(len(page_ids), pages.shape[0], *pages.shape[2:]).swapaxes(0, 1)
+        kv.write_pages(page_ids, data)
 
     def release(self) -> None:
         """Give everything back to the allocator. The arrays live as long as their handles."""
@@ -277,87 +248,3 @@ class ReferenceKernels(ElementaryKernels):
     def _reserve(self, num_bytes: int, label: str) -> None:
         self._allocator.reserve(num_bytes, label)
         self._held.append((num_bytes, label))
-
-
-def _gelu_tanh(x: Floats) -> Floats:
-    """In one temporary array."""
-    y = np.square(x)
-    y *= np.float32(0.044715)
-    y += 1
-    y *= x
-    y *= np.float32(math.sqrt(2 / math.pi))
-    np.tanh(y, out=y)
-    y += 1
-    y *= x
-    y *= np.float32(0.5)
-    return y
-
-
-def _sigmoid(scores: Floats) -> Floats:
-    weights: Floats = np.exp(-scores)
-    weights += 1
-    return np.reciprocal(weights, out=weights)
-
-
-def _softmax(scores: Floats) -> Floats:
-    weights: Floats = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
-    return weights
-
-
-def _softcap(x: Floats, cap: float) -> Floats:
-    """In place."""
-    x /= np.float32(cap)
-    np.tanh(x, out=x)
-    x *= np.float32(cap)
-    return x
-
-
-def rotate(heads: Floats, positions: NDArray[np.integer], rope: RopeSpec, magnitude: float) -> Floats:
-    """Heads [.., head_dim], each pair turned by its angle; positions broadcast over the leading axes."""
-    # float64, because at position 100,000 a float32 angle is already wrong by 0.004.
-    angles = positions[..., None].astype(np.float64) * np.asarray(rope.inv_freq)
-    cos = (np.cos(angles) * magnitude).astype(np.float32)
-    sin = (np.sin(angles) * magnitude).astype(np.float32)
-    rotated = heads.copy()
-    first, second = _rope_pairs(rope)
-    a, b = heads[..., first], heads[..., second]
-    rotated[..., first], rotated[..., second] = a * cos - b * sin, a * sin + b * cos
-    return rotated
-
-
-def _rope_pairs(rope: RopeSpec) -> tuple[slice, slice]:
-    """Where the first and the second element of every rotated pair lie in a head."""
-    if rope.interleaved:
-        return slice(0, rope.rotary_dim, 2), slice(1, rope.rotary_dim, 2)
-    half = rope.rotary_dim // 2
-    return slice(0, half), slice(half, rope.rotary_dim)
-
-
-def context_slots(page_ranges: NDArray[np.int32], page_size: int) -> NDArray[np.int64]:
-    """The valid slots of a sequence, in order."""
-    return np.concatenate(
-        [np.arange(start, stop, dtype=np.int64) + int(page_id) * page_size for page_id, start, stop in page_ranges]
-    )
-
-
-def _first_seen(context_len: int, spec: AttentionSpec) -> int:
-    """The first key that the last token of a context sees."""
-    first_in_window = max(0, context_len - (spec.window or context_len))
-    first_in_chunk = (context_len - 1) // spec.chunk * spec.chunk if spec.chunk else 0
-    return max(first_in_window, first_in_chunk)
-
-
-def _by_head(vectors: Floats) -> Floats:
-    """A sequence's keys or values [num_slots, num_kv_heads, head_dim] as [num_kv_heads, num_slots, head_dim]."""
-    return np.ascontiguousarray(vectors.transpose(1, 0, 2))
-
-
-def _attend(query: Floats, keys: Floats, values: Floats, softcap: float | None) -> Floats:
-    """One token: query [num_kv_heads, group, head_dim] over keys and values [num_kv_heads, num_seen, head_dim]."""
-    scores = query @ keys.transpose(0, 2, 1)
-    if softcap is not None:
-        scores = _softcap(scores, softcap)
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    attended: Floats = weights @ values / weights.sum(axis=-1, keepdims=True)
-    return attended

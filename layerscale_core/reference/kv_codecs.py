@@ -12,10 +12,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from layerscale_core.reference.arrays import Bytes, Floats
+from layerscale_core.reference.hadamard import rotate, rotate_back
 from layerscale_core.specs.executor import KVType
-
-Floats = NDArray[np.float32]
-Bytes = NDArray[np.uint8]
 
 
 class KVCodec(Protocol):
@@ -140,44 +139,6 @@ class Int4Codec:
         halves = np.ascontiguousarray(content[..., self._code_bytes :]).view(np.float16).astype(np.float32)
         scales, minima = halves[..., : self.num_groups, None], halves[..., self.num_groups :, None]
         return rotate_back((minima + scales * groups).reshape(codes.shape))
-
-
-def rotate(vectors: Floats) -> Floats:
-    """Fixed signs, then a Walsh-Hadamard transform of the largest power of two that divides the head.
-
-    Source: arXiv:2404.00456. Orthogonal: scalar products of vectors that are rotated alike stay what they are.
-    """
-    return _hadamard(vectors * signs(vectors.shape[-1]))
-
-
-def rotate_back(vectors: Floats) -> Floats:
-    """The inverse of ``rotate``."""
-    rotated: Floats = _hadamard(vectors) * signs(vectors.shape[-1])
-    return rotated
-
-
-def _hadamard(vectors: Floats) -> Floats:
-    # Sums and differences of elements, no matrix product: the bits do not depend on how many vectors there are.
-    head_dim = vectors.shape[-1]
-    block = head_dim & -head_dim
-    width = 1
-    while width < block:
-        pairs = vectors.reshape(*vectors.shape[:-1], head_dim // (2 * width), 2, width)
-        first, second = pairs[..., 0, :], pairs[..., 1, :]
-        vectors = np.stack([first + second, first - second], axis=-2).reshape(vectors.shape)
-        width *= 2
-    scaled: Floats = vectors * np.float32(block**-0.5)
-    return scaled
-
-
-def signs(head_dim: int) -> Floats:
-    """Of the rotation. Any fixed sequence serves; this one is congruential."""
-    state = 1
-    signs = np.empty(head_dim, np.float32)
-    for dim in range(head_dim):
-        state = (state * 1664525 + 1013904223) % 2**32
-        signs[dim] = -1 if state >> 31 else 1
-    return signs
 
 
 def _codes(x: Floats, minima: NDArray[np.float16], scales: NDArray[np.float16], lowest: int, highest: int) -> Floats:

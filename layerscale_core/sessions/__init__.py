@@ -10,10 +10,12 @@ from layerscale_core.sessions.flash import (
     FlashAnswer,
     FlashQuery,
 )
+from layerscale_core.sessions.limits import SessionLimits
+from layerscale_core.sessions.new_session import NewFlashQuery, NewSession
 from layerscale_core.sessions.prompts import ChatPrompt, NoPrompt, Prompt, TextPrompt
 from layerscale_core.sessions.saved_state import Fingerprint
 from layerscale_core.sessions.session import Session
-from layerscale_core.sessions.sessions import NewFlashQuery, NewSession, SessionLimits, Sessions
+from layerscale_core.sessions.sessions import Sessions
 from layerscale_core.sessions.state_directory import StateDirectory
 from layerscale_core.sessions.stream import COALESCING_S, Entry, PushAck, StreamCounts, StreamTotals
 from layerscale_core.sessions.turns import Turn, TurnFinished

@@ -9,8 +9,9 @@ from functools import partial
 from layerscale_core.engine import Engine
 from layerscale_core.errors import MaxSessionsError
 from layerscale_core.sessions.calls import post
+from layerscale_core.sessions.new_session import NewSession
 from layerscale_core.sessions.session import Session
-from layerscale_core.sessions.sessions import NewSession, Sessions
+from layerscale_core.sessions.sessions import Sessions
 
 logger = logging.getLogger(__name__)
 

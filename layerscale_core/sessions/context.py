@@ -1,4 +1,4 @@
-"""What a session holds: its tokens by region, their positions, and the pages of the KV pool."""
+"""What a session holds: its tokens by region, and their positions."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from layerscale_core.errors import ContextLengthError
-from layerscale_core.memory_plan import pages_of_session
+from layerscale_core.sessions.pages import SessionPages
 from layerscale_core.sessions.window import Run
 from layerscale_core.specs.executor import Executor
 from layerscale_core.specs.kv_pool import KVPool, PageTable
@@ -57,20 +55,22 @@ class SessionContext:
         self.warm_start = 0
         self.revision = 0
         self.end_forks: Callable[[], None] = lambda: None
-        self._pool = pool
         self._executor = executor
-        self.reservation = pool.reserve(pages_of_session(context_len, pool.page_size))
-        self.table: PageTable = pool.admit_reserved(self.reservation)
+        self._pages = SessionPages(pool, context_len)
 
     def release(self) -> None:
         """Give everything back; nothing of it runs any more."""
-        self._pool.release(self.table)
-        self._pool.release_reservation(self.reservation)
+        self._pages.release()
+
+    @property
+    def table(self) -> PageTable:
+        """The pages of what is computed."""
+        return self._pages.table
 
     @property
     def num_computed(self) -> int:
         """Tokens in the pool."""
-        return self.table.num_tokens
+        return self._pages.num_tokens
 
     @property
     def num_pending(self) -> int:
@@ -162,11 +162,7 @@ class SessionContext:
         """Drop the oldest of the window; there is no tail."""
         assert self.data_start is not None
         num_tokens = sum(self.window.popleft().num_tokens for _ in range(num_runs))
-        num_computed = min(num_tokens, self.num_computed - self.data_start)
-        if 0 < num_computed < self.num_computed:
-            self._pool.drop_front(self.table, num_computed)
-        elif num_computed > 0:  # there is no prefix, and nothing stays
-            self._pool.truncate(self.table, 0)
+        self._pages.drop_front(max(0, min(num_tokens, self.num_computed - self.data_start)))
         del self.tokens[self.data_start : self.data_start + num_tokens]
         self.durable_end -= num_tokens
         self.gap = self.gap + num_tokens if self.num_computed > self.data_start else 0
@@ -188,44 +184,38 @@ class SessionContext:
     def begin_page(self) -> None:
         """Called before more is computed: the window begins on a page of its own."""
         if self.window and self.num_computed == self.data_start:
-            self._pool.begin_page(self.table)
+            self._pages.begin_page()
 
     def make_pages(self, num_tokens: int) -> None:
         """See that so many more tokens find their pages."""
-        num_shared = 1  # the page written first may have to be copied
-        if self.reservation.num_left < -(-num_tokens // self._pool.page_size) + num_shared:
+        if not self._pages.has_room(num_tokens):
             self.end_forks()
 
     @property
     def max_fork_len(self) -> int:
         """Tokens that a fork of what is durable can grow to, if it is the only one."""
-        page_size = self._pool.page_size
-        num_pages = pages_of_session(self.context_len, page_size) - _num_pages(self.table, self.durable_end)
-        num_copied = 1  # the page that the fork begins to write in
-        return min(self.context_len - self.gap, self.durable_end + (num_pages - num_copied) * page_size)
+        return min(self.context_len - self.gap, self._pages.max_fork_len(self.durable_end))
 
     def fork(self, max_tokens: int) -> PageTable | None:
         """A fork of what is durable that may grow to ``max_tokens``; None if there are too few pages.
 
         A tail that stands in the way gives its pages up, and is computed again when somebody goes on from it.
         """
-        num_copied = 1
-        num_pages = -(-(max_tokens - self.durable_end) // self._pool.page_size) + num_copied
-        if self.reservation.num_left < num_pages:
+        num_tokens = max_tokens - self.durable_end
+        if not self._pages.has_room(num_tokens):
             self.uncompute(self.durable_end)
-        if self.reservation.num_left < num_pages:
+        if not self._pages.has_room(num_tokens):
             return None
-        return self._pool.fork(self.table, max_tokens, num_tokens=self.durable_end)
+        return self._pages.fork(self.durable_end, max_tokens)
 
     def release_fork(self, fork: PageTable) -> None:
         """Give a fork back; nothing runs on it any more."""
-        self._pool.release(fork)
+        self._pages.release_fork(fork)
 
     def _close_gap(self) -> None:
         """Move the data, and the tail after it, to the positions right behind the prefix."""
         assert self.data_start is not None
-        first = _num_pages(self.table, self.data_start)
-        page_ids = np.array([page.page_id for page in self.table.pages[first:]], np.int32)
+        page_ids = self._pages.ids_behind(self.data_start)
         try:
             if page_ids.size:
                 self._executor.shift_positions(page_ids, -self.gap)
@@ -254,8 +244,7 @@ class SessionContext:
     def uncompute(self, num_tokens: int) -> None:
         """Take back what was computed beyond the first tokens."""
         del self.warmed[max(0, num_tokens - self.warm_start) :]
-        if self.num_computed > num_tokens:
-            self._pool.truncate(self.table, num_tokens)
+        self._pages.truncate(num_tokens)
 
     def keep_warm(self, tail: Sequence[int]) -> None:
         """Hold another tail again, and keep what was computed beyond it for the turn that comes."""
@@ -281,9 +270,9 @@ class SessionContext:
         That may include a copy of the page they end in.
         """
         self.uncompute(num_tokens)
-        if self.table.pages and (last := self.table.pages[-1]).stop < self._pool.page_size:
-            first_data = self.data_start if self.data_start is not None and self.num_computed >= self.data_start else 0
-            self.uncompute(max(first_data, self.num_computed - (last.stop - last.start)))
+        if num_suspect := self._pages.num_in_open_page:
+            first_data = (self.data_start or 0) if self.takes_data else 0
+            self.uncompute(max(first_data, self.num_computed - num_suspect))
 
     def _extend_prefix(self, token_ids: Sequence[int]) -> None:
         self.tokens += token_ids
@@ -304,13 +293,3 @@ def num_common(first: Sequence[int], second: Sequence[int]) -> int:
     return next(
         (index for index, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
     )
-
-
-def _num_pages(table: PageTable, num_tokens: int) -> int:
-    """How many of a table's pages hold its first tokens."""
-    num_pages = num_held = 0
-    while num_held < num_tokens:
-        page = table.pages[num_pages]
-        num_held += page.stop - page.start
-        num_pages += 1
-    return num_pages

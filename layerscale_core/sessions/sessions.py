@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from layerscale_core.engine import Engine
@@ -17,8 +17,9 @@ from layerscale_core.memory_plan import pages_of_session
 from layerscale_core.sessions.actor import session_not_found
 from layerscale_core.sessions.calls import post
 from layerscale_core.sessions.context import SessionContext
-from layerscale_core.sessions.flash import DEFAULT_ANSWER_TOKENS
 from layerscale_core.sessions.ingestion import Batch
+from layerscale_core.sessions.limits import SessionLimits
+from layerscale_core.sessions.new_session import NewSession
 from layerscale_core.sessions.parts import SessionParts
 from layerscale_core.sessions.preparation import BatchPreparation
 from layerscale_core.sessions.saved_state import SavedContext, SavedSession
@@ -30,54 +31,6 @@ from layerscale_core.specs.executor import Executor
 from layerscale_core.specs.kv_pool import KVPool
 from layerscale_core.specs.stream_type import StreamType
 from layerscale_core.specs.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
-    """What sessions may be.
-
-    Attributes:
-        max_sessions: that memory is reserved for.
-        max_context_len: tokens of one session's context.
-        ring_capacity: entries that wait in one session.
-        batch_tokens: most tokens of a batch of data, unless a single entry has more. A question waits for no more.
-        max_waiting: requests that wait in one session.
-    """
-
-    max_sessions: int
-    max_context_len: int
-    ring_capacity: int = 16_384
-    batch_tokens: int = 512
-    max_waiting: int = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class NewFlashQuery:
-    """A question to register with a session from its beginning."""
-
-    query: str
-    token_ids: tuple[int, ...]
-    max_tokens: int = DEFAULT_ANSWER_TOKENS
-
-
-@dataclass(frozen=True, slots=True)
-class NewSession:
-    """A session to be made.
-
-    Attributes:
-        type: name of a stream type.
-        prompt_ids: what its context begins with.
-        context_len: most tokens; None = as many as the server allows, which more are cut to.
-        window_size: most entries.
-        label: by which it is found again, see ``layerscale_core.sessions.adoption``; empty for most.
-    """
-
-    type: str
-    prompt_ids: tuple[int, ...] = ()
-    context_len: int | None = None
-    window_size: int = 10_000
-    flash: tuple[NewFlashQuery, ...] = ()
-    label: str = ""
 
 
 class Sessions:

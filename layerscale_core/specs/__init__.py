@@ -5,7 +5,15 @@ speak of, ``allocator``, ``elementary``, ``host`` and ``licensing``, the ``refer
 ``conformance`` kit.
 """
 
-from layerscale_core.specs.backend import Backend, BackendOptions, Capabilities, Device, DeviceInfo, Probe
+from layerscale_core.specs.backend import (
+    ActivationType,
+    Backend,
+    BackendOptions,
+    Capabilities,
+    Device,
+    DeviceInfo,
+    Probe,
+)
 from layerscale_core.specs.executor import DeviceLogits, Executor, KVLayout, KVType, StepBatch, StepLogits
 from layerscale_core.specs.hooks import ENTRY_POINT_GROUP, PROJECT_NAME, hookimpl, hookspec
 from layerscale_core.specs.kernels import Array, AttentionWeights, ExpertWeights, Kernels, MlpWeights
@@ -39,6 +47,7 @@ __all__ = [
     "FREE_TIER",
     "PROJECT_NAME",
     "PRO_TIER",
+    "ActivationType",
     "Allocator",
     "Array",
     "AttentionWeights",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from layerscale_core.models import ModelSpec
@@ -37,6 +38,18 @@ class DeviceInfo:
     is_accelerator: bool
 
 
+class ActivationType(StrEnum):
+    """What activations are rounded to, a scale for each group, where quantised weights are multiplied in integers."""
+
+    INT16 = "int16"
+    INT8 = "int8"
+
+    @property
+    def num_bits(self) -> int:
+        """Bits of a code."""
+        return int(self.value.removeprefix("int"))
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a backend declares, so that nothing is discovered by a crash.
@@ -44,6 +57,7 @@ class Capabilities:
     Attributes:
         page_sizes: KV page sizes in tokens its kernels accept, preferred first.
         kv_types: KV cache precisions its kernels read.
+        activation_types: what its kernels can round activations to, the default first; empty = they multiply in floats.
         max_tokens_per_step: most tokens one step may compute; None = no limit of its own.
         is_host: computes with the host's processor from the host's memory. Layers that another device offloads are
             computed by the kernels of such a backend; from it there is nothing to offload.
@@ -51,6 +65,7 @@ class Capabilities:
 
     page_sizes: tuple[int, ...] = (16,)
     kv_types: tuple[KVType, ...] = (KVType.FP16,)
+    activation_types: tuple[ActivationType, ...] = ()
     max_tokens_per_step: int | None = None
     is_host: bool = False
 
@@ -61,9 +76,11 @@ class BackendOptions:
 
     Attributes:
         num_threads: host threads that compute; None = the backend's choice.
+        activation_type: one of those it declares; None = the first.
     """
 
     num_threads: int | None = None
+    activation_type: ActivationType | None = None
 
 
 class Device(Protocol):

@@ -17,7 +17,7 @@ from layerscale_server.settings import SETTING_ROWS
 MODEL_ROWS = tuple(
     row
     for row in SETTING_ROWS
-    if row.name in {"model", "quantization", "cpu_offload_gb", "kv_cache_type", "backend", "threads"}
+    if row.name in {"model", "quantization", "cpu_offload_gb", "kv_cache_type", "activation_type", "backend", "threads"}
 )
 """The settings of a model that a benchmark takes."""
 

@@ -86,6 +86,7 @@ def _rates(
             "threads": settings.threads,
             "context": assembly.model.plan.context_len,
             "kv_cache_type": settings.kv_cache_type,
+            "activation_type": settings.activation_type,
             "copy_bandwidth_bytes_per_s": bandwidth,
         }
     _print(setting, figures)

@@ -10,6 +10,7 @@
 
 #include "attention.h"
 #include "matrix.h"
+#include "multiply.h"
 
 using namespace layerscale;
 
@@ -20,8 +21,9 @@ int failures = 0;
 
 float uniform(float low, float high) { return std::uniform_real_distribution<float>(low, high)(generator); }
 
-void expect_close(double actual, double expected, double scale, const char* what, int rows, int cols, int tokens) {
-    if (std::fabs(actual - expected) <= 2e-3 * scale + 1e-6) return;
+void expect_close(double actual, double expected, double scale, const char* what, int rows, int cols, int tokens,
+                  double tolerance = 2e-3) {
+    if (std::fabs(actual - expected) <= tolerance * scale + 1e-6) return;
     if (++failures <= 10) std::printf("%s %dx%d, %d tokens: %g, not %g\n", what, rows, cols, tokens, actual, expected);
 }
 
@@ -29,12 +31,26 @@ void expect_close(double actual, double expected, double scale, const char* what
 template <typename T>
 std::vector<T> exactly(size_t size) { return std::vector<T>(size); }
 
-void check_product(const Matrix& matrix, const char* what) {
+// What the codes of a row of activations stand for.
+std::vector<float> round_activations(const float* x, int cols, int bits) {
+    const float limit = static_cast<float>((1 << (bits - 1)) - 1);
+    auto rounded = exactly<float>(cols);
+    for (int start = 0; start < cols; start += kGroup) {
+        float largest = 0;
+        for (int c = start; c < start + kGroup; ++c) largest = std::fmax(largest, std::fabs(x[c]));
+        for (int c = start; c < start + kGroup; ++c)
+            rounded[c] = std::nearbyint(x[c] * (limit / largest)) * (largest / limit);
+    }
+    return rounded;
+}
+
+// bits: of activations; 0 for a matrix of floats.
+void check_product(const Matrix& matrix, int bits, const char* what) {
     for (const int tokens : {1, 2, 3, 7, 8, 17}) {
         auto x = exactly<float>(static_cast<size_t>(tokens) * matrix.cols);
         for (float& value : x) value = uniform(-2, 2);
-        Activations codes;
-        if (matrix.is_quantized()) {
+        Activations codes(bits);
+        if (bits > 0) {
             codes.resize(tokens, matrix.cols);
             for (int token = 0; token < tokens; ++token) codes.quantize(token, &x[static_cast<size_t>(token) * matrix.cols]);
         }
@@ -42,17 +58,20 @@ void check_product(const Matrix& matrix, const char* what) {
         for (int panel = 0; panel < matrix.num_panels(); ++panel)
             multiply_panel(matrix, panel, codes, x.data(), 0, tokens, out.data(), Store::kReplace);
         auto row = exactly<float>(matrix.cols);
-        for (int r = 0; r < matrix.rows; ++r) {
-            unpack_row(matrix, r, row.data());
-            for (int token = 0; token < tokens; ++token) {
+        for (int token = 0; token < tokens; ++token) {
+            const float* values = &x[static_cast<size_t>(token) * matrix.cols];
+            const auto taken = bits > 0 ? round_activations(values, matrix.cols, bits)
+                                        : std::vector<float>(values, values + matrix.cols);
+            for (int r = 0; r < matrix.rows; ++r) {
+                unpack_row(matrix, r, row.data());
                 double expected = 0, scale = 0;
                 for (int c = 0; c < matrix.cols; ++c) {
-                    const double term = static_cast<double>(row[c]) * x[static_cast<size_t>(token) * matrix.cols + c];
+                    const double term = static_cast<double>(row[c]) * taken[c];
                     expected += term;
                     scale += std::fabs(term);
                 }
                 expect_close(out[static_cast<size_t>(token) * matrix.rows + r], expected, scale, what, matrix.rows,
-                             matrix.cols, tokens);
+                             matrix.cols, tokens, 1e-4);
             }
         }
     }
@@ -92,7 +111,8 @@ void check_codes(Storage storage, int bits, int group_size, bool has_minima, boo
                     }
                 }
             }
-            check_product(matrix, "codes");
+            check_product(matrix, 16, "codes by 16 bits");
+            check_product(matrix, 8, "codes by 8 bits");
         }
 }
 
@@ -115,7 +135,7 @@ void check_floats(Storage storage, int element_bytes) {
                 }
                 pack_floats(matrix, first / kLanes, count, values.data());
             }
-            check_product(matrix, "floats");
+            check_product(matrix, 0, "floats");
         }
 }
 

@@ -11,7 +11,7 @@ from layerscale_core.conformance import LAYOUTS, OPERATIONS, RandomWeights, tiny
 from layerscale_core.errors import BackendError, OutOfMemoryError
 from layerscale_core.forward import KernelExecutor, make_executor
 from layerscale_core.host import inspect_host
-from layerscale_core.specs import BackendOptions, KVLayout, Probe, StepLimits
+from layerscale_core.specs import ActivationType, BackendOptions, KVLayout, Probe, StepLimits
 
 SPEC = tiny_spec()
 LAYOUT = KVLayout(num_pages=4, page_size=16, num_layers=2, num_kv_heads=2, head_dim=16)
@@ -80,6 +80,11 @@ def test_kernels_that_were_switched_off_are_a_notice_that_names_the_switch(monke
 def test_threads_without_effect_are_a_notice(without_native: None) -> None:
     notices = CpuBackend().load(BackendOptions(num_threads=2)).notices
     assert any("OPENBLAS_NUM_THREADS" in notice for notice in notices)
+
+
+def test_activations_that_numpy_does_not_round_are_a_notice(without_native: None) -> None:
+    notices = CpuBackend().load(BackendOptions(activation_type=ActivationType.INT8)).notices
+    assert any("numpy multiplies in floats" in notice for notice in notices)
 
 
 def test_without_native_kernels_core_builds_the_executor(without_native: None) -> None:

@@ -14,7 +14,7 @@ from layerscale_core.conformance.step_batches import PageBook, Span
 from layerscale_core.errors import BackendError, OutOfMemoryError, StepError
 from layerscale_core.models import Matrix
 from layerscale_core.quantized_model import WeightsOver
-from layerscale_core.specs import KVLayout, KVType, StepBatch
+from layerscale_core.specs import ActivationType, KVLayout, KVType, StepBatch
 
 pytestmark = pytest.mark.skipif(native_isa() is None, reason="the native kernels are not compiled")
 
@@ -24,9 +24,13 @@ TOKENS = np.random.default_rng(3).integers(0, SPEC.vocab_size, 700)
 
 
 def make_executor(
-    num_threads: int = 2, layout: str = "4-bit, groups of 32, mins", kv_type: KVType = KVType.FP16
+    num_threads: int = 2,
+    layout: str = "4-bit, groups of 32, mins",
+    kv_type: KVType = KVType.FP16,
+    activation_type: ActivationType = ActivationType.INT16,
 ) -> NativeExecutor:
-    return NativeExecutor(SPEC, RandomWeights(SPEC, layout), replace(LAYOUT, kv_type=kv_type), num_threads)
+    kv = replace(LAYOUT, kv_type=kv_type)
+    return NativeExecutor(SPEC, RandomWeights(SPEC, layout), kv, num_threads, activation_type)
 
 
 class WatchedWeights(WeightsOver):
@@ -59,25 +63,43 @@ def logits(executor: NativeExecutor, lengths: list[int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("layout", "kv_type"),
+    ("layout", "kv_type", "activation_type"),
     [
-        ("4-bit, groups of 32, mins", KVType.FP16),
-        ("6-bit, groups of 16", KVType.FP16),
-        ("8-bit, groups of 32", KVType.FP16),
-        ("f16", KVType.FP16),
-        ("f16", KVType.INT8),
-        ("f16", KVType.INT4),
+        ("4-bit, groups of 32, mins", KVType.FP16, ActivationType.INT16),
+        ("4-bit, groups of 32, mins", KVType.FP16, ActivationType.INT8),
+        ("6-bit, groups of 16", KVType.FP16, ActivationType.INT16),
+        ("8-bit, groups of 32", KVType.FP16, ActivationType.INT16),
+        ("8-bit, groups of 32", KVType.FP16, ActivationType.INT8),
+        ("f16", KVType.FP16, ActivationType.INT16),
+        ("f16", KVType.INT8, ActivationType.INT16),
+        ("f16", KVType.INT4, ActivationType.INT16),
     ],
 )
 @pytest.mark.parametrize("isa", supported_levels())
 def test_result_has_the_same_bits_for_any_chunking_and_number_of_threads(
-    isa: str, layout: str, kv_type: KVType, monkeypatch: pytest.MonkeyPatch
+    isa: str, layout: str, kv_type: KVType, activation_type: ActivationType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(ISA_VARIABLE, isa)
-    whole = logits(make_executor(1, layout, kv_type), [600])
+    whole = logits(make_executor(1, layout, kv_type, activation_type), [600])
     for num_threads in (1, 2, 5):
-        pieces = logits(make_executor(num_threads, layout, kv_type), [1, 2, 3, 250, 17, 320, 1, 1, 1, 4])
+        pieces = logits(
+            make_executor(num_threads, layout, kv_type, activation_type), [1, 2, 3, 250, 17, 320, 1, 1, 1, 4]
+        )
         np.testing.assert_array_equal(pieces, whole)
+
+
+@pytest.mark.parametrize("layout", ["4-bit, groups of 32, mins", "6-bit, groups of 16", "8-bit, groups of 32"])
+def test_every_instruction_set_rounds_activations_to_the_same_8_bits(
+    layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = []
+    for isa in supported_levels():
+        monkeypatch.setenv(ISA_VARIABLE, isa)
+        results.append(logits(make_executor(1, layout, activation_type=ActivationType.INT8), [40]))
+    for result in results[1:]:  # a code that fell to the other side of a half is some 1e-3 of the result
+        np.testing.assert_allclose(result, results[0], rtol=0, atol=0.02 * np.abs(results[0]).max())
+    exact = logits(make_executor(1, layout), [40])
+    assert 0 < np.abs(results[0] - exact).max() < 0.1 * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("kv_type", KVType)

@@ -19,13 +19,15 @@ from layerscale_core.conformance import (
     StreamTypeContract,
     tiny_spec,
 )
-from layerscale_core.conformance.executors import kv_layout, open_executor
-from layerscale_core.conformance.kv_pool import PROMPT as SHARED_PROMPT
-from layerscale_core.conformance.paging import PROMPT, ROPES, cut
+from layerscale_core.conformance.executor_under_test import PROMPT
+from layerscale_core.conformance.executors import cut, kv_layout, open_executor
+from layerscale_core.conformance.kv_pool_under_test import PROMPT as SHARED_PROMPT
+from layerscale_core.conformance.paging import ROPES
 from layerscale_core.engine.kv_pool import PagedKVPool
 from layerscale_core.models import RopeSpec
 from layerscale_core.reference import ReferenceKernels
-from layerscale_core.reference.kernels import PagedKV, Step
+from layerscale_core.reference.kernels import Step
+from layerscale_core.reference.kv_cache import PagedKV
 from layerscale_core.specs import Capabilities, KVType, PageTable, PrefixMiss, ScheduledTokens, TokenBudget
 from layerscale_core.streams import IotStream
 

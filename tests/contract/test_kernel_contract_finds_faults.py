@@ -17,7 +17,8 @@ from layerscale_core.conformance.side_by_side import SideBySide
 from layerscale_core.gpu.logits import TorchLogits
 from layerscale_core.models import Activation, AttentionSpec, Matrix, MoeSpec, QuantizedMatrix, RopeSpec
 from layerscale_core.reference import ReferenceKernels
-from layerscale_core.reference.kernels import PagedKV, Step
+from layerscale_core.reference.kernels import Step
+from layerscale_core.reference.kv_cache import PagedKV
 from layerscale_core.specs import AttentionWeights, Capabilities, ExpertWeights, KVLayout, KVType, MlpWeights
 
 TOLERANCE = 0.01

@@ -9,6 +9,7 @@ import pytest
 
 from layerscale_core.allocator import CountingAllocator
 from layerscale_core.conformance import PageBook, RandomWeights, Span, tiny_spec
+from layerscale_core.conformance.batching import BatchingContract
 from layerscale_core.conformance.executors import kv_layout, logits_in_chunks, random_tokens, reference_executor
 from layerscale_core.conformance.paging import PagingContract
 from layerscale_core.errors import OutOfMemoryError, StepError
@@ -43,8 +44,8 @@ class Sides:
         return self.device.stats().used_bytes, self.host.stats().used_bytes
 
 
-class TestPaging(PagingContract):
-    """Whatever is promised of pages holds across both sides."""
+class TestBothSides(BatchingContract, PagingContract):
+    """Whatever is promised of batches and pages holds across both sides."""
 
     max_relative_error = 1e-5
 

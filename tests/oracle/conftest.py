@@ -17,7 +17,7 @@ from layerscale_core.formats.gguf import GgufModelFile
 from layerscale_core.forward import make_executor
 from layerscale_core.specs import BackendOptions, Executor, KVLayout
 from tests.oracle.plain_llama import PlainLlama
-from tests.oracle.predictions import CORPUS, NUM_TOP, Predictions, predict
+from tests.oracle.predictions import CORPUS, NUM_COMPARED, NUM_TOP, Predictions, predict
 
 CHUNK_LEN = 128
 """Prompt tokens per step; with logits for each, so it bounds memory."""
@@ -46,8 +46,8 @@ def truth(real_model_path: Path, texts: list[list[int]]) -> Predictions:
 
 @pytest.fixture(scope="session")
 def peer_predictions(peer: LlamaCppPeer, texts: list[list[int]]) -> Predictions:
-    """llama.cpp, asked for every prefix; its prompt cache computes one token each."""
-    prefixes = (token_ids[:length] for token_ids in texts for length in range(1, len(token_ids) + 1))
+    """llama.cpp, asked for one prefix after the other; its prompt cache computes one token each."""
+    prefixes = (ids[:length] for ids in texts for length in range(max(0, len(ids) - NUM_COMPARED) + 1, len(ids) + 1))
     rows = np.array([peer.next_token_logprobs(prefix, NUM_TOP) for prefix in prefixes])
     return Predictions(rows[:, :, 0].astype(np.int64), rows[:, :, 1])
 

@@ -16,6 +16,9 @@ CORPUS = tuple(path.read_text(encoding="utf-8") for path in sorted((Path(__file_
 NUM_TOP = 64
 """Likeliest tokens kept per position: so many that another engine's first choice is always among them."""
 
+NUM_COMPARED = 340
+"""Positions of a text that are compared, its last ones: llama.cpp takes a request of its own for each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
@@ -78,5 +81,5 @@ def deviation(predictions: Predictions, reference: Predictions) -> Deviation:
 
 
 def predict(logits_of: Callable[[Sequence[int]], NDArray[np.float32]], texts: Iterable[Sequence[int]]) -> Predictions:
-    """Predictions of an engine that gives the logits of every position of a text."""
-    return Predictions.concatenate(Predictions.from_logits(logits_of(token_ids)) for token_ids in texts)
+    """Predictions at the compared positions, of an engine that gives the logits of every position of a text."""
+    return Predictions.concatenate(Predictions.from_logits(logits_of(token_ids)[-NUM_COMPARED:]) for token_ids in texts)

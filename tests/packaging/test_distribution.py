@@ -75,13 +75,23 @@ def copy_sources(folder: Path) -> Path:
     return folder
 
 
-def build_wheel(folder: Path, environment: dict[str, str]) -> Path:
-    """A wheel of the tree, built with the tools of this environment."""
-    sources = folder / "sources"
-    sources.mkdir()
+def take_over_kernels(sources: Path) -> None:
+    """Have a build find the kernels that were compiled when this environment was installed, unless a source is newer.
+
+    What is built in place is compiled by the same ``setup.py`` from the same files; it takes the longest of all.
+    """
+    library = f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+    built = sources / "build" / library / "layerscale_backend_cpu"
+    built.mkdir(parents=True)
+    for kernels in (ROOT / "layerscale_backend_cpu").glob(f"*{EXTENSION_SUFFIXES[0]}"):
+        shutil.copy2(kernels, built)
+
+
+def build_wheel(sources: Path, folder: Path, environment: dict[str, str]) -> Path:
+    """A wheel, built with the tools of this environment."""
     command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir"]
     subprocess.run(
-        [*command, str(folder), str(copy_sources(sources))],
+        [*command, str(folder), str(sources)],
         env={**os.environ, **environment},
         check=True,
         capture_output=True,
@@ -103,7 +113,9 @@ def install(wheel: Path, folder: Path) -> Installation:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_wheel(tmp_path_factory.mktemp("wheel"), {})
+    sources = copy_sources(tmp_path_factory.mktemp("sources"))
+    take_over_kernels(sources)
+    return build_wheel(sources, tmp_path_factory.mktemp("wheel"), {})
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +125,8 @@ def installation(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Insta
 
 @pytest.fixture(scope="module")
 def installation_without_compiler(tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    wheel = build_wheel(tmp_path_factory.mktemp("plain-wheel"), NO_COMPILER)
+    sources = copy_sources(tmp_path_factory.mktemp("plain-sources"))
+    wheel = build_wheel(sources, tmp_path_factory.mktemp("plain-wheel"), NO_COMPILER)
     return install(wheel, tmp_path_factory.mktemp("plain-installation"))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from layerscale_backend_cpu.native_executor import native_isa
 from layerscale_core.engine import Finished, Request, SamplingParams
 from layerscale_core.errors import MaxSessionsError, OutOfMemoryError, PluginError, StartupError
 from layerscale_core.memory_plan import KV_SHARE
@@ -189,6 +190,18 @@ def test_plugin_that_fails_late_leaves_nothing(tiny_model_path: Path) -> None:
 def test_context_above_the_trained_one_is_refused(tiny_model_path: Path) -> None:
     with pytest.raises(StartupError, match="--context 513 is more than the 512 tokens"):
         assemble(SmallBackend(64 * _MIB), tiny_model_path, context=513)
+
+
+def test_activations_that_a_backend_does_not_round_are_refused(tiny_model_path: Path) -> None:
+    with pytest.raises(StartupError, match="--activation-type int8 is not known to the small backend; leave it out"):
+        assemble(SmallBackend(64 * _MIB), tiny_model_path, activation_type="int8")
+
+
+def test_the_embedded_backend_rounds_activations_as_asked(tiny_model_path: Path, logs: io.StringIO) -> None:
+    settings = Settings(model=str(tiny_model_path), backend="cpu", activation_type="int8")
+    assembly = Assembler(settings, PluginRegistry.discover(), FREE_TIER, Metrics()).assemble()
+    assembly.close()
+    assert native_isa() is None or "int8 activations" in logs.getvalue()
 
 
 def test_sessions_are_reserved_and_no_request_gets_their_pages(tiny_model_path: Path) -> None:

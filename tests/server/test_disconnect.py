@@ -74,6 +74,17 @@ def run(work: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(bounded())
 
 
+async def _leave_at_the_gate(server: FakeServer, caller: Caller, gate: Gate) -> None:
+    """Call, and leave while the first step is held up."""
+    task = asyncio.create_task(caller.call())
+    await asyncio.to_thread(gate.wait_until_reached)
+    caller.leave()
+    await asyncio.sleep(0.05)
+    gate.open()
+    await task
+    await _settled(server)
+
+
 @pytest.mark.parametrize("path", [CHAT, MESSAGES])
 @pytest.mark.parametrize("stream", [False, True])
 def test_leaving_while_it_is_computed(server: FakeServer, path: str, stream: bool, logs: io.StringIO) -> None:
@@ -81,13 +92,7 @@ def test_leaving_while_it_is_computed(server: FakeServer, path: str, stream: boo
 
     async def work() -> None:
         caller = Caller(server, BODY | {"stream": stream}, path)
-        task = asyncio.create_task(caller.call())
-        await asyncio.to_thread(gate.wait_until_reached)
-        caller.leave()
-        await asyncio.sleep(0.05)
-        gate.open()
-        await task
-        await _settled(server)
+        await _leave_at_the_gate(server, caller, gate)
 
     run(work)
     assert len(server.executor.batches) == 1, "it went on after the client had left"
@@ -149,13 +154,7 @@ def test_leaving_one_of_many_prompts_cancels_all(server: FakeServer) -> None:
 
     async def work() -> None:
         caller = Caller(server, {"prompt": ["a"] * 20, "max_tokens": 100}, path="/v1/completions")
-        task = asyncio.create_task(caller.call())
-        await asyncio.to_thread(gate.wait_until_reached)
-        caller.leave()
-        await asyncio.sleep(0.05)
-        gate.open()
-        await task
-        await _settled(server)
+        await _leave_at_the_gate(server, caller, gate)
 
     run(work)
     assert len(server.executor.batches) == 1

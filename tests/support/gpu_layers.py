@@ -23,7 +23,7 @@ from layerscale_core.gpu.tuning import AttentionTile, ProductTile, Tuning
 from layerscale_core.gpu.workspace import Workspace, allocate_workspace
 from layerscale_core.models import AttentionSpec, DenseMatrix, RopeSpec
 from layerscale_core.reference import ReferenceKernels
-from layerscale_core.reference.kernels import PagedKV
+from layerscale_core.reference.kv_cache import PagedKV
 from layerscale_core.specs import KVLayout, KVType, StepBatch
 
 Floats = NDArray[np.float32]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from layerscale_core.engine import Engine, EngineLimits, FairPolicy, PagedKVPool, Request, SamplingParams
+from layerscale_core.errors import StepError
 from layerscale_core.memory_plan import MemoryPlan, pages_of_session
 from layerscale_core.sessions import (
     ChatPrompt,
@@ -22,7 +23,7 @@ from layerscale_core.sessions import (
     TextPrompt,
     Turn,
 )
-from layerscale_core.specs import Executor
+from layerscale_core.specs import Executor, StepBatch
 from tests.support.engine_harness import VirtualClock
 from tests.support.fake_executor import PRINTABLE, FakeExecutor
 from tests.support.fake_tokenizer import ByteTokenizer
@@ -106,6 +107,21 @@ class SessionHarness:
     def push(self, session: Session, *texts: str) -> None:
         """Push notes, each a batch of its own if the harness is run in between."""
         self.sessions.push(session, [note(text) for text in texts])
+
+    def held(self, session: Session) -> bytes:
+        """Everything the session holds."""
+        return bytes(self.now(session.describe())[1])
+
+    def fail_steps(self, number: int) -> None:
+        """Have the next steps fail."""
+        failures = iter(range(number))
+
+        def fail(batch: StepBatch) -> None:
+            if next(failures, None) is not None:
+                raise StepError("injected")
+
+        assert isinstance(self.executor, FakeExecutor)
+        self.executor.before_step = fail
 
     def step(self) -> bool:
         """One step of the engine; returns whether there was anything to compute."""

@@ -13,7 +13,6 @@ from layerscale_core.formats.gguf.tensors import GgufTensors
 from layerscale_core.formats.gguf.weights import stored_tensors
 from layerscale_core.formats.metadata import Metadata
 from layerscale_core.formats.weights import StoredWeights
-from layerscale_core.models import ModelSpec
 from layerscale_core.models.describe import describe, unit_weights
 from layerscale_core.specs.model_format import ModelFile, WeightSource
 from layerscale_core.specs.tokenizer import Tokenizer
@@ -62,7 +61,7 @@ def _is_named_gguf(path: Path) -> bool:
 
 
 class GgufModelFile:
-    """An opened GGUF model: a ``ModelFile``.
+    """An opened GGUF model: a ``ModelFile``, whose attributes are those of the protocol.
 
     Args:
         metadata_only: see ``ModelFormat.open``.
@@ -77,13 +76,13 @@ class GgufModelFile:
         parts, metadata = open_parts(path, metadata_only=metadata_only)
         self._size_bytes = sum(part.num_bytes for part in parts)
         self._tensors = GgufTensors(parts)
-        self._chat_template = metadata.text(CHAT_TEMPLATE) if CHAT_TEMPLATE in metadata else None
+        self.chat_template = metadata.text(CHAT_TEMPLATE) if CHAT_TEMPLATE in metadata else None
         self._vocabulary: Metadata | Tokenizer = metadata
         family = read_family(metadata)
         numbers = read_numbers(metadata, self._tensors, family)
-        self._spec = describe(family, numbers)
-        stored, ones = stored_tensors(self._spec, family, numbers.logit_scale), unit_weights(family, self._spec)
-        self._weights = StoredWeights(self._tensors, self._spec, stored, ROPE_TENSORS, str(path), ones=ones)
+        self.spec = describe(family, numbers)
+        stored, ones = stored_tensors(self.spec, family, numbers.logit_scale), unit_weights(family, self.spec)
+        self.weights: WeightSource = StoredWeights(self._tensors, self.spec, stored, ROPE_TENSORS, str(path), ones=ones)
 
     @property
     def name(self) -> str:
@@ -99,21 +98,6 @@ class GgufModelFile:
     def fingerprint(self) -> str:
         """See ``ModelFile``."""
         return self._tensors.fingerprint()
-
-    @property
-    def spec(self) -> ModelSpec:
-        """See ``ModelFile``."""
-        return self._spec
-
-    @property
-    def weights(self) -> WeightSource:
-        """See ``ModelFile``."""
-        return self._weights
-
-    @property
-    def chat_template(self) -> str | None:
-        """See ``ModelFile``."""
-        return self._chat_template
 
     def make_tokenizer(self) -> Tokenizer:
         """See ``ModelFile``; once it is built, the metadata is given up for it, which is nearly all vocabulary."""

@@ -6,15 +6,15 @@ import importlib
 import importlib.util
 from typing import Any, NoReturn
 
-from layerscale_core.allocator import CountingAllocator
 from layerscale_core.errors import BackendError, ModelFileError, UnsupportedModelError
 from layerscale_core.formats.onnx.executor import OnnxExecutor
 from layerscale_core.formats.onnx.model import OnnxModelFile
 from layerscale_core.host import inspect_host
+from layerscale_core.host_device import HostDevice
 from layerscale_core.models import ModelSpec
-from layerscale_core.specs.backend import BackendOptions, Capabilities, DeviceInfo, Probe
+from layerscale_core.specs.backend import BackendOptions, Capabilities, Probe
 from layerscale_core.specs.executor import KVLayout, KVType
-from layerscale_core.specs.memory import Allocator, MemoryNeeds, StepLimits
+from layerscale_core.specs.memory import MemoryNeeds, StepLimits
 from layerscale_core.specs.model_format import WeightSource
 
 MAX_TOKENS_PER_STEP = 256
@@ -51,8 +51,8 @@ class OnnxBackend:
         return OnnxDevice(runtime, self._model, options)
 
 
-class OnnxDevice:
-    """``layerscale_core.specs.Device``: the host, and the GPU if onnxruntime brings one.
+class OnnxDevice(HostDevice):
+    """``layerscale_core.specs.Device``: the host, whose memory holds the cache, and the GPU if onnxruntime brings one.
 
     Args:
         runtime: the module ``onnxruntime``.
@@ -64,24 +64,12 @@ class OnnxDevice:
         self._num_threads = options.num_threads
         self._provider = next((name for name in runtime.get_available_providers() if name == _CUDA), _CPU)
         host = inspect_host()
-        self._allocator = CountingAllocator(host.total_memory_bytes, "host memory")
-        self._info = DeviceInfo(
+        super().__init__(
+            host,
             name="onnxruntime",
             description=f"onnxruntime {runtime.__version__}, {self._provider}, {host.cpu_name}",
-            total_memory_bytes=host.total_memory_bytes,
-            free_memory_bytes=host.available_memory_bytes,
             is_accelerator=self._provider != _CPU,
         )
-
-    @property
-    def infos(self) -> tuple[DeviceInfo, ...]:
-        """The host's memory, which holds the cache."""
-        return (self._info,)
-
-    @property
-    def allocator(self) -> Allocator:
-        """Host memory."""
-        return self._allocator
 
     @property
     def notices(self) -> tuple[str, ...]:

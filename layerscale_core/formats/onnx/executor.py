@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from layerscale_core.errors import StepError, UnsupportedModelError
 from layerscale_core.formats.onnx.decoder import LOGITS, MASK, POSITIONS, TOKENS, Decoder
 from layerscale_core.models import ModelSpec
-from layerscale_core.reference.kernels import Floats, ReferenceKernels, context_slots, rotate
+from layerscale_core.reference import ReferenceKernels
+from layerscale_core.reference.arrays import Floats
+from layerscale_core.reference.kv_cache import context_slots
+from layerscale_core.reference.rope import rotate
 from layerscale_core.specs.executor import KVLayout, StepBatch
 from layerscale_core.specs.memory import Allocator
 

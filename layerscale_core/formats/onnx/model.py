@@ -19,7 +19,7 @@ from layerscale_core.formats.onnx.protobuf import WireFile
 from layerscale_core.formats.safetensors.config import CONFIG_FILE, read_config, read_numbers
 from layerscale_core.formats.safetensors.tensors import INDEX_FILE, WHOLE_FILE
 from layerscale_core.formats.safetensors.text import read_chat_template, read_tokenizer
-from layerscale_core.models import Matrix, ModelSpec
+from layerscale_core.models import Matrix
 from layerscale_core.models.describe import describe
 from layerscale_core.specs.model_format import ModelFile, WeightSource
 from layerscale_core.specs.tokenizer import Tokenizer
@@ -58,7 +58,7 @@ class OnnxFormat:
 
 
 class OnnxModelFile:
-    """An opened graph: a ``ModelFile``.
+    """An opened graph: a ``ModelFile``, whose attributes are those of the protocol, and the decoder that it is.
 
     Raises:
         ModelFileError: a file is missing, truncated, corrupt or hostile.
@@ -72,15 +72,15 @@ class OnnxModelFile:
         in_subfolder = folder.resolve().name == SUBFOLDER and not (folder / CONFIG_FILE).exists()
         self._folder = folder.resolve().parent if in_subfolder else folder
         self._config, family = read_config(self._folder)
-        self._spec = describe(family, read_numbers(self._config, family))
-        self._chat_template = read_chat_template(self._folder)
+        self.spec = describe(family, read_numbers(self._config, family))
+        self.chat_template = read_chat_template(self._folder)
         self._tensors: dict[str | None, list[StoredTensor]] = defaultdict(list)
         self._data = map_file(graph)
         try:
             read = read_graph(WireFile(self._data, str(graph)).root)
             for tensor in read.tensors:
                 self._tensors[tensor.file].append(tensor)
-            self.decoder: Decoder = read_decoder(read, self._spec, str(graph))
+            self.decoder: Decoder = read_decoder(read, self.spec, str(graph))
             if not metadata_only:
                 self._check_files()
         except BaseException:
@@ -119,23 +119,13 @@ class OnnxModelFile:
                 data.close()
 
     @property
-    def spec(self) -> ModelSpec:
-        """See ``ModelFile``."""
-        return self._spec
-
-    @property
     def weights(self) -> WeightSource:
         """None of its own: they are part of the graph."""
         return _NoWeights()
 
-    @property
-    def chat_template(self) -> str | None:
-        """See ``ModelFile``."""
-        return self._chat_template
-
     def make_tokenizer(self) -> Tokenizer:
         """See ``ModelFile``."""
-        return read_tokenizer(self._folder, self._config, self._spec.vocab_size)
+        return read_tokenizer(self._folder, self._config, self.spec.vocab_size)
 
     def close(self) -> None:
         """See ``ModelFile``."""

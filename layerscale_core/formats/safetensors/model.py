@@ -12,7 +12,6 @@ from layerscale_core.formats.safetensors.tensors import INDEX_FILE, WHOLE_FILE, 
 from layerscale_core.formats.safetensors.text import read_chat_template, read_tokenizer
 from layerscale_core.formats.safetensors.weights import find_prefix, other_tensors, stored_tensors
 from layerscale_core.formats.weights import StoredWeights
-from layerscale_core.models import ModelSpec
 from layerscale_core.models.describe import describe, unit_weights
 from layerscale_core.specs.model_format import ModelFile, WeightSource
 from layerscale_core.specs.tokenizer import Tokenizer
@@ -42,7 +41,7 @@ class SafetensorsFormat:
 
 
 class SafetensorsModelFile:
-    """An opened folder: a ``ModelFile``.
+    """An opened folder: a ``ModelFile``, whose attributes are those of the protocol.
 
     Args:
         metadata_only: see ``ModelFormat.open``.
@@ -56,21 +55,19 @@ class SafetensorsModelFile:
         self._folder = folder
         self._config, family = read_config(folder)
         numbers = read_numbers(self._config, family)
-        self._spec = describe(family, numbers)
+        self.spec = describe(family, numbers)
         scheme = read_scheme(self._config)
-        self._chat_template = read_chat_template(folder)
+        self.chat_template = read_chat_template(folder)
         self._tensors = FolderTensors(folder, metadata_only=metadata_only)
         try:
             tensors = PackedTensors(self._tensors, scheme)
             found = tensors.shapes()
             prefix = find_prefix(found)
-            stored = list(stored_tensors(self._spec, family, prefix, numbers.logit_scale))
+            stored = list(stored_tensors(self.spec, family, prefix, numbers.logit_scale))
             tensors.check_types(tensor.name for tensor in stored)
-            other, ones = (
-                other_tensors(found, self._spec, prefix) | tensors.zero_biases(),
-                unit_weights(family, self._spec),
-            )
-            self._weights = StoredWeights(tensors, self._spec, stored, other, str(folder), ones=ones)
+            other = other_tensors(found, self.spec, prefix) | tensors.zero_biases()
+            ones = unit_weights(family, self.spec)
+            self.weights: WeightSource = StoredWeights(tensors, self.spec, stored, other, str(folder), ones=ones)
         except BaseException:
             self.close()
             raise
@@ -90,24 +87,9 @@ class SafetensorsModelFile:
         """See ``ModelFile``."""
         return self._tensors.fingerprint(repr(sorted(self._config.values.items())).encode("utf-8", "replace"))
 
-    @property
-    def spec(self) -> ModelSpec:
-        """See ``ModelFile``."""
-        return self._spec
-
-    @property
-    def weights(self) -> WeightSource:
-        """See ``ModelFile``."""
-        return self._weights
-
-    @property
-    def chat_template(self) -> str | None:
-        """See ``ModelFile``."""
-        return self._chat_template
-
     def make_tokenizer(self) -> Tokenizer:
         """See ``ModelFile``."""
-        return read_tokenizer(self._folder, self._config, self._spec.vocab_size)
+        return read_tokenizer(self._folder, self._config, self.spec.vocab_size)
 
     def close(self) -> None:
         """See ``ModelFile``."""

@@ -9,7 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
-from layerscale_core.engine.kv_pool import PagedKVPool, PagedTable
+from layerscale_core.engine.kv_pool import PagedKVPool
+from layerscale_core.engine.page_table import PagedTable
+from layerscale_core.engine.pages import Pages
 from layerscale_core.specs import KVPool, PageRange, PoolStats
 
 PAGE = 4
@@ -169,29 +171,28 @@ def test_the_integrity_check_sees_damage(damage: Callable[[PagedTable, PagedTabl
         pool.check_integrity()
 
 
-def unreferenced_but_busy(pool: PagedKVPool, page_id: int) -> None:
-    pool._prefixes.mark_busy(page_id)
+def unreferenced_but_busy(pages: Pages, page_id: int) -> None:
+    pages._prefixes.mark_busy(page_id)
 
 
-def cached_and_free(pool: PagedKVPool, page_id: int) -> None:
-    pool._push_free([page_id])
+def cached_and_free(pages: Pages, page_id: int) -> None:
+    pages._free.append(page_id)
 
 
-def lost(pool: PagedKVPool, page_id: int) -> None:
-    pool._prefixes.evict()
+def lost(pages: Pages, page_id: int) -> None:
+    pages._prefixes.evict()
 
 
 @pytest.mark.parametrize("damage", [unreferenced_but_busy, cached_and_free, lost])
-def test_the_integrity_check_sees_damage_to_cached_pages(damage: Callable[[PagedKVPool, int], None]) -> None:
-    pool = make_pool()
-    table = pool.admit(PAGE)
-    pool.append(table, PAGE)
-    pool.publish(table, range(PAGE), "")
-    pool.release(table)
-    pool.check_integrity()
-    damage(pool, table.pages[0].page_id)
+def test_the_integrity_check_sees_damage_to_cached_pages(damage: Callable[[Pages, int], None]) -> None:
+    pages = Pages(num_pages=6, page_size=PAGE)
+    page_id = pages.take()
+    pages.publish(range(PAGE), "", [page_id])
+    assert not pages.release(page_id), "kept for its prefix"
+    pages.check(owned=[])
+    damage(pages, page_id)
     with pytest.raises(AssertionError):
-        pool.check_integrity()
+        pages.check(owned=[])
 
 
 def test_a_promise_for_a_copy_goes_with_whoever_shares() -> None:

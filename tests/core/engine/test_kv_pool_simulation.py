@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from layerscale_core.engine.kv_pool import PagedKVPool, PagedTable
+from layerscale_core.engine.kv_pool import PagedKVPool
+from layerscale_core.engine.page_table import PagedTable
 from layerscale_core.specs import MissReason, PageCopy
 
 PAGE_SIZE = 4

@@ -12,13 +12,13 @@ import pytest
 
 from layerscale_core.conformance import PageBook, Span
 from layerscale_core.conformance.executors import (
+    cut,
     kv_layout,
     logits_in_chunks,
     random_tokens,
     reference_kernels,
     relative_error,
 )
-from layerscale_core.conformance.paging import cut
 from layerscale_core.errors import BackendError, StepError, UnsupportedModelError
 from layerscale_core.formats import OnnxFormat, SafetensorsFormat
 from layerscale_core.formats.onnx import OnnxBackend, OnnxModelFile

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerscale_core.reference.kv_codecs import key_codec, rotate, rotate_back, value_codec
+from layerscale_core.reference.hadamard import rotate, rotate_back
+from layerscale_core.reference.kv_codecs import key_codec, value_codec
 from layerscale_core.specs import KVType
 
 HEAD_DIMS = [1, 16, 20, 64, 96, 128]

@@ -6,37 +6,21 @@ import pytest
 
 from layerscale_core.engine import Finished
 from layerscale_core.errors import StepError
-from layerscale_core.sessions import DataUpdated, FlashReady, Session
+from layerscale_core.sessions import DataUpdated, FlashReady
 from layerscale_core.sessions.stream import EntryRing
 from layerscale_core.sessions.window import Eviction, Run, plan_eviction
-from layerscale_core.specs import StepBatch
 from tests.support.fake_executor import FakeExecutor, greedy_answer
-from tests.support.session_harness import RecordingSubscriber, SessionHarness, make_session_harness, note
-
-
-def held(harness: SessionHarness, session: Session) -> bytes:
-    return bytes(harness.now(session.describe())[1])
-
-
-def fail_steps(harness: SessionHarness, number: int) -> None:
-    failures = iter(range(number))
-
-    def fail(batch: StepBatch) -> None:
-        if next(failures, None) is not None:
-            raise StepError("injected")
-
-    assert isinstance(harness.executor, FakeExecutor)
-    harness.executor.before_step = fail
+from tests.support.session_harness import RecordingSubscriber, make_session_harness, note
 
 
 def test_a_batch_that_fails_twice_is_in_at_the_third_attempt() -> None:
     harness = make_session_harness()
     session = harness.create(b"P\n")
     harness.run()
-    fail_steps(harness, 2)
+    harness.fail_steps(2)
     harness.push(session, "aa")
     harness.run()
-    assert held(harness, session) == b"P\naa\n"
+    assert harness.held(session) == b"P\naa\n"
     assert (session.data_version, session.ring.counts.items_processed) == (1, 1)
     harness.check_at_rest()
 
@@ -46,34 +30,34 @@ def test_a_batch_that_fails_thrice_is_lost_counted_and_reported() -> None:
     session = harness.create(b"P\n", window_size=1)
     harness.push(session, "aa")
     harness.run()
-    fail_steps(harness, 3)
+    harness.fail_steps(3)
     harness.push(session, "bb")
     harness.run()
     counts = session.ring.counts
     assert (counts.items_processed, counts.has_failed, session.data_version) == (2, True, 1)
-    assert held(harness, session) == b"P\n", "what the lost entry evicted is gone"
+    assert harness.held(session) == b"P\n", "what the lost entry evicted is gone"
     assert session.entries() == []
     harness.push(session, "cc")
     harness.run()
-    assert held(harness, session) == b"P\ncc\n"
+    assert harness.held(session) == b"P\ncc\n"
     assert not session.ring.counts.has_failed
     harness.check_at_rest()
 
 
 def test_a_prefix_that_cannot_be_computed_loses_the_batch_and_not_the_session() -> None:
     harness = make_session_harness()
-    fail_steps(harness, 9)
+    harness.fail_steps(9)
     session = harness.create(b"P")
     harness.push(session, "aa")
     harness.run()
     assert session.ring.counts.has_failed
     sink = harness.ask(session, b"?")
-    fail_steps(harness, 0)
+    harness.fail_steps(0)
     harness.run()
     assert isinstance(sink.end, Finished)
     harness.push(session, "bb")
     harness.run()
-    assert held(harness, session) == b"P\nbb\n"
+    assert harness.held(session) == b"P\nbb\n"
     harness.check_at_rest()
 
 
@@ -84,7 +68,7 @@ def test_an_entry_larger_than_the_window_counts_and_empties_it() -> None:
     harness.run()
     harness.push(session, "x" * 60)
     harness.run()
-    assert held(harness, session) == b"P\naa\n", "it left before it came, and took nobody along"
+    assert harness.held(session) == b"P\naa\n", "it left before it came, and took nobody along"
     assert (session.data_version, session.ring.counts.items_processed) == (2, 2)
     harness.check_at_rest()
 
@@ -98,8 +82,8 @@ def test_text_between_entries_leaves_with_the_entries_around_it() -> None:
     for text in ("bb", "cc", "dd"):
         harness.push(session, text)
         harness.run()
-        assert held(harness, session).startswith(b"P\n")
-    assert held(harness, session) == b"P\ncc\ndd\n"
+        assert harness.held(session).startswith(b"P\n")
+    assert harness.held(session) == b"P\ncc\ndd\n"
     harness.check_at_rest()
 
 

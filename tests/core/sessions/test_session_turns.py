@@ -16,31 +16,14 @@ from layerscale_core.errors import (
     ShuttingDownError,
     StepError,
 )
-from layerscale_core.sessions import ChatPrompt, NewSession, Session, TextPrompt, Turn, TurnFinished
-from layerscale_core.specs import StepBatch
+from layerscale_core.sessions import ChatPrompt, NewSession, TextPrompt, Turn, TurnFinished
 from tests.support.fake_executor import FakeExecutor, greedy_answer
 from tests.support.fake_tokenizer import ByteTokenizer
-from tests.support.session_harness import SessionHarness, make_session_harness
-
-
-def held(harness: SessionHarness, session: Session) -> bytes:
-    """Everything the session holds."""
-    return bytes(harness.now(session.describe())[1])
+from tests.support.session_harness import make_session_harness
 
 
 def answer(context: bytes, num_tokens: int = 3) -> bytes:
     return bytes(greedy_answer(context, num_tokens))
-
-
-def fail_next_steps(harness: SessionHarness, number: int) -> None:
-    failures = iter(range(number))
-
-    def fail(batch: StepBatch) -> None:
-        if next(failures, None) is not None:
-            raise StepError("injected")
-
-    assert isinstance(harness.executor, FakeExecutor)
-    harness.executor.before_step = fail
 
 
 def test_prompts_and_answers_build_a_transcript() -> None:
@@ -53,7 +36,7 @@ def test_prompts_and_answers_build_a_transcript() -> None:
     second = harness.ask(session, b" Why?", 2)
     harness.run()
     assert second.text.encode() == answer(transcript + b" Why?", 2)
-    assert held(harness, session) == transcript + b" Why?" + answer(transcript + b" Why?", 2)
+    assert harness.held(session) == transcript + b" Why?" + answer(transcript + b" Why?", 2)
     assert isinstance(second.end, TurnFinished)
     assert second.end.num_prefilled == 1 + 5, "the last token of the answer before was never computed"
     harness.check_at_rest()
@@ -65,7 +48,7 @@ def test_no_prompt_goes_on_from_the_end() -> None:
     harness.ask(session, None)
     harness.ask(session, None)
     harness.run()
-    assert held(harness, session) == b"Once" + answer(b"Once", 6)
+    assert harness.held(session) == b"Once" + answer(b"Once", 6)
     harness.check_at_rest()
 
 
@@ -87,7 +70,7 @@ def test_a_question_over_data_leaves_with_the_next_one() -> None:
         sink = harness.ask(session, question)
         harness.run()
         assert sink.text.encode() == answer(b"P\naa\n" + question)
-        assert held(harness, session) == b"P\naa\n" + question + answer(b"P\naa\n" + question)
+        assert harness.held(session) == b"P\naa\n" + question + answer(b"P\naa\n" + question)
     harness.check_at_rest()
 
 
@@ -99,11 +82,11 @@ def test_clear_after_leaves_the_session_as_it_was(prompt: bytes | None) -> None:
     harness.run()
     harness.ask(session, b"one?")
     harness.run()
-    before = held(harness, session)
+    before = harness.held(session)
     sink = harness.ask(session, prompt, clears_after=True)
     harness.run()
     assert isinstance(sink.end, Finished)
-    assert held(harness, session) == before
+    assert harness.held(session) == before
     again = harness.ask(session, None, 2)
     harness.run()
     assert again.text.encode() == answer(before, 2)
@@ -118,14 +101,14 @@ def test_a_cancelled_turn_leaves_no_trace(num_steps: int) -> None:
     harness.run()
     harness.ask(session, b"one?")
     harness.run()
-    before = held(harness, session)
+    before = harness.held(session)
     sink = harness.ask(session, b"a long question?", 5)
     for _ in range(num_steps):
         harness.step()
     session.cancel("turn 1")
     harness.run()
     assert isinstance(sink.end, Cancelled)
-    assert held(harness, session) == before
+    assert harness.held(session) == before
     again = harness.ask(session, None)
     harness.run()
     assert again.text.encode() == answer(before)
@@ -149,11 +132,11 @@ def test_a_failed_turn_takes_back_what_its_step_may_have_spoiled() -> None:
     harness = make_session_harness()
     session = harness.create(b"P")
     harness.now(session.append(b"ending tokens"))
-    fail_next_steps(harness, 1)
+    harness.fail_steps(1)
     sink = harness.ask(session, b"one")
     harness.run()
     assert isinstance(sink.end, Failed)
-    assert held(harness, session) == b"Pending tokens"
+    assert harness.held(session) == b"Pending tokens"
     again = harness.ask(session, b" two")
     harness.run()
     assert again.text.encode() == answer(b"Pending tokens two")
@@ -209,7 +192,7 @@ def test_an_answer_ends_where_the_sessions_context_does() -> None:
     sink = harness.ask(session, b"one", 1000)
     harness.run()
     assert sink.finished.reason is FinishReason.LENGTH
-    assert len(held(harness, session)) == 32
+    assert len(harness.held(session)) == 32
     refused = harness.ask(session, None)
     harness.run()
     assert isinstance(refused.end, Failed)
@@ -223,7 +206,7 @@ def test_a_shorter_session_than_the_server_allows_keeps_to_its_own_length() -> N
     sink = harness.ask(session, b"one", 1000)
     harness.run()
     assert sink.finished.usage.completion_tokens == 16
-    assert len(held(harness, session)) == 20
+    assert len(harness.held(session)) == 20
     harness.check_at_rest()
 
 
@@ -249,7 +232,7 @@ def test_a_conversation_equal_to_what_is_held_computes_its_last_token_again() ->
     sinks = [harness.ask(session, ChatPrompt(tuple(b"U: hi A:")), clears_after=True) for _ in range(2)]
     harness.run()
     assert {sink.text.encode() for sink in sinks} == {answer(b"U: hi A:")}
-    assert held(harness, session) == b"U: hi A:"
+    assert harness.held(session) == b"U: hi A:"
     harness.check_at_rest()
 
 
@@ -274,7 +257,7 @@ def test_turns_of_one_session_follow_each_other_and_those_of_two_share_steps() -
         harness.step()
     assert first.has_ended, "the other session was served in the same steps"
     harness.run()
-    assert held(harness, one) == b"A?" + answer(b"A?") + b"!" + second.text.encode()
+    assert harness.held(one) == b"A?" + answer(b"A?") + b"!" + second.text.encode()
     harness.check_at_rest()
 
 

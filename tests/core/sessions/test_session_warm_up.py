@@ -6,7 +6,7 @@ import pytest
 
 from layerscale_core.engine import Failed
 from layerscale_core.errors import ContextLengthError
-from layerscale_core.sessions import ChatPrompt, NoPrompt, Prompt, Session, TextPrompt, TurnFinished
+from layerscale_core.sessions import ChatPrompt, NoPrompt, Prompt, TextPrompt, TurnFinished
 from tests.support.fake_executor import greedy_answer
 from tests.support.recording_sink import RecordingSink
 from tests.support.session_harness import SessionHarness, make_session_harness
@@ -23,15 +23,11 @@ def end_of(sink: RecordingSink) -> TurnFinished:
     return sink.end
 
 
-def held(harness: SessionHarness, session: Session) -> bytes:
-    return bytes(harness.now(session.describe())[1])
-
-
 def test_a_warmed_turn_computes_its_last_token_only() -> None:
     harness = make_session_harness()
     session = harness.create()
     assert end_of(run(harness, harness.warm_up(session, CONVERSATION))).num_prefilled == len(CONVERSATION)
-    assert held(harness, session) == b""
+    assert harness.held(session) == b""
     sink = run(harness, harness.ask(session, chat(CONVERSATION)))
     assert sink.text.encode() == bytes(greedy_answer(CONVERSATION, 3))
     assert end_of(sink).num_prefilled == 1
@@ -72,10 +68,10 @@ def test_nothing_else_sees_what_is_warm(prompt: Prompt) -> None:
     for each, session in ((harness, warmed), (other, plain)):
         run(each, each.ask(session, b" Who?"))
     run(harness, harness.warm_up(warmed, b"Hi Who are you"))
-    assert held(harness, warmed) == held(other, plain)
+    assert harness.held(warmed) == other.held(plain)
     sink, expected = run(harness, harness.ask(warmed, prompt)), run(other, other.ask(plain, prompt))
     assert sink.text == expected.text
-    assert held(harness, warmed) == held(other, plain)
+    assert harness.held(warmed) == other.held(plain)
     harness.check_at_rest()
 
 
@@ -88,7 +84,7 @@ def test_data_that_arrives_goes_first() -> None:
     harness.push(session, "aa")
     harness.run()
     assert end_of(warm_up).num_prefilled < len(CONVERSATION)
-    assert held(harness, session) == b"P\naa\n"
+    assert harness.held(session) == b"P\naa\n"
     harness.check_at_rest()
 
 
@@ -96,11 +92,11 @@ def test_a_conversation_that_does_not_fit_is_refused_and_leaves_what_is_held() -
     harness = make_session_harness()
     session = harness.create(b"Hi")
     run(harness, harness.ask(session, b" Who?"))
-    before = held(harness, session)
+    before = harness.held(session)
     sink = run(harness, harness.warm_up(session, b"x" * 100))
     assert isinstance(sink.end, Failed)
     assert isinstance(sink.end.error, ContextLengthError)
-    assert held(harness, session) == before
+    assert harness.held(session) == before
     harness.check_at_rest()
 
 

@@ -19,7 +19,8 @@ from layerscale_core.gpu.kv_cache import (
 )
 from layerscale_core.gpu.rope import device_rope
 from layerscale_core.models import RopeSpec
-from layerscale_core.reference.kv_codecs import key_codec, rotate, value_codec
+from layerscale_core.reference.hadamard import rotate
+from layerscale_core.reference.kv_codecs import key_codec, value_codec
 from layerscale_core.specs import KVLayout, KVType
 from tests.support.gpu_layers import LAYER, cache_bytes, tensor
 
