@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,7 +13,7 @@ from llama_cpp_peer import Completion
 from layerscale_core.engine import Engine, EngineLimits, Request, SamplingParams
 from layerscale_core.forward import make_executor
 from layerscale_core.plugins import PluginRegistry
-from layerscale_core.specs import ActivationType, BackendOptions, KVLayout
+from layerscale_core.specs import ActivationType, BackendOptions, Executor, KVLayout
 from layerscale_server.bench.recording import record_all
 
 
@@ -25,6 +25,7 @@ class LayerScaleEngine:
         backend: its name; None = the one that scores highest.
         num_threads: host threads that compute; None = the backend's choice.
         activation_type: what the CPU's kernels round activations to; None = the backend's choice.
+        watch: puts something before the executor that watches its steps.
 
     Attributes:
         device: the device in words.
@@ -40,6 +41,7 @@ class LayerScaleEngine:
         activation_type: str | None = None,
         *,
         max_running: int = 1,
+        watch: Callable[[Executor], Executor] | None = None,
     ) -> None:
         registry = PluginRegistry.discover()
         chosen = registry.choose_backend(backend)
@@ -59,7 +61,7 @@ class LayerScaleEngine:
         self.kv_bytes_per_token = layout.bytes_per_token
         self._executor = make_executor(device, spec, self._file.weights, layout)
         self._engine = Engine(
-            self._executor,
+            self._executor if watch is None else watch(self._executor),
             self._file.make_tokenizer(),
             registry.make_kv_pool(layout),
             registry.make_scheduler_policy(),

@@ -44,6 +44,7 @@ class Answer:
         self.num_cached = 0
         self._params = params
         self._is_free = request.constraint is None
+        self._wants_gap = params.logit_gap or params.early_gap is not None
         self._tokens = tokens
         self._prompt_len = len(tokens)
         self._first_position = first_position
@@ -82,9 +83,10 @@ class Answer:
             return [self._finished(FinishReason.LENGTH)]
         if self._sampler.is_finished:
             return [self._finished(FinishReason.STOP)]
-        read_logits = cache(read_logits)
         params, position = self._params, self._first_position + len(self._tokens)
-        if self.num_tokens == 0 and (params.logit_gap or params.early_gap is not None):
+        if params.logprobs is not None or self._wants_gap:
+            read_logits = cache(read_logits)  # else the sampler alone reads them
+        if self._wants_gap and self.num_tokens == 0:
             self._logit_gap = logit_gap(read_logits())
         shown, text, end = self._take(self._sampler.next_tokens(read_logits, likeliest))
         logprobs: tuple[TokenLogprob, ...] = ()

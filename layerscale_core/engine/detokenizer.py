@@ -49,7 +49,10 @@ class IncrementalDetokenizer:
     def _advance(self, data: bytes, *, final: bool) -> str:
         if self.stop_text is not None:
             return ""
-        text = self._held + self._decoder.decode(data, final)
+        text = self._decoder.decode(data, final)
+        if not self._stops:
+            return text
+        text = self._held + text
         self._held = ""
         end = self._find_stop(text)
         if end is None:

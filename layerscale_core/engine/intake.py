@@ -112,6 +112,11 @@ class Intake:
 
     # Engine thread; it alone takes requests out
 
+    @property
+    def has_news(self) -> bool:
+        """Whether there is any since ``take_posted``. Asked at every step, without the lock."""
+        return self._has_news
+
     def take_posted(self) -> list[Callable[[], None]]:
         """What was posted since the last time. All news counts as seen from here on."""
         with self._changed:
@@ -141,9 +146,8 @@ class Intake:
             return [each for each in dict.fromkeys(cancelled) if self._live.get(each.request.request_id) is each]
 
     def head(self) -> LiveSequence | None:
-        """The sequence to admit next; nobody overtakes it."""
-        with self._changed:
-            return self._waiting.head()
+        """The sequence to admit next; nobody overtakes it. Asked every step: without the lock."""
+        return self._waiting.head()
 
     def admit_head(self, now: float) -> None:
         """Take the head out of the queue; it stays live."""

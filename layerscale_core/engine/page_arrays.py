@@ -19,17 +19,17 @@ class PageArrays:
 
     def __init__(self) -> None:
         self.num_pages = 0
-        self._rows = np.zeros((3, 8), np.int32)
+        self._make_room(8)
 
     def update(self, pages: Sequence[PageRange]) -> None:
         """Take over what was appended: the last page known may have grown, others may have come."""
         if len(pages) > self._rows.shape[1]:
-            grown = np.zeros((3, 2 * len(pages)), np.int32)
-            grown[:, : self.num_pages] = self._rows[:, : self.num_pages]
-            self._rows = grown
+            known = self.rows
+            self._make_room(2 * len(pages))
+            self._rows[:, : self.num_pages] = known
         for index in range(max(self.num_pages - 1, 0), len(pages)):
             page = pages[index]
-            self._rows[:, index] = page.page_id, page.start, page.stop
+            self._place[0, index], self._place[1, index], self._place[2, index] = page.page_id, page.start, page.stop
         self.num_pages = len(pages)
 
     def cut(self, num_pages: int) -> None:
@@ -44,3 +44,7 @@ class PageArrays:
     def rows(self) -> NDArray[np.int32]:
         """[3, num_pages]: page ids, starts, stops."""
         return self._rows[:, : self.num_pages]
+
+    def _make_room(self, max_pages: int) -> None:
+        self._rows = np.zeros((3, max_pages), np.int32)
+        self._place = self._rows.data  # faster for single numbers

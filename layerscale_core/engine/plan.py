@@ -51,9 +51,13 @@ def _check(scheduled: Sequence[ScheduledSequence], budget: TokenBudget) -> None:
         raise ValueError("the scheduler policy lets every sequence wait")
     if len({item.sequence for item in scheduled}) < len(scheduled):
         raise ValueError("the scheduler policy scheduled a sequence twice")
-    if any(not 1 <= item.num_tokens <= item.sequence.num_uncomputed for item in scheduled):
-        raise ValueError("the scheduler policy scheduled tokens that are not there")
-    if sum(item.num_tokens for item in scheduled) > budget.max_tokens:
+    num_tokens = num_logits = 0
+    for item in scheduled:
+        if not 1 <= item.num_tokens <= item.sequence.num_uncomputed:
+            raise ValueError("the scheduler policy scheduled tokens that are not there")
+        num_tokens += item.num_tokens
+        num_logits += item.num_logits
+    if num_tokens > budget.max_tokens:
         raise ValueError("the scheduler policy exceeded the token budget")
-    if sum(item.num_logits for item in scheduled) > budget.max_logits:
+    if num_logits > budget.max_logits:
         raise ValueError("the scheduler policy exceeded the logits budget")

@@ -21,6 +21,7 @@ Among equal values the lower token id comes first, everywhere.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,11 +49,12 @@ def find_likeliest(logits: StepLogits) -> list[int | None]:
     """
     if not isinstance(logits, np.ndarray):
         return logits.likeliest
-    likeliest = logits.argmax(axis=1)
-    # NaN wins an argmax and infinity a maximum; what is left to find is minus infinity.
-    finite = np.isfinite(logits[np.arange(len(logits)), likeliest]) & np.isfinite(logits.min(axis=1))
+    # NaN wins an argmax and infinity a maximum; what is left to find is minus infinity. Nothing but these two searches:
+    # between two steps numpy's other machinery is not in the caches, and would take longer than they do.
+    extremes = zip(logits.argmax(axis=1).tolist(), logits.argmin(axis=1).tolist(), strict=True)
     return [
-        token_id if is_finite else None for token_id, is_finite in zip(likeliest.tolist(), finite.tolist(), strict=True)
+        largest if isfinite(logits.item(row, largest)) and isfinite(logits.item(row, smallest)) else None
+        for row, (largest, smallest) in enumerate(extremes)
     ]
 
 

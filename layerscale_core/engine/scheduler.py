@@ -11,6 +11,9 @@ from layerscale_core.specs.scheduler import Priority, RunningSequence, Scheduled
 class FairPolicy:
     """Chunked prefill under a token budget (arXiv:2403.02310); implements ``specs.SchedulerPolicy``.
 
+    Where the budget is enough for everything, as it is while answers are generated and no prompts come, all is granted.
+    Otherwise:
+
     1. Whoever decodes in the most urgent class that has work, or has waited ``max_steps_waited`` steps, gets one token:
        the longest waiting first, those that waited equally long in turn.
     2. All others share the rest of the budget: a class of priority leaves each lower class that has work at least one
@@ -28,6 +31,8 @@ class FairPolicy:
 
     def plan(self, running: Sequence[RunningSequence], budget: TokenBudget) -> list[ScheduledTokens]:
         """Choose the next step's work, in the order of ``running``."""
+        if _fits(running, budget):
+            return [ScheduledTokens(each.sequence_id, each.num_uncomputed) for each in running]
         ledger = _Ledger(budget)
         most_urgent = min((each.priority for each in running), default=None)
         is_urgent = [
@@ -62,6 +67,15 @@ class FairPolicy:
             shares = water_fill(ledger.tokens_left - kept_for_lower, ledger.affordable(members))
             for sequence, share in zip(members, shares, strict=True):
                 ledger.grant(sequence, share)
+
+
+def _fits(running: Sequence[RunningSequence], budget: TokenBudget) -> bool:
+    """Whether one step can do all there is to do."""
+    num_tokens = num_logits = 0
+    for sequence in running:
+        num_tokens += sequence.num_uncomputed
+        num_logits += sequence.num_uncomputed if sequence.wants_prompt_logits else 1
+    return num_tokens <= budget.max_tokens and num_logits <= budget.max_logits
 
 
 class _Ledger:

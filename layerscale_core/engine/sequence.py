@@ -63,6 +63,7 @@ class LiveSequence:
         first_position: RoPE position of its first token.
         max_new_tokens: what was asked for, clipped to the context window.
         max_computed: most tokens that will ever be in the pool.
+        scores_whole_prompt: every prompt token's logits are wanted, so that all must be computed.
         answer: what is sampled, and what the client is shown of it.
         drafter: what proposes its drafts, once that has begun.
         num_cached: leading tokens that were found in the prefix cache; None until it begins to compute.
@@ -96,6 +97,7 @@ class LiveSequence:
         self.num_computed = 0
         self.steps_waited = 0
         self.has_ended = False
+        self.scores_whole_prompt = params.prompt_logprobs is not None
         self.num_cached: int | None = None
         self.prefix_miss: PrefixMiss | None = None
 
@@ -133,11 +135,6 @@ class LiveSequence:
     def shares_prefix(self) -> bool:
         """Whether its prompt may come from the prefix cache, and go there. A session's is its own."""
         return self.admitted.is_owner
-
-    @property
-    def scores_whole_prompt(self) -> bool:
-        """Whether every prompt token's logits are wanted, so that all must be computed."""
-        return self.request.sampling.prompt_logprobs is not None
 
     def begin(self, num_cached: int, miss: PrefixMiss | None) -> None:
         """Start with what the prefix cache gave."""
@@ -187,7 +184,7 @@ class LiveSequence:
             if self._scores_prompt:
                 self._score_prompt(num_tokens, logits, likeliest)
             self.num_computed += num_tokens - len(draft)
-            if self.num_computed == self.prompt_len and self.scores_whole_prompt:
+            if self.scores_whole_prompt and self.num_computed == self.prompt_len:
                 events.append(PromptScored(tuple(self._prompt_logprobs)))
             if self.num_uncomputed == 0:
                 first_row = len(logits) - len(draft) - 1

@@ -55,9 +55,11 @@ class Speculation:
     def step_took(self, scheduled: Sequence[ScheduledSequence], seconds: float) -> None:
         """Learn what a step cost, before it is settled."""
         self._num_seqs = len(scheduled)
+        if not self._is_decode_of_few(scheduled):
+            return
         draft_lens = [len(item.draft) for item in scheduled]
         num_tokens = sum(item.num_tokens for item in scheduled)
-        if self._is_decode_of_few(scheduled) and num_tokens == len(scheduled) + sum(draft_lens):
+        if num_tokens == len(scheduled) + sum(draft_lens):
             self._costs.learn(len(scheduled), max(draft_lens), sum(draft_lens), seconds)
 
     def settle(self, item: ScheduledSequence, num_kept: int) -> None:

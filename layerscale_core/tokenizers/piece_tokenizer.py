@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from layerscale_core.tokenizers.vocabulary import TokenKind, Vocabulary
 
@@ -12,6 +13,9 @@ SPACE = "▁"
 
 HIDDEN = (TokenKind.CONTROL, TokenKind.UNKNOWN)
 """Kinds that add nothing to the output."""
+
+_MAX_SPELLED = 4096
+"""Tokens whose bytes are kept, those spelled last: text of one kind has few others, and they take less than 1 MB."""
 
 
 class PieceTokenizer:
@@ -27,6 +31,7 @@ class PieceTokenizer:
         self._vocabulary = vocabulary.packed()
         self._spell = spell
         self._has_space_prefix = has_space_prefix
+        self._spelled = lru_cache(_MAX_SPELLED)(self._spell_token)
 
     @property
     def vocab_size(self) -> int:
@@ -50,6 +55,9 @@ class PieceTokenizer:
 
     def token_bytes(self, token_id: int) -> bytes:
         """What a token adds to the output; b"" for control, unknown and unused tokens."""
+        return self._spelled(token_id)
+
+    def _spell_token(self, token_id: int) -> bytes:
         text = self._vocabulary.tokens[token_id]
         match self._vocabulary.kinds[token_id]:
             case TokenKind.NORMAL:

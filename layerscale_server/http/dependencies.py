@@ -1,4 +1,8 @@
-"""What routes ask for: the server, its model, and a validated body."""
+"""What routes ask for: the server, its model, and a validated body.
+
+All are coroutines although few wait: FastAPI runs plain functions on other threads, and a hop there and back takes
+longer than most of what a request does outside the model.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ _INLINE_BYTES = 1 << 16
 Body = TypeVar("Body", bound=BaseModel)
 
 
-def get_server(connection: HTTPConnection) -> ServerState:
+async def get_server(connection: HTTPConnection) -> ServerState:
     """The server that the application was made for."""
     server = connection.app.state.server
     assert isinstance(server, ServerState)
@@ -34,7 +38,7 @@ def get_server(connection: HTTPConnection) -> ServerState:
 Server = Annotated[ServerState, Depends(get_server)]
 
 
-def get_model(server: Server) -> LoadedModel:
+async def get_model(server: Server) -> LoadedModel:
     """The loaded model, whether or not it takes new work.
 
     Raises:
@@ -43,7 +47,7 @@ def get_model(server: Server) -> LoadedModel:
     return server.loaded_model()
 
 
-def get_accepting_model(server: Server) -> LoadedModel:
+async def get_accepting_model(server: Server) -> LoadedModel:
     """The loaded model, if it takes new work; asked before a body is read.
 
     Raises:
@@ -53,7 +57,7 @@ def get_accepting_model(server: Server) -> LoadedModel:
     return server.model_for_new_work()
 
 
-def get_accepting_sessions(server: Server) -> LoadedModel:
+async def get_accepting_sessions(server: Server) -> LoadedModel:
     """The loaded model, if its sessions take new work; asked before a body is read.
 
     Raises:
@@ -67,7 +71,7 @@ AcceptingModel = Annotated[LoadedModel, Depends(get_accepting_model)]
 AcceptingSessions = Annotated[LoadedModel, Depends(get_accepting_sessions)]
 
 
-def get_session(session_id: str, model: Model) -> Session:
+async def get_session(session_id: str, model: Model) -> Session:
     """The session that the path names, to look at.
 
     Raises:
@@ -77,7 +81,7 @@ def get_session(session_id: str, model: Model) -> Session:
     return model.sessions.get(session_id)
 
 
-def get_accepting_session(session_id: str, model: AcceptingSessions) -> Session:
+async def get_accepting_session(session_id: str, model: AcceptingSessions) -> Session:
     """The session that the path names, if it takes new work; asked before a body is read.
 
     Raises:
@@ -87,7 +91,7 @@ def get_accepting_session(session_id: str, model: AcceptingSessions) -> Session:
     return model.sessions.get(session_id)
 
 
-def get_saved_sessions(model: AcceptingSessions) -> SavedSessions:
+async def get_saved_sessions(model: AcceptingSessions) -> SavedSessions:
     """The sessions on disk.
 
     Raises:

@@ -92,6 +92,39 @@ def test_arrays_have_the_documented_types_and_are_contiguous() -> None:
         assert array.flags.c_contiguous, name
 
 
+@given(st.lists(st.lists(st.integers(0, 3), min_size=3, max_size=3).filter(any), min_size=1, max_size=12))
+@settings(max_examples=50, deadline=None)
+def test_a_batch_is_what_it_would_be_without_those_before_it(steps: list[list[int]]) -> None:
+    """Steps of three sequences, each told by how many tokens of every one are computed."""
+    pools = [PagedKVPool(num_pages=60, page_size=4) for _ in range(2)]
+    twins = [[admitted(pool, bytes(range(40)), number) for number in range(3)] for pool in pools]
+    lasting = StepBuilder(pools[0], max_tokens=32, max_logits=32)
+    for counts in steps:
+        batches = []
+        builders = lasting, StepBuilder(pools[1], max_tokens=32, max_logits=32)
+        for builder, sequences in zip(builders, twins, strict=True):
+            scheduled = [
+                ScheduledSequence(sequence, count, count % 2, False)
+                for sequence, count in zip(sequences, counts, strict=True)
+                if count
+            ]
+            batches.append(as_lists(builder.build(scheduled)))
+            for item in scheduled:
+                item.sequence.num_computed += item.num_tokens
+        assert batches[0] == batches[1]
+
+
+def test_a_step_like_the_last_one_allocates_no_batch() -> None:
+    pool = PagedKVPool(num_pages=10, page_size=4)
+    sequence = admitted(pool, b"abcdefgh", 0)
+    builder = StepBuilder(pool, max_tokens=16, max_logits=8)
+    batches = []
+    for _ in range(5):
+        batches.append(builder.build([ScheduledSequence(sequence, 1, 1, True)]))
+        sequence.num_computed += 1
+    assert len({id(batch) for batch in batches}) == 2, "one until the first page is full, and one from then on"
+
+
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=30))
 @settings(max_examples=100, deadline=None)
 def test_page_arrays_follow_a_growing_table(growth: list[int]) -> None:
