@@ -111,16 +111,53 @@ void pack_floats(Executor& executor, const std::string& name, int first_row, con
     });
 }
 
-void check_batch(const Batch& batch, int vocab_size, const layerscale::KvCache& kv) {
+// The arrays of a layerscale_core.specs.StepBatch, kept alive while a batch points into them.
+struct StepArrays {
+    explicit StepArrays(const py::object& batch)
+        : token_ids(batch.attr("token_ids").cast<Array<int32_t>>()),
+          positions(batch.attr("positions").cast<Array<int32_t>>()),
+          slot_mapping(batch.attr("slot_mapping").cast<Array<int64_t>>()),
+          cu_seqlens(batch.attr("cu_seqlens").cast<Array<int32_t>>()),
+          page_tables(batch.attr("page_tables").cast<Array<int32_t>>()),
+          page_starts(batch.attr("page_starts").cast<Array<int32_t>>()),
+          page_stops(batch.attr("page_stops").cast<Array<int32_t>>()),
+          logits_indices(batch.attr("logits_indices").cast<Array<int32_t>>()) {}
+
+    Batch batch() const {
+        require(cu_seqlens.ndim() == 1 && cu_seqlens.size() >= 2 && page_tables.ndim() == 2, "wrong number of dimensions");
+        Batch batch;
+        batch.num_tokens = static_cast<int>(token_ids.size());
+        batch.num_seqs = static_cast<int>(cu_seqlens.size()) - 1;
+        batch.max_pages = static_cast<int>(page_tables.shape(1));
+        batch.num_logits = static_cast<int>(logits_indices.size());
+        require(positions.size() == token_ids.size() && slot_mapping.size() == token_ids.size(), "token arrays differ");
+        require(page_tables.shape(0) == batch.num_seqs && page_starts.size() == page_tables.size() &&
+                    page_stops.size() == page_tables.size(),
+                "page arrays differ");
+        batch.token_ids = token_ids.data();
+        batch.positions = positions.data();
+        batch.slot_mapping = slot_mapping.data();
+        batch.cu_seqlens = cu_seqlens.data();
+        batch.page_tables = page_tables.data();
+        batch.page_starts = page_starts.data();
+        batch.page_stops = page_stops.data();
+        batch.logits_indices = logits_indices.data();
+        return batch;
+    }
+
+    Array<int32_t> token_ids, positions;
+    Array<int64_t> slot_mapping;
+    Array<int32_t> cu_seqlens, page_tables, page_starts, page_stops, logits_indices;
+};
+
+// Where tokens stand and what they attend to: all that layers look at.
+void check_places(const Batch& batch, const layerscale::KvCache& kv) {
     require(batch.cu_seqlens[0] == 0 && batch.cu_seqlens[batch.num_seqs] == batch.num_tokens,
             "cu_seqlens must run from 0 to num_tokens");
     for (int i = 0; i < batch.num_tokens; ++i) {
-        require(batch.token_ids[i] >= 0 && batch.token_ids[i] < vocab_size, "token id out of range");
         require(batch.slot_mapping[i] >= 0 && batch.slot_mapping[i] < kv.num_slots(), "slot out of range");
         require(batch.positions[i] >= 0, "position out of range");
     }
-    for (int i = 0; i < batch.num_logits; ++i)
-        require(batch.logits_indices[i] >= 0 && batch.logits_indices[i] < batch.num_tokens, "logits index out of range");
     for (int seq = 0; seq < batch.num_seqs; ++seq) {
         int context_len = 0;
         for (int p = 0; p < batch.max_pages; ++p) {
@@ -137,38 +174,46 @@ void check_batch(const Batch& batch, int vocab_size, const layerscale::KvCache& 
     }
 }
 
-py::array_t<float> step(Executor& executor, const Array<int32_t>& token_ids, const Array<int32_t>& positions,
-                        const Array<int64_t>& slot_mapping, const Array<int32_t>& cu_seqlens,
-                        const Array<int32_t>& page_tables, const Array<int32_t>& page_starts,
-                        const Array<int32_t>& page_stops, const Array<int32_t>& logits_indices) {
-    require(cu_seqlens.ndim() == 1 && cu_seqlens.size() >= 2 && page_tables.ndim() == 2, "wrong number of dimensions");
-    Batch batch;
-    batch.num_tokens = static_cast<int>(token_ids.size());
-    batch.num_seqs = static_cast<int>(cu_seqlens.size()) - 1;
-    batch.max_pages = static_cast<int>(page_tables.shape(1));
-    batch.num_logits = static_cast<int>(logits_indices.size());
-    require(positions.size() == token_ids.size() && slot_mapping.size() == token_ids.size(), "token arrays differ");
-    require(page_tables.shape(0) == batch.num_seqs && page_starts.size() == page_tables.size() &&
-                page_stops.size() == page_tables.size(),
-            "page arrays differ");
-    batch.token_ids = token_ids.data();
-    batch.positions = positions.data();
-    batch.slot_mapping = slot_mapping.data();
-    batch.cu_seqlens = cu_seqlens.data();
-    batch.page_tables = page_tables.data();
-    batch.page_starts = page_starts.data();
-    batch.page_stops = page_stops.data();
-    batch.logits_indices = logits_indices.data();
+// What goes in and comes out at the ends of the model. Without embedding and head no token id is in range.
+void check_ends(const Batch& batch, int vocab_size) {
+    for (int i = 0; i < batch.num_tokens; ++i)
+        require(batch.token_ids[i] >= 0 && batch.token_ids[i] < vocab_size, "token id out of range");
+    for (int i = 0; i < batch.num_logits; ++i)
+        require(batch.logits_indices[i] >= 0 && batch.logits_indices[i] < batch.num_tokens, "logits index out of range");
+}
+
+// A view of the executor's own buffer; the executor is kept alive by it.
+py::array_t<float> view(Executor& executor, const float* data, int rows, int cols) {
+    return py::array_t<float>({static_cast<py::ssize_t>(rows), static_cast<py::ssize_t>(cols)}, data, py::cast(&executor));
+}
+
+py::array_t<float> step(Executor& executor, const py::object& step_batch) {
+    const StepArrays arrays(step_batch);
+    const Batch batch = arrays.batch();
     const float* logits;
     {
         py::gil_scoped_release release;
-        check_batch(batch, executor.shape().vocab_size, executor.kv());
+        check_places(batch, executor.kv());
+        check_ends(batch, executor.shape().vocab_size);
         logits = executor.step(batch);
     }
-    // A view of the executor's own buffer; the executor is kept alive by it.
-    return py::array_t<float>({static_cast<py::ssize_t>(batch.num_logits),
-                               static_cast<py::ssize_t>(executor.shape().vocab_size)},
-                              logits, py::cast(&executor));
+    return view(executor, logits, batch.num_logits, executor.shape().vocab_size);
+}
+
+py::array_t<float> run_layers(Executor& executor, const py::object& step_batch, const Array<float>& x, int first, int last) {
+    const StepArrays arrays(step_batch);
+    Batch batch = arrays.batch();
+    batch.num_logits = 0;
+    const int hidden = executor.shape().hidden_size, num_layers = static_cast<int>(executor.shape().layers.size());
+    require(x.ndim() == 2 && x.shape(0) == batch.num_tokens && x.shape(1) == hidden, "x: wrong shape");
+    require(0 <= first && first <= last && last <= num_layers, "layers out of range");
+    const float *activations = x.data(), *result;
+    {
+        py::gil_scoped_release release;
+        check_places(batch, executor.kv());
+        result = executor.run_layers(batch, activations, first, last);
+    }
+    return view(executor, result, batch.num_tokens, hidden);
 }
 
 void commit(Executor& executor, const std::string& kv_type, int num_pages) {
@@ -243,6 +288,7 @@ PYBIND11_MODULE(LAYERSCALE_MODULE, module) {
              })
         .def("commit", &commit)
         .def("step", &step)
+        .def("run_layers", &run_layers)
         .def("copy_pages", &copy_pages)
         .def("shift_positions", &shift_positions)
         .def("read_pages", &read_pages)

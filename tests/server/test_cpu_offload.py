@@ -215,7 +215,11 @@ def test_pages_are_of_a_size_that_both_sides_take(model: Path) -> None:
 
 
 @pytest.mark.parametrize("kv_type", [KVType.INT8, KVType.INT4])
-def test_the_cache_has_one_precision_on_both_sides(model: Path, kv_type: KVType) -> None:
+def test_the_cache_has_one_precision_on_both_sides(
+    model: Path, kv_type: KVType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ISA_VARIABLE, "numpy")  # to the bit: rounded in another order, some elements get another code
+
     class Quantises(SmallBackend):
         capabilities = Capabilities(kv_types=tuple(KVType))
 
