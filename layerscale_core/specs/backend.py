@@ -61,7 +61,7 @@ class Capabilities:
         activation_types: what its kernels can round activations to, the default first; empty = they multiply in floats.
         max_tokens_per_step: most tokens one step may compute; None = no limit of its own.
         is_host: computes with the host's processor from the host's memory. Layers that another device offloads are
-            computed by the kernels of such a backend; from it there is nothing to offload.
+            computed by such a backend; from it there is nothing to offload.
     """
 
     page_sizes: tuple[int, ...] = (16,)

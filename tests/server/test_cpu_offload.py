@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from layerscale_backend_cpu.native_executor import ISA_VARIABLE
+from layerscale_backend_cpu.native_executor import ISA_VARIABLE, native_isa
 from layerscale_core.engine import Request, SamplingParams
 from layerscale_core.errors import BackendError, OutOfMemoryError, PluginError, StartupError
 from layerscale_core.plugins import PluginRegistry
@@ -140,6 +140,20 @@ def test_the_plan_counts_what_each_side_will_hold(model: Path) -> None:
         assert plan_fields(whole)["cpu_offload"] is None
     finally:
         assembly.close()
+
+
+@pytest.mark.skipif(native_isa() is None, reason="the native kernels are not compiled")
+def test_the_plan_counts_the_layout_of_what_computes_the_layers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_tiny_llama(tmp_path / "quantised.gguf", encoding="Q4_0")
+    packed = plan_of(model, SmallBackend(PLENTY), cpu_offload_gb=1).placement
+    monkeypatch.setenv(ISA_VARIABLE, "numpy")
+    in_floats = plan_of(model, SmallBackend(PLENTY), cpu_offload_gb=1).placement
+    assert packed.host is not None
+    assert in_floats.host is not None
+    assert packed.host.share.weights_bytes < in_floats.host.share.weights_bytes / 5
+    assert packed.share == in_floats.share
 
 
 def test_the_start_says_which_layers_went_where_and_how_many_bytes(model: Path, logs: io.StringIO) -> None:
