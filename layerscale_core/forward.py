@@ -47,7 +47,7 @@ class HostLayers:
         """Take their weights and their part of the KV cache.
 
         Raises:
-            OutOfMemoryError: they do not fit; nothing stays loaded then.
+            OutOfMemoryError, UnsupportedModelError: as ``LayersHost.make_layers``; nothing stays loaded then.
         """
         if self.host is not None:
             own_kv = replace(kv, num_layers=len(self.indices))
@@ -74,8 +74,8 @@ def make_executor(
 class KernelExecutor:
     """``layerscale_core.specs.Executor`` over kernels; it owns them from here on.
 
-    A layer's keys and values live beside what computes it. What crosses between host and device is the
-    residual stream [T, hidden], wherever a layer and the next are on different sides.
+    A layer's keys and values live beside what computes it. What crosses between host and device is the residual stream
+    [T, hidden], wherever a layer and the next are on different sides.
 
     Raises:
         OutOfMemoryError: weights and cache do not fit; nothing stays loaded then.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from layerscale_backend_cpu.backend import CpuBackend, CpuDevice
 from layerscale_backend_cpu.native_executor import ISA_VARIABLE, NativeExecutor, native_isa
-from layerscale_core.conformance import PageBook, RandomWeights, Span, tiny_spec
+from layerscale_core.conformance import BackendContract, PageBook, RandomWeights, Span, tiny_spec
 from layerscale_core.conformance.batching import BatchingContract
 from layerscale_core.conformance.executors import (
     kv_layout,
@@ -41,6 +44,7 @@ KV = kv_layout(SPEC, 16)
 LAYOUT = "4-bit, groups of 32, mins"
 WEIGHTS = RandomWeights(SPEC, LAYOUT)
 TOKENS = random_tokens(SPEC, 40)
+CONTRACT = BackendContract()
 
 
 def load() -> CpuDevice:
@@ -84,6 +88,35 @@ class TestBesideADevice(BatchingContract, PagingContract):
     @pytest.fixture
     def device(self) -> SimpleNamespace:
         return SimpleNamespace(make_executor=lambda spec, weights, kv: offload((0,), spec, weights, kv))
+
+
+class TakesTheFirstLayers(CpuDevice):
+    """Whichever it was asked for."""
+
+    def make_layers(self, spec: ModelSpec, weights: WeightSource, kv: KVLayout, layers: Sequence[int]) -> HostedLayers:
+        return super().make_layers(spec, weights, kv, range(len(layers)))
+
+
+class KeepsAByte(CpuDevice):
+    """Of what it loaded."""
+
+    def make_layers(self, *of_layers: Any) -> HostedLayers:
+        self.allocator.reserve(1, "what is forgotten")
+        return super().make_layers(*of_layers)
+
+
+@pytest.mark.parametrize(
+    ("device", "promise"),
+    [
+        (TakesTheFirstLayers, partial(CONTRACT.test_a_host_of_layers_computes_what_others_offload, on_host=(1,))),
+        (KeepsAByte, CONTRACT.test_hosted_layers_take_their_part_and_give_it_back),
+    ],
+)
+def test_the_contract_finds_a_wrong_host(device: type[CpuDevice], promise: Callable[..., None]) -> None:
+    options = BackendOptions(num_threads=1)
+    promise(CpuBackend(), CpuDevice(native_isa(), options))
+    with pytest.raises(AssertionError):
+        promise(CpuBackend(), device(native_isa(), options))
 
 
 @pytest.mark.parametrize("on_host", [(0,), (3,), (1, 2), (0, 2), (0, 1, 3), (0, 1, 2, 3)], ids=str)
