@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
-from layerscale_backend_cpu.native_executor import ISA_VARIABLE, PAGE_SIZE, NativeExecutor, native_isa
+from layerscale_backend_cpu.native_executor import (
+    ISA_VARIABLE,
+    PAGE_SIZE,
+    NativeExecutor,
+    NativeModel,
+    native_isa,
+)
+from layerscale_backend_cpu.native_layers import NativeLayers
 from layerscale_backend_cpu.native_memory import native_memory_needs
 from layerscale_core.errors import BackendError
 from layerscale_core.host import inspect_host
@@ -16,6 +24,7 @@ from layerscale_core.specs import (
     BackendOptions,
     Capabilities,
     Executor,
+    HostedLayers,
     Kernels,
     KVLayout,
     KVType,
@@ -104,6 +113,22 @@ class CpuDevice(HostDevice):
             self._allocator, spec, weights, kv, num_threads=self._num_threads, activation_type=self._activation_type
         )
 
+    def make_layers(
+        self, spec: ModelSpec, weights: WeightSource, kv: KVLayout, layers: Sequence[int]
+    ) -> HostedLayers | None:
+        """On the native kernels; None without them."""
+        if self._isa is None:
+            return None
+        return _CountedLayers(
+            self._allocator,
+            spec,
+            weights,
+            kv,
+            num_threads=self._num_threads,
+            activation_type=self._activation_type,
+            layers=layers,
+        )
+
     def make_kernels(self) -> Kernels:
         """Numpy's kernels."""
         from layerscale_core.reference import ReferenceKernels  # noqa: PLC0415
@@ -111,8 +136,8 @@ class CpuDevice(HostDevice):
         return ReferenceKernels(self._allocator)
 
 
-class _CountedExecutor(NativeExecutor):
-    """The native executor, with its memory counted from loading to closing."""
+class _Counted(NativeModel):
+    """The memory of what is on the native kernels, counted from loading to closing."""
 
     def __init__(
         self,
@@ -123,12 +148,13 @@ class _CountedExecutor(NativeExecutor):
         *,
         num_threads: int,
         activation_type: ActivationType,
+        layers: Sequence[int] | None = None,
     ) -> None:
         self._allocator = allocator
         self._counted: list[tuple[int, str]] = []
         self._count(kv.total_bytes, "KV cache")
         try:
-            super().__init__(spec, weights, kv, num_threads, activation_type)
+            super().__init__(spec, weights, kv, num_threads, activation_type, layers=layers)
             self._count(self.allocated_bytes - kv.total_bytes, "weights")
         except BaseException:
             self.close()
@@ -143,3 +169,11 @@ class _CountedExecutor(NativeExecutor):
         super().close()
         while self._counted:
             self._allocator.release(*self._counted.pop())
+
+
+class _CountedExecutor(_Counted, NativeExecutor):
+    """All of a model."""
+
+
+class _CountedLayers(_Counted, NativeLayers):
+    """Some of its layers."""

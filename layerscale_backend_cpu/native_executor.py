@@ -1,29 +1,22 @@
-"""The executor in C++: one native call per step, compiled once per instruction set and chosen here at run time."""
+"""The executor in C++, compiled once per instruction set and chosen here at run time: what it holds, and its steps."""
 
 from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from layerscale_backend_cpu.native_shapes import model_shape
 from layerscale_core.errors import BackendError, OutOfMemoryError, StepError
-from layerscale_core.models import (
-    Activation,
-    AttentionSpec,
-    DenseMatrix,
-    LayerSpec,
-    Matrix,
-    MlpSpec,
-    ModelSpec,
-    MoeSpec,
-    QuantizedMatrix,
-)
-from layerscale_core.models.spec import weight_shapes
+from layerscale_core.models import DenseMatrix, Matrix, ModelSpec, QuantizedMatrix
+from layerscale_core.models.spec import Shapes, layer_shapes, outer_shapes
 from layerscale_core.specs import ActivationType, KVLayout, StepBatch, WeightSource
 
 PAGE_SIZE = 16
@@ -31,9 +24,6 @@ PAGE_SIZE = 16
 
 ISA_VARIABLE = "LAYERSCALE_CPU_ISA"
 """Environment variable that forces a level: ``avx512``, ``avx2``, ``baseline``, or ``numpy`` for no native code."""
-
-_ALL_KEYS = 2**31 - 1
-_NO_CAP = 0.0
 
 _CODES_PER_CHUNK = 1 << 20
 """Weights unpacked at once while loading, a byte each and more beside it: few enough for the caches, and for what the
@@ -89,33 +79,25 @@ def measure_dot_rate(num_threads: int) -> float | None:
     return None if native is None else native[1].measure_dot_rate(num_threads)
 
 
-def mlp_of(layer: LayerSpec) -> MlpSpec:
-    """A layer's MLP, or what each of its experts is."""
-    return layer.mlp.expert if isinstance(layer.mlp, MoeSpec) else layer.mlp
+@contextmanager
+def refusals_are_step_errors() -> Iterator[None]:
+    """Around native calls that compute a batch."""
+    try:
+        yield
+    except (ValueError, MemoryError) as error:
+        raise StepError(f"the CPU executor refused a step: {error}") from error
 
 
-def _temperature_of(attention: AttentionSpec) -> tuple[int, int, float]:
-    """Interval, offset and slope; a slope of 0 is none."""
-    temperature = attention.temperature
-    return (1, 0, 0.0) if temperature is None else (temperature.interval, temperature.offset, temperature.slope)
-
-
-def widest_intermediate(spec: ModelSpec) -> int:
-    """The most elements that an MLP of the model, or an expert, has between its matrices."""
-    shared = (layer.mlp.shared for layer in spec.layers if isinstance(layer.mlp, MoeSpec))
-    mlps = [*map(mlp_of, spec.layers), *filter(None, shared)]
-    return max(mlp.intermediate_size for mlp in mlps)
-
-
-class NativeExecutor:
-    """``layerscale_core.specs.Executor`` over the native kernels.
+class NativeModel:
+    """A model on the native kernels, or some of its layers: their weights and their KV cache.
 
     Args:
         spec: what the model is.
         weights: read once, chunk by chunk, into the packed layout.
-        kv: must have pages of 16 tokens.
+        kv: must have pages of 16 tokens, and as many layers as there are here.
         num_threads: threads that compute, the caller's included.
         activation_type: what products with quantised matrices round activations to.
+        layers: indices of those that it holds, ascending, without embedding and head; None: the whole model.
 
     Raises:
         BackendError: the native kernels are not compiled.
@@ -129,17 +111,24 @@ class NativeExecutor:
         kv: KVLayout,
         num_threads: int,
         activation_type: ActivationType = ActivationType.INT16,
+        *,
+        layers: Sequence[int] | None = None,
     ) -> None:
         native = _load_native()
         if native is None:
             raise BackendError("the native kernels are not compiled into this installation")
         if kv.page_size != PAGE_SIZE:
             raise BackendError(f"the native kernels use KV pages of {PAGE_SIZE} tokens, not {kv.page_size}")
-        self._module = native[1]
         self._page_shape = kv.page_shape
+        held = range(len(spec.layers)) if layers is None else layers
+        shape = model_shape(
+            native[1], replace(spec, layers=tuple(spec.layers[index] for index in held)), with_ends=layers is None
+        )
         try:
-            self._executor: Any = self._module.Executor(self._model_shape(spec), num_threads, activation_type.num_bits)
-            self._load_weights(spec, weights)
+            self._executor: Any = native[1].Executor(shape, num_threads, activation_type.num_bits)
+            self._load_weights(weights, outer_shapes(spec) if layers is None else {})
+            for number, index in enumerate(held):
+                self._load_weights(weights, layer_shapes(spec, index), f"layers.{index}.", f"layers.{number}.")
             self._executor.commit(kv.kv_type, kv.num_pages)
         except MemoryError:
             raise OutOfMemoryError(
@@ -147,62 +136,24 @@ class NativeExecutor:
                 "lower --context or --sessions"
             ) from None
 
-    def _model_shape(self, spec: ModelSpec) -> Any:
-        native = self._module
-        ropes = list(dict.fromkeys(layer.attention.rope for layer in spec.layers))
-        return native.ModelShape(
-            spec.vocab_size,
-            spec.hidden_size,
-            spec.norm_eps,
-            spec.tied_output,
-            spec.embedding_scale,
-            spec.logit_softcap or _NO_CAP,
-            [native.Rope(list(rope.inv_freq), rope.magnitude, rope.interleaved) for rope in ropes],
-            [self._layer_shape(layer, ropes.index(layer.attention.rope)) for layer in spec.layers],
-        )
-
-    def _layer_shape(self, layer: LayerSpec, rope: int) -> Any:
-        attention, mlp, moe = layer.attention, mlp_of(layer), layer.mlp if isinstance(layer.mlp, MoeSpec) else None
-        return self._module.LayerShape(
-            self._module.AttentionShape(
-                attention.num_heads,
-                attention.num_kv_heads,
-                attention.head_dim,
-                attention.scale,
-                attention.window or _ALL_KEYS,
-                attention.chunk or _ALL_KEYS,
-                attention.softcap or _NO_CAP,
-                attention.has_biases,
-                attention.has_qk_norm,
-                *_temperature_of(attention),
-            ),
-            rope,
-            mlp.intermediate_size,
-            mlp.activation is Activation.GELU_TANH,
-            layer.has_post_norms,
-            moe.num_experts if moe else 0,
-            moe.num_active if moe else 0,
-            moe.is_normalized if moe else False,
-            moe.is_sigmoid if moe else False,
-            moe.shared.intermediate_size if moe and moe.shared else 0,
-        )
-
-    def _load_weights(self, spec: ModelSpec, weights: WeightSource) -> None:
-        for name, shape in weight_shapes(spec).items():
+    def _load_weights(self, weights: WeightSource, shapes: Shapes, prefix: str = "", own_prefix: str = "") -> None:
+        """Take these weights, under names of which the beginning is replaced."""
+        for name, shape in shapes.items():
+            own_name = own_prefix + name.removeprefix(prefix)
             if len(shape) == 1:
-                self._executor.add_vector(name, weights.vector(name))
+                self._executor.add_vector(own_name, weights.vector(name))
             else:
-                self._load_matrix(name, weights)
+                self._load_matrix(own_name, name, weights)
 
-    def _load_matrix(self, name: str, weights: WeightSource) -> None:
+    def _load_matrix(self, own_name: str, name: str, weights: WeightSource) -> None:
         rows, cols = weights.shape(name)
         for start, part in _row_chunks(weights, name, rows, cols):
             if start == 0:
-                self._add_matrix(name, rows, cols, part)
+                self._add_matrix(own_name, rows, cols, part)
             if isinstance(part, QuantizedMatrix):
-                self._executor.pack_codes(name, start, part.codes, part.scales, part.mins)
+                self._executor.pack_codes(own_name, start, part.codes, part.scales, part.mins)
             else:
-                self._executor.pack_floats(name, start, np.ascontiguousarray(part.data))
+                self._executor.pack_floats(own_name, start, np.ascontiguousarray(part.data))
             weights.drop_cache()  # at once: the file and what is packed of it would count twice
 
     def _add_matrix(self, name: str, rows: int, cols: int, part: Matrix) -> None:
@@ -219,23 +170,6 @@ class NativeExecutor:
     def allocated_bytes(self) -> int:
         """Bytes of packed weights and KV cache."""
         return int(self._executor.allocated_bytes)
-
-    def step(self, batch: StepBatch) -> NDArray[np.float32]:
-        """See ``layerscale_core.specs.Executor.step``."""
-        try:
-            logits: NDArray[np.float32] = self._executor.step(
-                batch.token_ids,
-                batch.positions,
-                batch.slot_mapping,
-                batch.cu_seqlens,
-                batch.page_tables,
-                batch.page_starts,
-                batch.page_stops,
-                batch.logits_indices,
-            )
-        except (ValueError, MemoryError) as error:
-            raise StepError(f"the CPU executor refused a step: {error}") from error
-        return logits
 
     def copy_pages(self, source_ids: NDArray[np.int32], target_ids: NDArray[np.int32]) -> None:
         """See ``layerscale_core.specs.Executor.copy_pages``."""
@@ -262,6 +196,16 @@ class NativeExecutor:
     def close(self) -> None:
         """Free weights and cache and end the threads."""
         self._executor = None
+
+
+class NativeExecutor(NativeModel):
+    """``layerscale_core.specs.Executor`` over the native kernels."""
+
+    def step(self, batch: StepBatch) -> NDArray[np.float32]:
+        """See ``layerscale_core.specs.Executor.step``."""
+        with refusals_are_step_errors():
+            logits: NDArray[np.float32] = self._executor.step(batch)
+        return logits
 
 
 def _row_chunks(weights: WeightSource, name: str, rows: int, cols: int) -> Iterator[tuple[int, Matrix]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layerscale_backend_cpu.native_executor import widest_intermediate
+from layerscale_backend_cpu.native_shapes import widest_intermediate
 from layerscale_core.models import DenseMatrix, Matrix, ModelSpec, MoeSpec
 from layerscale_core.models.spec import weight_shapes
 from layerscale_core.specs import MemoryNeeds, StepLimits, WeightSource

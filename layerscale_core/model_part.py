@@ -1,9 +1,9 @@
-"""Some of a model's layers on one set of kernels: their weights, their KV cache, and the operations of a layer."""
+"""Some of a model's layers on one side: their weights, their KV cache, and the operations of a layer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from layerscale_core.layer_weights import LayerLoader, MixtureWeights
 from layerscale_core.models import ModelSpec
-from layerscale_core.specs.executor import KVLayout
+from layerscale_core.specs.executor import HostedLayers, KVLayout, PagedLayers, StepBatch
 from layerscale_core.specs.kernels import Array, AttentionWeights, Kernels, MlpWeights
 from layerscale_core.specs.model_format import WeightSource
 
 
 class ModelPart:
-    """What one set of kernels holds and computes of a model; it owns the kernels from here on.
+    """``layerscale_core.specs.PagedLayers`` of what one set of kernels holds; it owns the kernels from here on.
 
     Args:
         layers: indices of its layers, in order.
@@ -48,8 +48,15 @@ class ModelPart:
         """Take its weights and its layers' part of the KV cache.
 
         Raises:
-            OutOfMemoryError: they do not fit; ``release`` gives back what was taken until then.
+            OutOfMemoryError: they do not fit; nothing stays loaded then.
         """
+        try:
+            self._load(weights, kv)
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, weights: WeightSource, kv: KVLayout) -> None:
         for name, shape in self._outer_shapes.items():
             if len(shape) == 2:
                 self.outer_weights[name] = self.kernels.load_matrix(weights.matrix(name))
@@ -62,9 +69,32 @@ class ModelPart:
         if self.layers:
             self._kv = self.kernels.allocate_kv(replace(kv, num_layers=len(self.layers)))
 
-    def run_layer(self, x: Array, step: Any, index: int) -> Array:
-        """One layer over the residual stream [T, hidden]; writes the step's keys and values."""
-        return self._add_mlp(self._add_attention(x, step, index), self._mlp_weights[index])
+    @property
+    def pages(self) -> PagedLayers:
+        """Where its layers' pages are."""
+        return self
+
+    def begin_step(self, batch: StepBatch) -> Any:
+        """What ``run`` takes as ``step``."""
+        return self.kernels.begin_step(batch)
+
+    def run(self, x: Array, step: Any, layers: Sequence[int]) -> Array:
+        """Neighbouring layers over the residual stream [T, hidden]; writes the step's keys and values."""
+        for index in layers:
+            x = self._add_mlp(self._add_attention(x, step, index), self._mlp_weights[index])
+        return x
+
+    def select(self, x: Array, step: Any) -> Array:
+        """The rows of x whose logits are wanted."""
+        return self.kernels.select(x, step)
+
+    def to_host(self, x: Array) -> NDArray[np.float32]:
+        """Activations on the host."""
+        return self.kernels.to_host(x)
+
+    def from_host(self, x: NDArray[np.float32]) -> Array:
+        """Activations from the host."""
+        return self.kernels.from_host(x)
 
     def norm(self, x: Array, name: str) -> Array:
         """RMS norm with one of its weights outside the layers."""
@@ -81,9 +111,9 @@ class ModelPart:
             self.kernels.shift_positions(self._kv, kv_layer, page_ids, delta, rope)
 
     @property
-    def page_bytes(self) -> int:
-        """Bytes of a page as ``read_pages`` gives it."""
-        return int(self.read_pages(np.zeros(1, np.int32)).shape[1])
+    def kv_fingerprint(self) -> str:
+        """The kernels' format."""
+        return self.kernels.kv_format
 
     def read_pages(self, page_ids: NDArray[np.int32]) -> NDArray[np.uint8]:
         """The content of whole pages of its layers."""
@@ -93,7 +123,7 @@ class ModelPart:
         """Put back what ``read_pages`` gave."""
         self.kernels.write_pages(self._kv, page_ids, data)
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Free weights and cache. Idempotent."""
         self.kernels.release()
         self.outer_weights, self._attention_weights, self._mlp_weights = {}, {}, {}
@@ -117,3 +147,36 @@ class ModelPart:
             hidden = kernels.gated_linear(x, weights.shared)
             output = kernels.add_linear(output, hidden, weights.shared.down, None, eps)
         return kernels.add(x, output if weights.post_norm is None else kernels.rms_norm(output, weights.post_norm, eps))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HostedPart:
+    """Layers that a device of the host holds and computes; activations are the host's.
+
+    Attributes:
+        layers: their indices, ascending.
+    """
+
+    layers: tuple[int, ...]
+    pages: HostedLayers
+
+    def begin_step(self, batch: StepBatch) -> StepBatch:
+        """As it is."""
+        return batch
+
+    def run(self, x: NDArray[np.float32], step: StepBatch, layers: Sequence[int]) -> NDArray[np.float32]:
+        """Neighbouring layers over the residual stream [T, hidden]; writes the step's keys and values."""
+        first = self.layers.index(layers[0])
+        return self.pages.run(x, step, range(first, first + len(layers)))
+
+    def select(self, x: NDArray[np.float32], step: StepBatch) -> NDArray[np.float32]:
+        """The rows of x whose logits are wanted."""
+        return x[step.logits_indices]
+
+    def to_host(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As they are."""
+        return x
+
+    def from_host(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As they are."""
+        return x

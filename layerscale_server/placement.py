@@ -10,7 +10,16 @@ from layerscale_core.errors import BackendError, PluginError
 from layerscale_core.forward import HostLayers
 from layerscale_core.memory_plan import MemoryShare
 from layerscale_core.models.spec import layer_shapes
-from layerscale_core.specs import Backend, Capabilities, Device, KVType, ModelFile, OffloadPlanner, StepLimits
+from layerscale_core.specs import (
+    Backend,
+    Capabilities,
+    Device,
+    KVType,
+    LayersHost,
+    ModelFile,
+    OffloadPlanner,
+    StepLimits,
+)
 
 _TOKENS_PER_STEP = 512
 """Token budget of a step: prefill runs near its best from here on, and a running answer waits for no more than this."""
@@ -51,7 +60,7 @@ class HostPart:
 
     def make_host_layers(self) -> HostLayers:
         """What core's executor takes."""
-        return HostLayers(self.layers, self.site.device.make_kernels())
+        return HostLayers.on(self.site.device, self.layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +151,11 @@ def _shared_capabilities(device: Backend, host: Backend) -> Capabilities:
 
 
 class _Needs:
-    """What kernels take of a site's memory for some of a model's layers."""
+    """What some of a model's layers take of a site's memory, on its kernels unless it is a host of layers."""
 
     def __init__(self, site: Site, file: ModelFile, limits: StepLimits) -> None:
-        needs = site.device.make_kernels().memory_needs(file.spec, file.weights, limits)
+        computes = site.device if isinstance(site.device, LayersHost) else site.device.make_kernels()
+        needs = computes.memory_needs(file.spec, file.weights, limits)
         self._available_bytes, self._workspace_bytes = site.available_bytes, needs.workspace_bytes
         self._layer_bytes = [
             sum(needs.weights[name] for name in layer_shapes(file.spec, layer))

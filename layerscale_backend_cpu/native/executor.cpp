@@ -88,9 +88,11 @@ Executor::Layer Executor::find_layer(const LayerShape& shape, const std::string&
 void Executor::commit(KvType kv_type, int num_pages) {
     for (size_t i = 0; i < shape_.layers.size(); ++i)
         layers_.push_back(find_layer(shape_.layers[i], "layers." + std::to_string(i) + "."));
-    embedding_ = find_matrix("embedding");
-    output_ = shape_.tied_output ? embedding_ : find_matrix("output");
-    output_norm_ = find_vector("output_norm");
+    if (shape_.vocab_size > 0) {
+        embedding_ = find_matrix("embedding");
+        output_ = shape_.tied_output ? embedding_ : find_matrix("output");
+        output_norm_ = find_vector("output_norm");
+    }
     const AttentionShape& attention = shape_.layers.front().attention;
     kv_ = std::make_unique<KvCache>(arena_, kv_type, static_cast<int>(layers_.size()), num_pages, attention.num_kv_heads,
                                     attention.head_dim);
@@ -99,13 +101,7 @@ void Executor::commit(KvType kv_type, int num_pages) {
 const float* Executor::step(const Batch& batch) {
     reserve(batch);
     embed(batch);
-    compute_rotations(batch);
-    attention_.begin_step(batch);
-    for (size_t i = 0; i < layers_.size(); ++i) {
-        attention_block(static_cast<int>(i), batch);
-        if (layers_[i].router) mixture_block(layers_[i], batch.num_tokens);
-        else mlp_block(layers_[i], batch.num_tokens);
-    }
+    run(batch, 0, static_cast<int>(layers_.size()));
     const int hidden = shape_.hidden_size;
     for (int i = 0; i < batch.num_logits; ++i)
         std::copy_n(residual_.data() + static_cast<size_t>(batch.logits_indices[i]) * hidden, hidden,
@@ -118,6 +114,24 @@ const float* Executor::step(const Batch& batch) {
                      shape_.logit_softcap);
         });
     return logits_.data();
+}
+
+const float* Executor::run_layers(const Batch& batch, const float* x, int first, int last) {
+    reserve(batch);
+    if (x != residual_.data()) std::copy_n(x, static_cast<size_t>(batch.num_tokens) * shape_.hidden_size, residual_.data());
+    run(batch, first, last);
+    return residual_.data();
+}
+
+// Layers [first, last) over residual_.
+void Executor::run(const Batch& batch, int first, int last) {
+    compute_rotations(batch);
+    attention_.begin_step(batch);
+    for (int i = first; i < last; ++i) {
+        attention_block(i, batch);
+        if (layers_[i].router) mixture_block(layers_[i], batch.num_tokens);
+        else mlp_block(layers_[i], batch.num_tokens);
+    }
 }
 
 // The cached keys carry the rope's magnitude already.

@@ -36,7 +36,7 @@ struct LayerShape {
 };
 
 struct ModelShape {
-    int vocab_size;
+    int vocab_size;  // 0 = layers alone, without embedding and head
     int hidden_size;
     float norm_eps;
     bool tied_output;
@@ -46,8 +46,9 @@ struct ModelShape {
     std::vector<LayerShape> layers;
 };
 
-// Weights are loaded by name, then `commit` resolves the names and allocates the KV cache, then `step` may be called.
-// Names and shapes are those of layerscale_core.models.spec. Used by one thread at a time.
+// Weights are loaded by name, then `commit` resolves the names and allocates the KV cache, then a batch may be computed:
+// all of it by `step`, or some layers by `run_layers`. Names and shapes are those of layerscale_core.models.spec. Used by one
+// thread at a time.
 class Executor {
 public:
     // activation_bits: of the codes that quantised matrices are multiplied with, 16 or 8.
@@ -61,6 +62,10 @@ public:
 
     // Returns [num_logits, vocab_size], valid until the next call.
     const float* step(const Batch& batch);
+
+    // The residual stream [num_tokens, hidden_size] behind layers [first, last), from what is before them; valid until the
+    // next call. x may be what an earlier call returned.
+    const float* run_layers(const Batch& batch, const float* x, int first, int last);
 
     // Turns the cached keys of pages as if their tokens stood `delta` positions further.
     void shift_positions(const int32_t* pages, int num_pages, int64_t delta);
@@ -95,6 +100,7 @@ private:
     const float* find_vector(const std::string& name) const;
     Layer find_layer(const LayerShape& shape, const std::string& prefix) const;
     void reserve(const Batch& batch);
+    void run(const Batch& batch, int first, int last);
     void embed(const Batch& batch);
     void compute_rotations(const Batch& batch);
     void attention_block(int index, const Batch& batch);

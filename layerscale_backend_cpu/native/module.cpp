@@ -12,25 +12,21 @@
 
 #include "dot_rate.h"
 #include "executor.h"
+#include "step_arrays.h"
 
 namespace py = pybind11;
 
 namespace {
 
+using layerscale::Array;
 using layerscale::Batch;
 using layerscale::Executor;
 using layerscale::kLanes;
-using layerscale::kPageSize;
 using layerscale::KvType;
 using layerscale::Matrix;
+using layerscale::require;
+using layerscale::StepArrays;
 using layerscale::Storage;
-
-template <typename T>
-using Array = py::array_t<T, py::array::c_style>;
-
-void require(bool condition, const char* message) {
-    if (!condition) throw std::invalid_argument(message);
-}
 
 // The instruction-set levels this processor runs, best first; known without executing any of them.
 std::vector<std::string> supported_levels() {
@@ -111,64 +107,38 @@ void pack_floats(Executor& executor, const std::string& name, int first_row, con
     });
 }
 
-void check_batch(const Batch& batch, int vocab_size, const layerscale::KvCache& kv) {
-    require(batch.cu_seqlens[0] == 0 && batch.cu_seqlens[batch.num_seqs] == batch.num_tokens,
-            "cu_seqlens must run from 0 to num_tokens");
-    for (int i = 0; i < batch.num_tokens; ++i) {
-        require(batch.token_ids[i] >= 0 && batch.token_ids[i] < vocab_size, "token id out of range");
-        require(batch.slot_mapping[i] >= 0 && batch.slot_mapping[i] < kv.num_slots(), "slot out of range");
-        require(batch.positions[i] >= 0, "position out of range");
-    }
-    for (int i = 0; i < batch.num_logits; ++i)
-        require(batch.logits_indices[i] >= 0 && batch.logits_indices[i] < batch.num_tokens, "logits index out of range");
-    for (int seq = 0; seq < batch.num_seqs; ++seq) {
-        int context_len = 0;
-        for (int p = 0; p < batch.max_pages; ++p) {
-            const size_t i = static_cast<size_t>(seq) * batch.max_pages + p;
-            if (batch.page_tables[i] < 0) break;
-            require(batch.page_tables[i] < kv.num_pages(), "page id out of range");
-            require(0 <= batch.page_starts[i] && batch.page_starts[i] <= batch.page_stops[i] &&
-                        batch.page_stops[i] <= kPageSize,
-                    "valid range outside its page");
-            context_len += batch.page_stops[i] - batch.page_starts[i];
-        }
-        const int new_tokens = batch.cu_seqlens[seq + 1] - batch.cu_seqlens[seq];
-        require(0 < new_tokens && new_tokens <= context_len, "a sequence has more new tokens than slots, or none");
-    }
+// A view of the executor's own buffer; the executor is kept alive by it.
+py::array_t<float> view(Executor& executor, const float* data, int rows, int cols) {
+    return py::array_t<float>({static_cast<py::ssize_t>(rows), static_cast<py::ssize_t>(cols)}, data, py::cast(&executor));
 }
 
-py::array_t<float> step(Executor& executor, const Array<int32_t>& token_ids, const Array<int32_t>& positions,
-                        const Array<int64_t>& slot_mapping, const Array<int32_t>& cu_seqlens,
-                        const Array<int32_t>& page_tables, const Array<int32_t>& page_starts,
-                        const Array<int32_t>& page_stops, const Array<int32_t>& logits_indices) {
-    require(cu_seqlens.ndim() == 1 && cu_seqlens.size() >= 2 && page_tables.ndim() == 2, "wrong number of dimensions");
-    Batch batch;
-    batch.num_tokens = static_cast<int>(token_ids.size());
-    batch.num_seqs = static_cast<int>(cu_seqlens.size()) - 1;
-    batch.max_pages = static_cast<int>(page_tables.shape(1));
-    batch.num_logits = static_cast<int>(logits_indices.size());
-    require(positions.size() == token_ids.size() && slot_mapping.size() == token_ids.size(), "token arrays differ");
-    require(page_tables.shape(0) == batch.num_seqs && page_starts.size() == page_tables.size() &&
-                page_stops.size() == page_tables.size(),
-            "page arrays differ");
-    batch.token_ids = token_ids.data();
-    batch.positions = positions.data();
-    batch.slot_mapping = slot_mapping.data();
-    batch.cu_seqlens = cu_seqlens.data();
-    batch.page_tables = page_tables.data();
-    batch.page_starts = page_starts.data();
-    batch.page_stops = page_stops.data();
-    batch.logits_indices = logits_indices.data();
+py::array_t<float> step(Executor& executor, const py::object& step_batch) {
+    const StepArrays arrays(step_batch);
+    const Batch batch = arrays.batch();
     const float* logits;
     {
         py::gil_scoped_release release;
-        check_batch(batch, executor.shape().vocab_size, executor.kv());
+        check_places(batch, executor.kv());
+        check_ends(batch, executor.shape().vocab_size);
         logits = executor.step(batch);
     }
-    // A view of the executor's own buffer; the executor is kept alive by it.
-    return py::array_t<float>({static_cast<py::ssize_t>(batch.num_logits),
-                               static_cast<py::ssize_t>(executor.shape().vocab_size)},
-                              logits, py::cast(&executor));
+    return view(executor, logits, batch.num_logits, executor.shape().vocab_size);
+}
+
+py::array_t<float> run_layers(Executor& executor, const py::object& step_batch, const Array<float>& x, int first, int last) {
+    const StepArrays arrays(step_batch);
+    Batch batch = arrays.batch();
+    batch.num_logits = 0;
+    const int hidden = executor.shape().hidden_size, num_layers = static_cast<int>(executor.shape().layers.size());
+    require(x.ndim() == 2 && x.shape(0) == batch.num_tokens && x.shape(1) == hidden, "x: wrong shape");
+    require(0 <= first && first <= last && last <= num_layers, "layers out of range");
+    const float *activations = x.data(), *result;
+    {
+        py::gil_scoped_release release;
+        check_places(batch, executor.kv());
+        result = executor.run_layers(batch, activations, first, last);
+    }
+    return view(executor, result, batch.num_tokens, hidden);
 }
 
 void commit(Executor& executor, const std::string& kv_type, int num_pages) {
@@ -243,6 +213,7 @@ PYBIND11_MODULE(LAYERSCALE_MODULE, module) {
              })
         .def("commit", &commit)
         .def("step", &step)
+        .def("run_layers", &run_layers)
         .def("copy_pages", &copy_pages)
         .def("shift_positions", &shift_positions)
         .def("read_pages", &read_pages)

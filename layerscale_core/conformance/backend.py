@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -18,7 +19,7 @@ from layerscale_core.conformance.random_model import LAYOUTS, RandomWeights, tin
 from layerscale_core.errors import OutOfMemoryError
 from layerscale_core.forward import KernelExecutor, make_executor
 from layerscale_core.models import ModelSpec
-from layerscale_core.models.spec import weight_shapes
+from layerscale_core.models.spec import layer_shapes, weight_shapes
 from layerscale_core.specs import (
     Backend,
     BackendOptions,
@@ -26,6 +27,7 @@ from layerscale_core.specs import (
     Executor,
     KVLayout,
     KVType,
+    LayersHost,
     MemoryNeeds,
     StepLimits,
     WeightSource,
@@ -134,6 +136,28 @@ class BackendContract(DeviceUnderTest, NumericsContract, BatchingContract, Pagin
         """``Kernels.memory_needs``: the same for core's forward pass, whether or not it is what serves."""
         kernels = device.make_kernels()
         _check_needs(backend, device, layout, kernels.memory_needs, partial(KernelExecutor, kernels))
+
+    def test_hosted_layers_take_their_part_and_give_it_back(self, backend: Backend, device: Device) -> None:
+        """``LayersHost``: no more than ``memory_needs`` says of those layers, and nothing after ``close``."""
+        if not isinstance(device, LayersHost):
+            pytest.skip("its kernels compute them: ``make_layers`` is optional")
+        spec = tiny_spec(num_layers=3)
+        weights, kv = RandomWeights(spec), replace(kv_layout(spec, backend.capabilities.page_sizes[0]), num_layers=2)
+        needs = device.memory_needs(spec, weights, StepLimits(max_tokens=32, max_logits=0, max_context_len=256))
+        before = device.allocator.stats().used_bytes
+        hosted = device.make_layers(spec, weights, kv, (0, 2))
+        if hosted is None:
+            pytest.skip("left to core here, as it may be")
+        counted = device.allocator.stats().used_bytes - before - kv.total_bytes
+        promised = sum(needs.weights[name] for index in (0, 2) for name in layer_shapes(spec, index))
+        assert counted <= promised <= 1.1 * counted
+        hosted.close()
+        hosted.close()
+        assert device.allocator.stats().used_bytes == before
+        too_many = replace(kv, num_pages=device.allocator.stats().total_bytes)
+        with pytest.raises(OutOfMemoryError):
+            device.make_layers(spec, weights, too_many, (0, 2))
+        assert device.allocator.stats().used_bytes == before
 
     def test_a_host_is_no_accelerator(self, backend: Backend, device: Device) -> None:
         """``Capabilities.is_host``: what computes from the host's memory has no other."""

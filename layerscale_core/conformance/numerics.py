@@ -23,7 +23,7 @@ from layerscale_core.conformance.step_batches import PageBook, Span
 from layerscale_core.errors import UnsupportedModelError
 from layerscale_core.forward import HostLayers, KernelExecutor
 from layerscale_core.models import ModelSpec, MoeSpec
-from layerscale_core.specs import Backend, Device, Kernels, KVType
+from layerscale_core.specs import Backend, Device, Kernels, KVType, LayersHost
 
 SHAPES: dict[str, dict[str, Any]] = {
     "multi-head": {"num_heads": 4, "num_kv_heads": 4},
@@ -141,6 +141,16 @@ class NumericsContract:
         if not backend.capabilities.is_host:
             pytest.skip("an accelerator: others do not offload to it")
         self._compare_split(backend, reference_kernels(), HostLayers((1,), device.make_kernels()))
+
+    @pytest.mark.parametrize("on_host", [(0,), (1,), (0, 1)], ids=str)
+    def test_a_host_of_layers_computes_what_others_offload(
+        self, backend: Backend, device: Device, on_host: tuple[int, ...]
+    ) -> None:
+        """``LayersHost``: the same of what the device makes for such layers, which is what serves."""
+        if not isinstance(device, LayersHost):
+            pytest.skip("its kernels compute them: ``make_layers`` is optional")
+        assert backend.capabilities.is_host
+        self._compare_split(backend, reference_kernels(), HostLayers.on(device, on_host))
 
     def test_rotates_to_the_positions_of_the_batch(self, backend: Backend, device: Device) -> None:
         """``positions`` need not start at 0, nor be without gaps."""

@@ -12,9 +12,19 @@ from layerscale_core.specs.backend import (
     Capabilities,
     Device,
     DeviceInfo,
+    LayersHost,
     Probe,
 )
-from layerscale_core.specs.executor import DeviceLogits, Executor, KVLayout, KVType, StepBatch, StepLogits
+from layerscale_core.specs.executor import (
+    DeviceLogits,
+    Executor,
+    HostedLayers,
+    KVLayout,
+    KVType,
+    PagedLayers,
+    StepBatch,
+    StepLogits,
+)
 from layerscale_core.specs.hooks import ENTRY_POINT_GROUP, PROJECT_NAME, hookimpl, hookspec
 from layerscale_core.specs.kernels import Array, AttentionWeights, ExpertWeights, Kernels, MlpWeights
 from layerscale_core.specs.kv_pool import (
@@ -59,10 +69,12 @@ __all__ = [
     "DeviceLogits",
     "Executor",
     "ExpertWeights",
+    "HostedLayers",
     "KVLayout",
     "KVPool",
     "KVType",
     "Kernels",
+    "LayersHost",
     "License",
     "LicenseVerifier",
     "MemoryNeeds",
@@ -76,6 +88,7 @@ __all__ = [
     "PageCopy",
     "PageRange",
     "PageTable",
+    "PagedLayers",
     "PoolStats",
     "PrefixMiss",
     "Priority",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from layerscale_core.models import ModelSpec
-from layerscale_core.specs.executor import Executor, KVLayout, KVType
+from layerscale_core.specs.executor import Executor, HostedLayers, KVLayout, KVType
 from layerscale_core.specs.kernels import Kernels
 from layerscale_core.specs.memory import Allocator, MemoryNeeds, StepLimits
 from layerscale_core.specs.model_format import WeightSource
@@ -60,7 +61,7 @@ class Capabilities:
         activation_types: what its kernels can round activations to, the default first; empty = they multiply in floats.
         max_tokens_per_step: most tokens one step may compute; None = no limit of its own.
         is_host: computes with the host's processor from the host's memory. Layers that another device offloads are
-            computed by the kernels of such a backend; from it there is nothing to offload.
+            computed by such a backend; from it there is nothing to offload.
     """
 
     page_sizes: tuple[int, ...] = (16,)
@@ -121,6 +122,31 @@ class Device(Protocol):
 
     def make_kernels(self) -> Kernels:
         """The kernels for core's own forward pass. Nothing is taken of the device before they are used."""
+        ...
+
+
+@runtime_checkable
+class LayersHost(Protocol):
+    """A ``Device`` of a backend that ``is_host`` and computes others' offloaded layers by more than its kernels.
+
+    Optional: without it, core runs such layers over ``make_kernels()``.
+    """
+
+    def make_layers(
+        self, spec: ModelSpec, weights: WeightSource, kv: KVLayout, layers: Sequence[int]
+    ) -> HostedLayers | None:
+        """Load some layers' weights, commit their KV cache, and return what computes them; or None to have core do it.
+
+        What they take is their part of what ``Device.memory_needs`` says.
+
+        Args:
+            kv: of these layers alone.
+            layers: indices, ascending; at least one.
+
+        Raises:
+            OutOfMemoryError: the host cannot hold weights and cache.
+            UnsupportedModelError: the description asks for something this backend cannot compute.
+        """
         ...
 
 

@@ -173,22 +173,8 @@ StepLogits = NDArray[np.float32] | DeviceLogits
 """Logits as an executor gives them."""
 
 
-class Executor(Protocol):
-    """Weights and KV cache on a device, and the one call that advances them. Used by the engine thread alone."""
-
-    def step(self, batch: StepBatch) -> StepLogits:
-        """Compute a batch: write its keys and values, return the wanted logits.
-
-        A sequence's logits do not depend on its neighbours in the batch, nor on how its tokens were cut into steps; on
-        the latter up to the rounding of the cache where a model brings its own backend.
-
-        Returns:
-            float32 [num_logits, vocab_size], in the order of ``logits_indices``; valid until the next call.
-
-        Raises:
-            StepError: the device failed; the KV of the batch's slots is undefined, all else is intact.
-        """
-        ...
+class PagedLayers(Protocol):
+    """Weights and KV cache of a model's layers, all of them or some, and what is done to the cache's pages."""
 
     def copy_pages(self, source_ids: NDArray[np.int32], target_ids: NDArray[np.int32]) -> None:
         """Copy whole pages, all layers: what copy-on-write needs. The two lists are of equal length and disjoint."""
@@ -232,5 +218,45 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what the executor holds on the device. Idempotent; nothing else may be called afterwards."""
+        """Free what is held. Idempotent; nothing else may be called afterwards."""
+        ...
+
+
+class Executor(PagedLayers, Protocol):
+    """Weights and KV cache on a device, and the one call that advances them. Used by the engine thread alone."""
+
+    def step(self, batch: StepBatch) -> StepLogits:
+        """Compute a batch: write its keys and values, return the wanted logits.
+
+        A sequence's logits do not depend on its neighbours in the batch, nor on how its tokens were cut into steps; on
+        the latter up to the rounding of the cache where a model brings its own backend.
+
+        Returns:
+            float32 [num_logits, vocab_size], in the order of ``logits_indices``; valid until the next call.
+
+        Raises:
+            StepError: the device failed; the KV of the batch's slots is undefined, all else is intact.
+        """
+        ...
+
+
+class HostedLayers(PagedLayers, Protocol):
+    """Layers that another device left in the host's memory, and the call that computes them. Used as an executor is."""
+
+    def run(self, x: NDArray[np.float32], batch: StepBatch, layers: range) -> NDArray[np.float32]:
+        """Compute neighbouring layers for a batch: write its keys and values, return the residual stream behind them.
+
+        What ``Executor.step`` promises of a sequence's logits holds for its rows. Token ids and ``logits_indices``
+        say nothing here.
+
+        Args:
+            x: [num_tokens, hidden], before the first of them; may be what an earlier call returned, else not modified.
+            layers: which, counted from 0 over those that are held.
+
+        Returns:
+            [num_tokens, hidden]; valid until the next call.
+
+        Raises:
+            StepError: as ``Executor.step``.
+        """
         ...

@@ -36,7 +36,7 @@ class TestNumpy(CpuContract):
 
 
 class TestNumpyKernels(KernelsContract):
-    """Those that stand in where the native executor does not compute, and for layers of other devices."""
+    """Those that stand in where nothing native is compiled."""
 
     plugin_module = "layerscale_backend_cpu.plugin"
     max_relative_error = 1e-5
