@@ -29,6 +29,7 @@ DTYPE = torch.bfloat16
 HIDDEN = 4096
 PREFILL = 256
 WEIGHTS = {16: "bf16", 8: "8-bit, groups of 32", 4: "4-bit, groups of 32"}
+OTHER_WEIGHTS = ("4-bit, groups of 32, mins", "6-bit, groups of 16", "codebook, groups of 32")
 KV_TYPES = {16: KVType.FP16, 8: KVType.INT8, 4: KVType.INT4}
 WIDE = 256
 """The width of Gemma's heads."""
@@ -39,11 +40,14 @@ def cases(tuning: Tuning) -> dict[str, Callable[[], None]]:
     named: dict[str, Callable[[], None]] = {}
     for tokens, step, all_bits in ((1, "decode", (16, 8, 4)), (PREFILL, "prefill", (16, 4))):
         for bits in all_bits:
-            named[f"linear, {step}, {bits}-bit weights"] = partial(_linear, tuning, tokens, bits)
+            named[f"linear, {step}, {bits}-bit weights"] = partial(_linear, tuning, tokens, WEIGHTS[bits])
             named[f"gate_up, {step}, {bits}-bit weights"] = partial(_gate_up, tuning, tokens, bits)
             named[f"project_heads, {step}, {bits}-bit weights and cache"] = partial(
                 _project_heads, tuning, tokens, bits
             )
+        for layout in OTHER_WEIGHTS:
+            named[f"linear, {step}, {layout}"] = partial(_linear, tuning, tokens, layout)
+        named[f"linear, {step}, a router's weights"] = partial(_route, tuning, tokens)
         for bits in KV_TYPES:
             named[f"attention, {step}, {bits}-bit cache"] = partial(_attention, tuning, tokens, bits)
         for bits in (16, 8):
@@ -64,7 +68,11 @@ def cases(tuning: Tuning) -> dict[str, Callable[[], None]]:
 
 
 def _matrix(bits: int, rows: int) -> DeviceMatrix:
-    return pack(LAYOUTS[WEIGHTS[bits]].random(np.random.default_rng(0), (rows, HIDDEN), 0.1), "cpu", DTYPE)
+    return _random_matrix(WEIGHTS[bits], rows, DTYPE)
+
+
+def _random_matrix(layout: str, rows: int, dtype: torch.dtype) -> DeviceMatrix:
+    return pack(LAYOUTS[layout].random(np.random.default_rng(0), (rows, HIDDEN), 0.1), "cpu", dtype)
 
 
 def _norm() -> Norm:
@@ -98,9 +106,15 @@ def _cache(bits: int, head_dim: int = 128) -> kv_cache.KVCache:
     return kv_cache.allocate_cache(KVLayout(80, 16, 1, 1, head_dim, kv_type=KV_TYPES[bits]), "cpu")
 
 
-def _linear(tuning: Tuning, tokens: int, bits: int) -> None:
+def _linear(tuning: Tuning, tokens: int, layout: str) -> None:
     x, out = torch.empty(tokens, HIDDEN, dtype=DTYPE), torch.empty(tokens, 256)
-    linear(x, _matrix(bits, 256), out, _workspace(tokens), tuning, residual=out)
+    linear(x, _random_matrix(layout, 256, DTYPE), out, _workspace(tokens), tuning, residual=out)
+
+
+def _route(tuning: Tuning, tokens: int) -> None:
+    """Of 128 experts, in float32."""
+    router = _random_matrix("f32", 128, torch.float32)
+    linear(torch.empty(tokens, HIDDEN), router, torch.empty(tokens, 128), _workspace(tokens), tuning)
 
 
 def _gate_up(tuning: Tuning, tokens: int, bits: int) -> None:

@@ -97,7 +97,7 @@ def preamble() -> list[str]:
         "Nothing was run, and nothing here is a speed.",
         f"`python benchmarks/gpu_kernel_resources.py --write FILE`, Triton {version('triton')}, {platform.machine()}.",
         "An 8B-shaped model: hidden size 4,096, heads of 128 in groups of four, bfloat16; prefill of 256 tokens.",
-        "Beside it heads of 256 with norms of their own.",
+        "Beside it heads of 256 with norms of their own, and a router of 128 experts in float32.",
         "",
     ]
 

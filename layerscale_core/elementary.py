@@ -17,6 +17,10 @@ class ElementaryKernels:
         """Each matrix for itself."""
         return tuple(self.load_matrix(matrix) for matrix in matrices)
 
+    def load_router(self: Kernels, matrix: Matrix) -> Any:
+        """As any matrix: for kernels whose products are in float32."""
+        return self.load_matrix(matrix)
+
     def run_step(self, step: Any, compute: Callable[[Any], Array]) -> Array:
         """Compute, and record nothing."""
         return compute(step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from layerscale_core.models import MlpSpec, ModelSpec, MoeSpec
+from layerscale_core.models import Matrix, MlpSpec, ModelSpec, MoeSpec
 from layerscale_core.models import spec as names
 from layerscale_core.specs.kernels import AttentionWeights, ExpertWeights, Kernels, MlpWeights
 from layerscale_core.specs.model_format import WeightSource
@@ -66,7 +66,8 @@ class LayerLoader:
         if isinstance(spec, MoeSpec):
             experts = tuple(self._expert(expert) for expert in range(spec.num_experts))
             shared = None if spec.shared is None else self._shared(spec.shared, norm)
-            return MixtureWeights(spec, eps, norm, self._matrix(names.ROUTER), experts, shared, post_norm)
+            router = self._kernels.load_router(self._source(names.ROUTER))
+            return MixtureWeights(spec, eps, norm, router, experts, shared, post_norm)
         return MlpWeights(spec, eps, norm, self._stack(names.GATE, names.UP), self._matrix(names.DOWN), post_norm)
 
     def _shared(self, spec: MlpSpec, norm: Any) -> MlpWeights:
@@ -81,12 +82,13 @@ class LayerLoader:
         return self._vector(names.QUERY_BIAS), self._vector(names.KEY_BIAS), self._vector(names.VALUE_BIAS)
 
     def _matrix(self, name: str) -> Any:
-        return self._kernels.load_matrix(self._weights.matrix(names.layer_weight(self._index, name)))
+        return self._kernels.load_matrix(self._source(name))
 
     def _stack(self, *stacked: str) -> Any:
-        return self._kernels.load_stack(
-            [self._weights.matrix(names.layer_weight(self._index, name)) for name in stacked]
-        )
+        return self._kernels.load_stack([self._source(name) for name in stacked])
+
+    def _source(self, name: str) -> Matrix:
+        return self._weights.matrix(names.layer_weight(self._index, name))
 
     def _vector(self, name: str) -> Any:
         return self._kernels.load_vector(self._weights.vector(names.layer_weight(self._index, name)))

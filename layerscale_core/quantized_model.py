@@ -97,7 +97,7 @@ class QuantizedWeights(WeightsOver):
 
     def _changes(self, name: str) -> bool:
         shape = self.shape(name)
-        if len(shape) != 2 or shape[1] % GROUP_SIZE or name.endswith(f".{names.ROUTER}"):
+        if len(shape) != 2 or shape[1] % GROUP_SIZE or names.is_router(name):
             return False
         return isinstance(self._weights.matrix(name, 0, 0), DenseMatrix)
 

@@ -150,6 +150,13 @@ class ArithmeticContract:
         router = DenseMatrix(np.zeros((5, 64), np.float32))
         both.compare(lambda kernels: _mixture(kernels, both.random(3, 64), router, spec))
 
+    def test_experts_that_score_nearly_alike_are_told_apart(self, both: SideBySide) -> None:
+        """``load_router``: scores are float32 where products are not; rounded to 16 bits these are equal."""
+        factors = np.array([[1], [1 + 2**-11], [1 + 2**-12]], np.float32)
+        router = DenseMatrix(np.broadcast_to(factors, (3, 64)).copy())
+        x = np.abs(both.random(3, 64))  # a sum without cancellation
+        both.compare(lambda kernels: _mixture(kernels, x, router, MoeSpec(3, 1, MlpSpec(48), is_normalized=True)))
+
     def test_logits_read_as_an_array_wherever_they_stay(self, both: SideBySide) -> None:
         """``step_logits``: of each row the first of the largest and whether it is finite, and rows when asked."""
         values = both.random(6, 301)
@@ -183,4 +190,4 @@ def _mixture(kernels: Kernels, x: Floats, router: Matrix, spec: MoeSpec) -> Any:
         )
         for expert in range(spec.num_experts)
     ]
-    return kernels.mixture(take(kernels, x), kernels.load_matrix(router), experts, spec)
+    return kernels.mixture(take(kernels, x), kernels.load_router(router), experts, spec)

@@ -51,7 +51,7 @@ class DeviceKernels(ElementaryKernels):
 
     def mixture(self, x: Tensor, router: Tensor, experts: Sequence[ExpertWeights], spec: MoeSpec) -> Tensor:
         """Each expert computes the tokens that chose it; a token's sum runs over its experts in ascending order."""
-        scores = self.linear(x, router).float()
+        scores = self.linear(x.float(), router)
         chosen = scores.sort(dim=-1, descending=True, stable=True).indices[:, : spec.num_active]
         weights = _sigmoid(scores) if spec.is_sigmoid else scores.softmax(-1)
         if spec.is_normalized:

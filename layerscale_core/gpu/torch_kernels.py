@@ -15,7 +15,7 @@ from layerscale_core.gpu.torch_kv import PagedKV
 from layerscale_core.gpu.torch_rope import cos_sin, frequencies, rotate
 from layerscale_core.gpu.torch_step import TorchStep
 from layerscale_core.models import AttentionSpec, Matrix, ModelSpec, RopeSpec, TemperatureSpec
-from layerscale_core.models.spec import weight_shapes
+from layerscale_core.models.spec import is_router, weight_shapes
 from layerscale_core.reference import reference_memory_needs
 from layerscale_core.specs.executor import KVLayout, StepBatch
 from layerscale_core.specs.memory import Allocator, MemoryNeeds, StepLimits
@@ -45,17 +45,24 @@ class TorchKernels(DeviceKernels):
         self._inv_freq: dict[RopeSpec, Tensor] = {}
 
     def memory_needs(self, spec: ModelSpec, weights: WeightSource, limits: StepLimits) -> MemoryNeeds:  # noqa: ARG002
-        """Every weight in the compute dtype; intermediate results are float32 as the reference's."""
-        sizes = {name: self._dtype.itemsize * math.prod(shape) for name, shape in weight_shapes(spec).items()}
+        """Every weight in the compute dtype but routers; intermediate results are float32 as the reference's."""
+        sizes = {
+            name: math.prod(shape) * (torch.float32 if is_router(name) else self._dtype).itemsize
+            for name, shape in weight_shapes(spec).items()
+        }
         return MemoryNeeds(sizes, reference_memory_needs(spec, limits).workspace_bytes)
 
     def load_matrix(self, matrix: Matrix) -> Tensor:
         """A weight matrix [rows, cols]."""
-        return self._load(matrix.dequantize())
+        return self._load(matrix.dequantize(), self._dtype)
+
+    def load_router(self, matrix: Matrix) -> Tensor:
+        """In float32."""
+        return self._load(matrix.dequantize(), torch.float32)
 
     def load_vector(self, vector: NDArray[np.float32]) -> Tensor:
         """A weight vector [n]."""
-        return self._load(vector)
+        return self._load(vector, self._dtype)
 
     def allocate_kv(self, layout: KVLayout) -> PagedKV:
         """Zeroed keys and values."""
@@ -157,9 +164,9 @@ class TorchKernels(DeviceKernels):
         for pages, part in zip(all_pages, content.split(sizes, 1), strict=True):
             pages[:, ids] = part.reshape(len(page_ids), pages.shape[0], *pages.shape[2:]).transpose(0, 1)
 
-    def _load(self, weights: NDArray[np.float32]) -> Tensor:
-        with self._reserved(weights.size * self._dtype.itemsize, "weights"):
-            return torch.from_numpy(weights).to(self._device, self._dtype, copy=True)
+    def _load(self, weights: NDArray[np.float32], dtype: torch.dtype) -> Tensor:
+        with self._reserved(weights.size * dtype.itemsize, "weights"):
+            return torch.from_numpy(weights).to(self._device, dtype, copy=True)
 
     def _frequencies(self, rope: RopeSpec) -> Tensor:
         if rope not in self._inv_freq:

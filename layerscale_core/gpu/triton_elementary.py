@@ -25,7 +25,7 @@ from layerscale_core.gpu.triton_memory import NUM_COUNTERS, NUM_PARTIALS, triton
 from layerscale_core.gpu.triton_step import EagerStep
 from layerscale_core.gpu.tuning import Tuning
 from layerscale_core.gpu.workspace import Workspace, allocate_workspace
-from layerscale_core.models import Activation, AttentionSpec, Matrix, ModelSpec, RopeSpec, TemperatureSpec
+from layerscale_core.models import Activation, AttentionSpec, DenseMatrix, Matrix, ModelSpec, RopeSpec, TemperatureSpec
 from layerscale_core.specs.executor import KVLayout, StepBatch
 from layerscale_core.specs.memory import Allocator, MemoryNeeds, StepLimits
 from layerscale_core.specs.model_format import WeightSource
@@ -68,14 +68,17 @@ class TritonElementaryKernels(DeviceKernels):
 
     def load_matrix(self, matrix: Matrix) -> DeviceMatrix:
         """Codes stay codes; floats become the products' type."""
-        with self._reserved(device_matrix_bytes(matrix, *matrix.shape, self._product_dtype), "weights"):
-            return pack(matrix, self._device, self._product_dtype)
+        return self._pack(matrix, self._product_dtype)
 
     def load_stack(self, matrices: Sequence[Matrix]) -> MatrixStack:
         """Neighbours of one layout become one matrix."""
         return MatrixStack.of(
             [self.load_matrix(run) for run in joined(matrices)], [matrix.shape[0] for matrix in matrices]
         )
+
+    def load_router(self, matrix: Matrix) -> DeviceMatrix:
+        """Floats in float32, whose product is float32 too."""
+        return self._pack(DenseMatrix(matrix.dequantize()), torch.float32)
 
     def load_vector(self, vector: NDArray[np.float32]) -> Tensor:
         """Float32."""
@@ -197,6 +200,10 @@ class TritonElementaryKernels(DeviceKernels):
             )
         for part in _page_runs(page_ids):
             kv_cache.write_pages(kv, self._indices(page_ids[part]), torch.tensor(data[part]).to(self._device))
+
+    def _pack(self, matrix: Matrix, dtype: torch.dtype) -> DeviceMatrix:
+        with self._reserved(device_matrix_bytes(matrix, *matrix.shape, dtype), "weights"):
+            return pack(matrix, self._device, dtype)
 
     def _floats(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=torch.float32, device=self._device)

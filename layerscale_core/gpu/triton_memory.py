@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from layerscale_core.gpu.matrix import device_matrix_bytes
 from layerscale_core.models import LayerSpec, MlpSpec, ModelSpec
-from layerscale_core.models.spec import weight_shapes
+from layerscale_core.models.spec import is_router, weight_shapes
 from layerscale_core.specs.memory import MemoryNeeds, StepLimits
 from layerscale_core.specs.model_format import WeightSource
 
@@ -26,11 +28,10 @@ def triton_memory_needs(spec: ModelSpec, weights: WeightSource, limits: StepLimi
     """
     sizes = {}
     for name, shape in weight_shapes(spec).items():
-        is_matrix = len(shape) == 2
         sizes[name] = (
-            device_matrix_bytes(weights.matrix(name, 0, 0), shape[0], shape[1], dtype)
-            if is_matrix
-            else _FLOAT_BYTES * shape[0]
+            _FLOAT_BYTES * math.prod(shape)
+            if len(shape) == 1 or is_router(name)
+            else device_matrix_bytes(weights.matrix(name, 0, 0), shape[0], shape[1], dtype)
         )
     return MemoryNeeds(sizes, _FLOAT_BYTES * _workspace_floats(spec, limits))
 

@@ -188,6 +188,11 @@ def shared_weight(name: str) -> str:
     return f"shared.{name}"
 
 
+def is_router(name: str) -> bool:
+    """Whether a weight's canonical name is that of a mixture's router."""
+    return name.endswith(f".{ROUTER}")
+
+
 Shapes = dict[str, tuple[int, ...]]
 """Weights by name: matrices [rows = out, cols = in], vectors [n]."""
 

@@ -120,6 +120,17 @@ class Kernels(Protocol):
         """
         ...
 
+    def load_router(self, matrix: Matrix) -> Any:
+        """Take a mixture's router onto the device; returns its handle, which ``mixture`` alone takes.
+
+        Its weights and its product are to be float32, whatever others are: rounded scores pick other experts where two
+        score nearly alike.
+
+        Raises:
+            OutOfMemoryError: the device cannot hold it.
+        """
+        ...
+
     def load_vector(self, vector: NDArray[np.float32]) -> Any:
         """Take a weight vector [n] onto the device; returns its handle."""
         ...

@@ -94,6 +94,11 @@ class LetsTheLastExpertWin(ReferenceKernels):
         return super().mixture(x, router[::-1], experts[::-1], spec)
 
 
+class ScoresInHalfPrecision(ReferenceKernels):
+    def load_router(self, matrix: Matrix) -> Floats:
+        return super().load_router(matrix).astype(np.float16).astype(np.float32)
+
+
 class NormalisesAlways(ReferenceKernels):
     def mixture(self, x: Floats, router: Floats, experts: Sequence[ExpertWeights], spec: MoeSpec) -> Floats:
         return super().mixture(x, router, experts, replace(spec, is_normalized=True))
@@ -241,6 +246,7 @@ class NormalisesTheSum(ReferenceKernels):
         (Overflows, lambda both: CONTRACT.test_gated_activation(both, Activation.SILU)),
         (AddsTheBiasOnce, CONTRACT.test_add),
         (LetsTheLastExpertWin, CONTRACT.test_of_equal_scores_the_first_experts_win),
+        (ScoresInHalfPrecision, CONTRACT.test_experts_that_score_nearly_alike_are_told_apart),
         (NormalisesAlways, lambda both: CONTRACT.test_mixture(both, num_tokens=9, is_normalized=False)),
         (TakesTheLastOfEquals, CONTRACT.test_logits_read_as_an_array_wherever_they_stay),
         (OverlooksMinusInfinity, CONTRACT.test_logits_read_as_an_array_wherever_they_stay),
