@@ -68,7 +68,7 @@ def test_layers_without_a_head_stay_within_a_workspace_without_logits(case: str)
     try:
         x = np.ones((limits.max_tokens, spec.hidden_size), np.float32)
         for index in layers.layers:
-            x = layers.run_layer(x, step, index)
+            x = layers.run(x, step, [index])
         peak_bytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
