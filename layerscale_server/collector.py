@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def paused_collector() -> Iterator[None]:
-    """Look for no garbage while modules and models are built: nearly nothing is any, and looking takes a tenth of it."""
+    """Look for no garbage while modules and models are built: nearly nothing is any, and looking takes a tenth."""
     gc.disable()
     try:
         yield
