@@ -15,6 +15,7 @@ from layerscale_core.errors import LayerScaleError
 from layerscale_core.version import __version__
 from layerscale_server.collector import paused_collector
 from layerscale_server.commands.lazy_group import LazyGroup
+from layerscale_server.idle_threads import idle_blas_threads_sleep
 from layerscale_server.options import MODEL_IS_MISSING, option_of
 from layerscale_server.settings import LICENSE_KEY_VARIABLE, SETTING_ROWS, Settings, parse_limits
 from layerscale_server.text import printable
@@ -56,7 +57,8 @@ def _serve(ctx: click.Context, /, assignments: Sequence[str], **values: Any) -> 
     except ValueError as error:
         raise click.UsageError(f"--limit {error}", ctx) from None
     with paused_collector():
-        from layerscale_server.serve import serve  # noqa: PLC0415 (the other commands need no server)
+        with idle_blas_threads_sleep():
+            from layerscale_server.serve import serve  # noqa: PLC0415 (the other commands need no server)
 
         serve(Settings(limits=limits, **values))
 
