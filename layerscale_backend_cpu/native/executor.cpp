@@ -29,7 +29,7 @@ float temperature(const AttentionShape& shape, int64_t position) {
 Executor::Executor(ModelShape shape, int num_threads, int activation_bits)
     : shape_(std::move(shape)),
       pool_(num_threads),
-      attention_(pool_),
+      attention_(pool_, activation_bits == 8),
       rotations_(shape_.ropes.size()),
       codes_(activation_bits) {}
 

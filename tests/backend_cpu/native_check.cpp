@@ -141,11 +141,11 @@ void check_floats(Storage storage, int element_bytes) {
 
 // One sequence of `context` keys whose last `num_new` tokens are queries, over pages with holes at their edges.
 void check_attention(KvType type, int head_dim, int num_heads, int num_kv_heads, int context, int num_new, int threads,
-                     int window = std::numeric_limits<int>::max(), float softcap = 0.0f,
+                     bool in_bfloats, int window = std::numeric_limits<int>::max(), float softcap = 0.0f,
                      int chunk = std::numeric_limits<int>::max()) {
     ThreadPool pool(threads);
     Arena arena;
-    Attention attention(pool);
+    Attention attention(pool, in_bfloats);
     std::vector<int32_t> pages, starts, stops;
     std::vector<int64_t> slots;
     for (int page = 0; static_cast<int>(slots.size()) < context; ++page) {
@@ -209,7 +209,8 @@ void check_attention(KvType type, int head_dim, int num_heads, int num_kv_heads,
                 for (int key = first; key < visible; ++key)
                     expected += weights[key] / sum * values[key][kv_head * head_dim + d];
                 expect_close(out[static_cast<size_t>(token) * query_size + head * head_dim + d], expected, 1,
-                             "attention", context, head_dim, num_new);
+                             in_bfloats ? "attention in bfloats" : "attention", context, head_dim, num_new,
+                             in_bfloats ? 8e-3 : 2e-3);  // a bfloat16 keeps one part in 512
             }
         }
 }
@@ -300,6 +301,20 @@ void check_halves() {
     }
 }
 
+constexpr int kHeadDims[] = {1, 15, 16, 17, 64, 80, 192};
+
+void check_attentions(KvType type, bool in_bfloats) {
+    for (const int head_dim : kHeadDims)
+        for (const int context : {1, 15, 16, 17, 40})
+            check_attention(type, head_dim, 6, 2, context, std::min(context, 5), 2, in_bfloats);
+    for (const int num_new : {1, 2, 40}) {
+        check_attention(type, 64, 3, 3, 1200, num_new, 3, in_bfloats);  // several partitions
+        for (const int window : {1, 15, 16, 17, 500, 520, 1199, 1200})
+            check_attention(type, 32, 3, 3, 1200, num_new, 3, in_bfloats, window, 0.5f);
+        for (const int chunk : {17, 500}) check_attention(type, 32, 3, 3, 1200, num_new, 3, in_bfloats, 1100, 0.0f, chunk);
+    }
+}
+
 }  // namespace
 
 int main() {
@@ -318,19 +333,12 @@ int main() {
     check_floats(Storage::kHalf, 2);
     check_floats(Storage::kBfloat, 2);
     for (const KvType type : {KvType::kFp16, KvType::kInt8, KvType::kInt4}) {
-        for (const int head_dim : {1, 15, 16, 17, 64, 80, 192}) {
+        for (const int head_dim : kHeadDims) {
             check_hadamard(head_dim);
             check_pages(type, head_dim);
-            for (const int context : {1, 15, 16, 17, 40})
-                check_attention(type, head_dim, 6, 2, context, std::min(context, 5), 2);
         }
-        for (const int num_new : {1, 2, 40}) {
-            check_attention(type, 64, 3, 3, 1200, num_new, 3);  // several partitions
-            for (const int window : {1, 15, 16, 17, 500, 520, 1199, 1200})
-                check_attention(type, 32, 3, 3, 1200, num_new, 3, window, 0.5f);
-            for (const int chunk : {17, 500})
-                check_attention(type, 32, 3, 3, 1200, num_new, 3, 1100, 0.0f, chunk);
-        }
+        check_attentions(type, false);
     }
+    if (has_bfloat_pairs()) check_attentions(KvType::kFp16, true);
     return failures == 0 ? 0 : 1;
 }
