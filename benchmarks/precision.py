@@ -90,7 +90,7 @@ class _Opened:
         sequence = book.sequence()
         for start in range(0, len(token_ids), CHUNK_LEN):
             chunk = token_ids[start : start + CHUNK_LEN]
-            logits = self.executor.step(book.batch([Span(sequence, chunk, all_logits=True)])).astype(np.float64)
+            logits = np.array(self.executor.step(book.batch([Span(sequence, chunk, all_logits=True)])), np.float64)
             logits -= logits.max(axis=-1, keepdims=True)
             yield logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
