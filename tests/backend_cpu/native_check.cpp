@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "attention.h"
+#include "likeliest.h"
 #include "matrix.h"
 #include "multiply.h"
 
@@ -292,6 +293,45 @@ void check_elementwise() {
     if (!std::isnan(broken[3]) && ++failures <= 10) std::printf("a soft cap hides NaN\n");
 }
 
+// Rows of all widths, each alone and among others: a peak that comes twice, and one value that is not finite, at every edge.
+void check_likeliest() {
+    const float infinity = std::numeric_limits<float>::infinity();
+    ThreadPool pool(3);
+    LikeliestTokens likeliest(pool);
+    for (const int size : {1, 15, 16, 17, 64, 65, 130, 4096, 4097, 8200}) {
+        const int places[] = {0, size / 2, std::min(size - 1, 4095), std::min(size - 1, 4096), size - 1};
+        std::vector<int> expected;
+        auto logits = exactly<float>(0);
+        const auto add_row = [&](float low, float high) {
+            for (int i = 0; i < size; ++i) logits.push_back(uniform(low, high));
+            return logits.end() - size;
+        };
+        const auto first = add_row(-9, 9);
+        expected.push_back(static_cast<int>(std::max_element(first, logits.end()) - first));
+        for (const int one : places)
+            for (const int other : places) {
+                const auto row = add_row(-9, -1);
+                row[one] = 0.0f, row[other] = -0.0f;  // which are equal
+                expected.push_back(std::min(one, other));
+            }
+        for (const float broken : {std::nanf(""), -std::nanf(""), infinity, -infinity})
+            for (const int place : places) {
+                add_row(-9, 9)[place] = broken;
+                expected.push_back(-1);
+            }
+        const int num_rows = static_cast<int>(expected.size());
+        auto alone = std::vector<float>(logits.begin(), logits.begin() + size);
+        auto capped = logits, at_once = logits;
+        if (likeliest.find(alone.data(), 1, size, 0.0f)[0] != expected[0] ||
+            likeliest.find(logits.data(), num_rows, size, 0.0f) != expected)
+            if (++failures <= 10) std::printf("not the likeliest of %d tokens\n", size);
+        for (int row = 0; row < num_rows; ++row) soft_cap(at_once.data() + static_cast<size_t>(row) * size, size, 3.0f);
+        likeliest.find(capped.data(), num_rows, size, 3.0f);
+        if (std::memcmp(capped.data(), at_once.data(), at_once.size() * sizeof(float)) != 0)
+            if (++failures <= 10) std::printf("%d logits are capped otherwise in parts\n", size);
+    }
+}
+
 void check_halves() {
     for (uint32_t half = 0; half < 0x10000; ++half) {
         const float value = half_to_float(static_cast<uint16_t>(half));
@@ -320,6 +360,7 @@ void check_attentions(KvType type, bool in_bfloats) {
 int main() {
     check_halves();
     check_elementwise();
+    check_likeliest();
     for (const bool has_minima : {false, true}) {
         check_codes(Storage::kCodes4, 4, 32, has_minima, false);
         check_codes(Storage::kCodes4, 4, 16, has_minima, false);
