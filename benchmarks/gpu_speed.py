@@ -75,7 +75,8 @@ class Bench:
                 floor = plan.prefill_operations(batch, context) / self._rates["matrix"]
                 prefill = Figure("layerscale", name, f"prefill of {new:,} tokens each", batch, context)
                 yield figure_of(prefill, lambda b=batch, c=context, n=new: self._seconds(b, c - n, n), floor)
-        query = Figure("layerscale", name, "query of 20 tokens, 4 answered", 1, plan.contexts[-1])
+        asked = f"query of {QUERY_TOKENS} tokens, {ANSWER_TOKENS} answered"
+        query = Figure("layerscale", name, asked, 1, plan.contexts[-1])
         yield figure_of(query, self._query_seconds, None)
 
     def profile(self) -> dict[str, Any]:

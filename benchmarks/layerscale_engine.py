@@ -13,7 +13,7 @@ from llama_cpp_peer import Completion
 from layerscale_core.engine import Engine, EngineLimits, Request, SamplingParams
 from layerscale_core.forward import make_executor
 from layerscale_core.plugins import PluginRegistry
-from layerscale_core.specs import ActivationType, BackendOptions, Executor, KVLayout
+from layerscale_core.specs import ActivationType, BackendOptions, Executor, KVLayout, num_pages_for
 from layerscale_server.bench.recording import record_all
 
 
@@ -52,7 +52,7 @@ class LayerScaleEngine:
         page_size = chosen.backend.capabilities.page_sizes[0]
         attention = spec.layers[0].attention
         layout = KVLayout(
-            num_pages=-(-context_len // page_size),
+            num_pages=num_pages_for(context_len, page_size),
             page_size=page_size,
             num_layers=len(spec.layers),
             num_kv_heads=attention.num_kv_heads,

@@ -15,7 +15,7 @@ from layerscale_backend_cpu.backend import CpuBackend
 from layerscale_core.conformance import PageBook, Span
 from layerscale_core.formats.gguf import GgufModelFile
 from layerscale_core.forward import make_executor
-from layerscale_core.specs import ActivationType, BackendOptions, KVLayout, KVType, WeightSource
+from layerscale_core.specs import ActivationType, BackendOptions, KVLayout, KVType, WeightSource, num_pages_for
 
 CORPUS = Path(__file__).parents[1] / "tests" / "oracle" / "corpus"
 CHUNK_LEN = 128
@@ -79,7 +79,8 @@ class _Opened:
 
     def __init__(self, file: GgufModelFile, setup: Setup, text_len: int) -> None:
         spec, attention = file.spec, file.spec.layers[0].attention
-        shape = (-(-text_len // PAGE_SIZE), PAGE_SIZE, len(spec.layers), attention.num_kv_heads, attention.head_dim)
+        num_pages = num_pages_for(text_len, PAGE_SIZE)
+        shape = (num_pages, PAGE_SIZE, len(spec.layers), attention.num_kv_heads, attention.head_dim)
         self._layout = KVLayout(*shape, kv_type=setup.kv_type)
         device = CpuBackend().load(BackendOptions(activation_type=setup.activation_type))
         self.executor = make_executor(device, spec, setup.weights(file), self._layout)
@@ -90,7 +91,7 @@ class _Opened:
         sequence = book.sequence()
         for start in range(0, len(token_ids), CHUNK_LEN):
             chunk = token_ids[start : start + CHUNK_LEN]
-            logits = self.executor.step(book.batch([Span(sequence, chunk, all_logits=True)])).astype(np.float64)
+            logits = np.array(self.executor.step(book.batch([Span(sequence, chunk, all_logits=True)])), np.float64)
             logits -= logits.max(axis=-1, keepdims=True)
             yield logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 

@@ -38,7 +38,7 @@ PARTS: dict[str, tuple[object, str]] = {
     "look for drafts": (Speculation, "add_drafts"),
     "copy shared pages": (loop, "copy_shared_pages"),
     "build the batch": (StepBuilder, "build"),
-    "search the logits": (loop, "find_likeliest"),
+    "find the likeliest tokens": (loop, "find_likeliest"),
     "sample, detokenise": (LiveSequence, "advance"),
     "publish": (Roster, "tell"),
 }

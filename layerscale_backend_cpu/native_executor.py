@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from layerscale_backend_cpu.native_logits import NativeLogits
 from layerscale_backend_cpu.native_shapes import model_shape
 from layerscale_core.errors import BackendError, OutOfMemoryError, StepError
 from layerscale_core.models import DenseMatrix, Matrix, ModelSpec, QuantizedMatrix
@@ -201,11 +202,10 @@ class NativeModel:
 class NativeExecutor(NativeModel):
     """``layerscale_core.specs.Executor`` over the native kernels."""
 
-    def step(self, batch: StepBatch) -> NDArray[np.float32]:
+    def step(self, batch: StepBatch) -> NativeLogits:
         """See ``layerscale_core.specs.Executor.step``."""
         with refusals_are_step_errors():
-            logits: NDArray[np.float32] = self._executor.step(batch)
-        return logits
+            return NativeLogits(*self._executor.step(batch))
 
 
 def _row_chunks(weights: WeightSource, name: str, rows: int, cols: int) -> Iterator[tuple[int, Matrix]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from layerscale_core.errors import OutOfMemoryError
 from layerscale_core.models import ModelSpec
 from layerscale_core.specs.executor import KVLayout, KVType
+from layerscale_core.specs.kv_pool import num_pages_for
 
 CONTEXT_STEP = 256
 """A clamped context is a multiple of this, and never less."""
@@ -28,7 +29,7 @@ _MIB = 1 << 20
 
 def pages_of_session(context_len: int, page_size: int) -> int:
     """Pages that a session with this context reserves, so that it can be filled to its last token."""
-    return _pages(context_len, page_size) + SESSION_SLACK_PAGES
+    return num_pages_for(context_len, page_size) + SESSION_SLACK_PAGES
 
 
 class Cap(enum.Enum):
@@ -111,7 +112,7 @@ class MemoryRequest:
 
     def guaranteed_pages(self, context_len: int) -> int:
         """Pages of the contexts that must fit, if they have this length."""
-        return self.num_guaranteed * (_pages(context_len, self.page_size) + self.slack_pages)
+        return self.num_guaranteed * (num_pages_for(context_len, self.page_size) + self.slack_pages)
 
     @property
     def device(self) -> MemoryShare:
@@ -187,7 +188,7 @@ def find_plan(spec: ModelSpec, request: MemoryRequest) -> MemoryPlan | None:
     context_len = _fitting_context(request, budget_pages)
     if context_len == 0:
         return None
-    context_pages = _pages(context_len, request.page_size)
+    context_pages = num_pages_for(context_len, request.page_size)
     session_pages = request.num_sessions * pages_of_session(context_len, request.page_size)
     burst_pages = min(budget_pages - session_pages, request.max_burst_slots * context_pages)
     layout = _layout(spec, request, session_pages + burst_pages, session_pages)
@@ -232,10 +233,6 @@ def _layout(spec: ModelSpec, request: MemoryRequest, num_pages: int, num_session
         num_session_pages,
         request.kv_type,
     )
-
-
-def _pages(num_tokens: int, page_size: int) -> int:
-    return -(-num_tokens // page_size)
 
 
 def _fitting_context(request: MemoryRequest, budget_pages: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from types import TracebackType
@@ -18,6 +17,7 @@ from layerscale_core.engine.stats import EngineStats
 from layerscale_core.errors import RequestError, ShuttingDownError
 from layerscale_core.sessions import ChatPrompt, Prompt, Session, Turn
 from layerscale_server.errors import ClientGoneError, SlowReaderError
+from layerscale_server.inbox import Inbox
 from layerscale_server.response_cache import Deliver, ResponseCache, response_key
 
 Batch = list[tuple[int, Event]]
@@ -111,8 +111,6 @@ def _split(batch: Batch) -> tuple[Batch, Exception | None]:
 class AsyncEngine:
     """An engine as one event loop sees it; its methods are called there.
 
-    The engine's thread leaves events in one inbox and wakes the loop once for all that arrive until it looks.
-
     Args:
         max_events: that wait for one reader.
         responses: answers to earlier requests, given again to those that are alike in all that matters; None: none are.
@@ -122,8 +120,7 @@ class AsyncEngine:
         self._engine = engine
         self._max_events = max_events
         self._responses = responses
-        self._inbox: deque[tuple[Deliver, Event]] = deque()
-        self._is_waking = False
+        self._inbox = Inbox[Deliver, Event](lambda deliver, event: deliver(event))
 
     def stats(self) -> EngineStats:
         """The engine's counts now."""
@@ -195,20 +192,7 @@ class AsyncEngine:
         return _taken(session, turn, generation)
 
     def _sink(self, deliver: Deliver) -> EventSink:
-        return partial(self._receive, asyncio.get_running_loop(), deliver)
-
-    def _receive(self, loop: asyncio.AbstractEventLoop, deliver: Deliver, event: Event) -> None:
-        """Take an event from the engine. Engine thread."""
-        self._inbox.append((deliver, event))
-        if not self._is_waking:
-            self._is_waking = True
-            loop.call_soon_threadsafe(self._deliver)
-
-    def _deliver(self) -> None:
-        self._is_waking = False  # before the inbox is emptied: what arrives from now on wakes the loop again
-        while self._inbox:
-            deliver, event = self._inbox.popleft()
-            deliver(event)
+        return partial(self._inbox.put, asyncio.get_running_loop(), deliver)
 
 
 def _taken(session: Session, turn: Turn, generation: Generation) -> Generation:

@@ -14,6 +14,7 @@ from typing import Self
 from layerscale_core.errors import QueueFullError, ShuttingDownError
 from layerscale_core.sessions import Session, SessionClosed, SessionEvent
 from layerscale_server.event_messages import Message, message_of
+from layerscale_server.inbox import Inbox
 from layerscale_server.logging import get_logger
 
 _MAX_BATCH = 64
@@ -99,8 +100,7 @@ class Subscription:
 class Subscriptions:
     """All subscribers of a server; its methods are called on the event loop.
 
-    As in ``AsyncEngine``, the engine's thread leaves events in one inbox and wakes the loop once for all that arrive
-    until it looks. Sessions tell an event to all their subscribers in a row, who thus share one message.
+    Sessions tell an event to all their subscribers in a row, who thus share one message.
 
     Args:
         max_per_session: subscribers that one session may have.
@@ -108,8 +108,7 @@ class Subscriptions:
 
     def __init__(self, max_per_session: int) -> None:
         self._max_per_session = max_per_session
-        self._inbox: deque[tuple[Subscription, SessionEvent]] = deque()
-        self._is_waking = False
+        self._inbox = Inbox[Subscription, SessionEvent](self._tell)
         self._is_closed = False
         self._open: set[Subscription] = set()
         self._num_of_session: Counter[str] = Counter()
@@ -134,7 +133,7 @@ class Subscriptions:
                 "--limit event_subscribers allows: close one, or raise it"
             )
         subscription = Subscription(max_waiting)
-        told = partial(self._receive, asyncio.get_running_loop(), subscription)
+        told = partial(self._inbox.put, asyncio.get_running_loop(), subscription)
         subscription.when_ended(partial(self._forget, session, subscription, told))
         self._open.add(subscription)
         self._num_of_session[session.session_id] += 1
@@ -159,20 +158,10 @@ class Subscriptions:
         with contextlib.suppress(ShuttingDownError):
             session.unsubscribe(told)
 
-    def _receive(self, loop: asyncio.AbstractEventLoop, subscription: Subscription, event: SessionEvent) -> None:
-        """Take an event from a session. Engine thread."""
-        self._inbox.append((subscription, event))
-        if not self._is_waking:
-            self._is_waking = True
-            loop.call_soon_threadsafe(self._deliver)
-
-    def _deliver(self) -> None:
-        self._is_waking = False  # before the inbox is emptied: what arrives from now on wakes the loop again
-        while self._inbox:
-            subscription, event = self._inbox.popleft()
-            if isinstance(event, SessionClosed):
-                subscription.finish(End.SESSION_DELETED)
-                continue
-            if self._told is None or self._told[0] is not event:
-                self._told = event, message_of(event)
-            subscription.put(self._told[1])
+    def _tell(self, subscription: Subscription, event: SessionEvent) -> None:
+        if isinstance(event, SessionClosed):
+            subscription.finish(End.SESSION_DELETED)
+            return
+        if self._told is None or self._told[0] is not event:
+            self._told = event, message_of(event)
+        subscription.put(self._told[1])

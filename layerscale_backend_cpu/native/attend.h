@@ -15,6 +15,7 @@ namespace layerscale {
 constexpr int kPartitionPages = 32;                 // pages whose softmax is taken at once
 constexpr int kPartitionKeys = kPartitionPages * kPageSize;
 constexpr int kRowTile = kParts == 1 ? 6 : 4;       // query rows that share a read of keys and values
+constexpr int kMaxTiles = 16;                       // that are computed over one partition before the next
 constexpr int kValueVectors = kParts == 1 ? 4 : 1;  // accumulators of more would not fit the registers
 constexpr int kPagesAhead = 4;                      // pages are too short for the processor to foresee what follows them
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
@@ -35,6 +36,7 @@ struct Keys {  // the pages of one partition of a sequence
 
     const uint8_t* keys_of(int page) const { return kv->keys(layer, pages[page], kv_head); }
     const uint8_t* values_of(int page) const { return kv->values(layer, pages[page], kv_head); }
+    int num_keys(int page) const { return stops[page] - starts[page]; }
     // The page to fetch while `page` is read.
     int ahead_of(int page) const { return std::min(page + kPagesAhead, num_pages - 1); }
 };
@@ -52,16 +54,29 @@ struct Rows {  // up to kRowTile queries of one KV head
     float* partials[kRowTile];   // where the results go
 };
 
+struct Tiles {
+    const Rows* rows;
+    int count;
+
+    const Rows* begin() const { return rows; }
+    const Rows* end() const { return rows + count; }
+};
+
 // One thread's working memory.
 struct AttendScratch {
-    Floats scores;  // [kRowTile][kPartitionKeys]
+    Floats scores;  // [tile][kRowTile][kPartitionKeys]
+    Floats weights;
+    // For bfloats alone:
+    Buffer<uint32_t> pairs, queries;
     // For codes alone:
-    Floats weights, group_sums;
+    Floats group_sums;
     Buffer<int16_t> query_codes, weight_codes;
 };
 
-void attend_halves(const Keys& keys, const Rows& rows, const Scoring& scoring, AttendScratch& scratch);
-void attend_codes(const Keys& keys, const Rows& rows, const Scoring& scoring, AttendScratch& scratch);
+void attend_halves(const Keys& keys, const Tiles& tiles, const Scoring& scoring, AttendScratch& scratch);
+// The same with everything rounded to bfloat16, at about twice the speed. Needs has_bfloat_pairs().
+void attend_bfloats(const Keys& keys, const Tiles& tiles, const Scoring& scoring, AttendScratch& scratch);
+void attend_codes(const Keys& keys, const Tiles& tiles, const Scoring& scoring, AttendScratch& scratch);
 
 // Scores of keys the row may not see become -infinity: slots outside the page's valid range, tokens before the window, and
 // later ones.
@@ -87,25 +102,23 @@ inline void exponentiate(float* scores, int num_keys, float* maximum, float* sum
     *sum = reduce_add(total);
 }
 
-// The partition's scores, masked, to exponentials in `scores`, row by row; maxima and sums go to the partials.
-// score_page(page, scores) gives kRows vectors of a page's 16 scores.
-template <int kRows, typename ScorePage>
-void weigh_keys(const Keys& keys, const Rows& rows, float softcap, float* scores, const ScorePage& score_page) {
-    int before = keys.num_before;
-    for (int p = 0; p < keys.num_pages; ++p) {
-        Vf page_scores[kRows];
-        score_page(p, page_scores);
-        const int start = keys.starts[p], stop = keys.stops[p];
-        for (int row = 0; row < kRows; ++row) {
-            float* out = scores + row * kPartitionKeys + p * kPageSize;
-            store(out, softcap > 0.0f ? soft_cap(page_scores[row], softcap) : page_scores[row]);
-            if (start > 0 || stop < kPageSize || before < rows.num_hidden[row] ||
-                before + stop - start > rows.num_visible[row])
-                mask_page(out, start, stop, rows.num_hidden[row] - before, rows.num_visible[row] - before);
-        }
-        before += stop - start;
+// Puts a page's scores where they belong in `scores` [kRows][kPartitionKeys], capped and masked. `before`: keys of the sequence
+// in earlier pages.
+template <int kRows>
+void put_scores(const Keys& keys, const Rows& rows, float softcap, int page, int before, const Vf (&page_scores)[kRows],
+                float* scores) {
+    const int start = keys.starts[page], stop = keys.stops[page];
+    for (int row = 0; row < kRows; ++row) {
+        float* out = scores + row * kPartitionKeys + page * kPageSize;
+        store(out, softcap > 0.0f ? soft_cap(page_scores[row], softcap) : page_scores[row]);
+        if (start > 0 || stop < kPageSize || before < rows.num_hidden[row] || before + stop - start > rows.num_visible[row])
+            mask_page(out, start, stop, rows.num_hidden[row] - before, rows.num_visible[row] - before);
     }
-    for (int row = 0; row < kRows; ++row)
+}
+
+// Scores to exponentials, row by row; maxima and sums go to the partials.
+inline void exponentiate_rows(const Keys& keys, const Rows& rows, float* scores) {
+    for (int row = 0; row < rows.count; ++row)
         exponentiate(scores + row * kPartitionKeys, keys.num_pages * kPageSize, rows.partials[row] + kMaximum,
                      rows.partials[row] + kSum);
 }

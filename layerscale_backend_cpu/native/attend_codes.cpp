@@ -183,9 +183,12 @@ void attend(const Keys& keys, const Rows& rows, const Scoring& scoring, AttendSc
         queries[row] = round_query<Codes>(format, rows.queries[row], scoring.scale, scratch.weights.data(),
                                           scratch.query_codes.data() + row * query_size,
                                           scratch.group_sums.data() + row * format.num_key_groups());
-    weigh_keys<kRows>(keys, rows, scoring.softcap, scratch.scores.data(), [&](int p, Vf (&scores)[kRows]) {
+    for (int p = 0, before = keys.num_before; p < keys.num_pages; before += keys.num_keys(p++)) {
+        Vf scores[kRows];
         score_page<Codes, kRows>(format, keys.keys_of(p), keys.keys_of(keys.ahead_of(p)), queries, scores);
-    });
+        put_scores<kRows>(keys, rows, scoring.softcap, p, before, scores, scratch.scores.data());
+    }
+    exponentiate_rows(keys, rows, scratch.scores.data());
     for (int group = 0; group < format.num_value_groups(); ++group) {
         Weights weights[kRows];
         for (int row = 0; row < kRows; ++row)
@@ -197,13 +200,14 @@ void attend(const Keys& keys, const Rows& rows, const Scoring& scoring, AttendSc
 }
 
 template <typename Codes>
-void attend_rows(const Keys& keys, const Rows& rows, const Scoring& scoring, AttendScratch& scratch) {
-    with_row_count(rows.count, [&](auto count) { attend<Codes, count>(keys, rows, scoring, scratch); });
+void attend_tiles(const Keys& keys, const Tiles& tiles, const Scoring& scoring, AttendScratch& scratch) {
+    for (const Rows& rows : tiles)
+        with_row_count(rows.count, [&](auto count) { attend<Codes, count>(keys, rows, scoring, scratch); });
 }
 
 }  // namespace
 
-void attend_codes(const Keys& keys, const Rows& rows, const Scoring& scoring, AttendScratch& scratch) {
+void attend_codes(const Keys& keys, const Tiles& tiles, const Scoring& scoring, AttendScratch& scratch) {
     const KvFormat& format = keys.kv->format();
     const size_t padded_dim = (format.head_dim() + 2 * kLanes - 1) / kLanes * kLanes;
     scratch.scores.resize(kRowTile * kPartitionKeys);
@@ -211,8 +215,8 @@ void attend_codes(const Keys& keys, const Rows& rows, const Scoring& scoring, At
     scratch.weight_codes.resize(kRowTile * kPartitionKeys);
     scratch.query_codes.resize(kRowTile * padded_dim);
     scratch.group_sums.resize(kRowTile * format.num_key_groups());
-    if (format.type() == KvType::kInt8) attend_rows<Int8Codes>(keys, rows, scoring, scratch);
-    else attend_rows<Int4Codes>(keys, rows, scoring, scratch);
+    if (format.type() == KvType::kInt8) attend_tiles<Int8Codes>(keys, tiles, scoring, scratch);
+    else attend_tiles<Int4Codes>(keys, tiles, scoring, scratch);
 }
 
 }  // namespace layerscale

@@ -63,10 +63,13 @@ void weigh_values(const Keys& keys, const Rows& rows, const float* weights, int 
 template <int kRows>
 void attend(const Keys& keys, const Rows& rows, const Scoring& scoring, float* scores) {
     const int head_dim = keys.kv->format().head_dim();
-    weigh_keys<kRows>(keys, rows, scoring.softcap, scores, [&](int p, Vf (&page_scores)[kRows]) {
+    for (int p = 0, before = keys.num_before; p < keys.num_pages; before += keys.num_keys(p++)) {
+        Vf page_scores[kRows];
         score_page<kRows>(as_halves(keys.keys_of(p)), as_halves(keys.keys_of(keys.ahead_of(p))), rows.queries, head_dim,
                           set1(scoring.scale), page_scores);
-    });
+        put_scores<kRows>(keys, rows, scoring.softcap, p, before, page_scores, scores);
+    }
+    exponentiate_rows(keys, rows, scores);
     int dim = 0;
     for (; dim + kValueVectors * kLanes <= head_dim; dim += kValueVectors * kLanes)
         weigh_values<kRows, kValueVectors>(keys, rows, scores, dim);
@@ -75,9 +78,10 @@ void attend(const Keys& keys, const Rows& rows, const Scoring& scoring, float* s
 
 }  // namespace
 
-void attend_halves(const Keys& keys, const Rows& rows, const Scoring& scoring, AttendScratch& scratch) {
+void attend_halves(const Keys& keys, const Tiles& tiles, const Scoring& scoring, AttendScratch& scratch) {
     scratch.scores.resize(kRowTile * kPartitionKeys);
-    with_row_count(rows.count, [&](auto count) { attend<count>(keys, rows, scoring, scratch.scores.data()); });
+    for (const Rows& rows : tiles)
+        with_row_count(rows.count, [&](auto count) { attend<count>(keys, rows, scoring, scratch.scores.data()); });
 }
 
 }  // namespace layerscale

@@ -11,11 +11,6 @@ namespace {
 constexpr int kTokensPerTask = 16;
 constexpr size_t kDone = std::numeric_limits<size_t>::max();
 
-void attend(const Keys& keys, const Rows& rows, const Scoring& scoring, AttendScratch& scratch) {
-    if (keys.kv->format().type() == KvType::kFp16) attend_halves(keys, rows, scoring, scratch);
-    else attend_codes(keys, rows, scoring, scratch);
-}
-
 void clear(float* state, int size) {
     std::fill_n(state, size, 0.0f);
     state[kMaximum] = kMinusInfinity;
@@ -96,62 +91,77 @@ void Attention::plan(const Batch& batch, const AttentionShape& shape, int partia
 
 void Attention::run(const KvCache& kv, int layer, const Batch& batch, const AttentionShape& shape, const float* queries,
                     float* out) {
-    const int partial_size = state_size(kv);
+    constexpr int kMaxRows = kMaxTiles * kRowTile;
+    const int partial_size = state_size(kv), group = shape.num_heads / shape.num_kv_heads;
     plan(batch, shape, partial_size);
     for (Scratch& scratch : scratch_) {
-        scratch.partial.resize(kRowTile * partial_size);
-        scratch.state.resize(kRowTile * partial_size);
+        grow(scratch.partials, static_cast<size_t>(kMaxRows) * partial_size);
+        grow(scratch.states, static_cast<size_t>(kMaxRows) * partial_size);
     }
     pool_.parallel_for(static_cast<int>(tasks_.size()), [&](int index, int thread) {
-        compute(tasks_[index], scratch_[thread], kv, layer, batch, shape, queries, out);
+        const int num_rows = tasks_[index].num_tokens * group;
+        for (int first = 0; first < num_rows; first += kMaxRows)
+            compute(tasks_[index], first, std::min(kMaxRows, num_rows - first), scratch_[thread], kv, layer, batch, shape,
+                    queries, out);
     });
     pool_.parallel_for(static_cast<int>(split_tokens_.size()), [&](int index, int thread) {
-        merge_token(split_tokens_[index], scratch_[thread].state.data(), partial_size, shape, out);
+        merge_token(split_tokens_[index], scratch_[thread].states.data(), partial_size, shape, out);
     });
 }
 
-void Attention::compute(const Task& task, Scratch& scratch, const KvCache& kv, int layer, const Batch& batch,
-                        const AttentionShape& shape, const float* queries, float* out) {
+void Attention::attend(const Keys& keys, const Tiles& tiles, const Scoring& scoring, AttendScratch& scratch) const {
+    if (keys.kv->format().type() != KvType::kFp16) attend_codes(keys, tiles, scoring, scratch);
+    else if (in_bfloats_) attend_bfloats(keys, tiles, scoring, scratch);
+    else attend_halves(keys, tiles, scoring, scratch);
+}
+
+void Attention::compute(const Task& task, int first, int count, Scratch& scratch, const KvCache& kv, int layer,
+                        const Batch& batch, const AttentionShape& shape, const float* queries, float* out) {
     const int group = shape.num_heads / shape.num_kv_heads, size = state_size(kv);
     const int last_token = batch.cu_seqlens[task.seq + 1] - 1;
-    const size_t row_size = static_cast<size_t>(shape.num_heads) * shape.head_dim;
+    const bool is_shared = task.partial != kDone;
+    const auto token_of = [&](int row) { return task.first_token + (first + row) / group; };
+    const auto offset_of = [&](int row) {
+        const size_t head = static_cast<size_t>(task.kv_head) * group + (first + row) % group;
+        return (static_cast<size_t>(token_of(row)) * shape.num_heads + head) * shape.head_dim;
+    };
+    const auto state_of = [&](int row) { return scratch.states.data() + static_cast<size_t>(row) * size; };
+    const auto partial_of = [&](int row) {
+        return is_shared ? partials_.data() + (task.partial + first + row) * size
+                         : scratch.partials.data() + static_cast<size_t>(row) * size;
+    };
 
-    const int num_rows = task.num_tokens * group;
-    for (int first = 0; first < num_rows; first += kRowTile) {
-        Rows rows;
-        rows.count = std::min(kRowTile, num_rows - first);
-        size_t row_offsets[kRowTile];
-        float* states[kRowTile];
-        for (int i = 0; i < rows.count; ++i) {
-            const int token = task.first_token + (first + i) / group, head = task.kv_head * group + (first + i) % group;
-            row_offsets[i] = token * row_size + static_cast<size_t>(head) * shape.head_dim;
-            rows.queries[i] = queries + row_offsets[i];
-            rows.num_visible[i] = context_len(task.seq) - (last_token - token);
-            rows.num_hidden[i] = shape.num_hidden(rows.num_visible[i]);
-            states[i] = scratch.state.data() + i * size;
-            const bool shared = task.partial != kDone;
-            rows.partials[i] =
-                shared ? partials_.data() + (task.partial + first + i) * size : scratch.partial.data() + i * size;
-            clear(states[i], size);
-        }
-        for (int partition = 0; partition < task.num_partitions; ++partition) {
-            const int first_page = (task.first_partition + partition) * kPartitionPages;
-            const size_t place = static_cast<size_t>(task.seq) * batch.max_pages + first_page;
-            Keys keys{&kv, layer, task.kv_head, std::min(kPartitionPages, num_pages(task.seq) - first_page),
-                      batch.page_tables + place, batch.page_starts + place, batch.page_stops + place,
-                      keys_before(task.seq)[first_page]};
-            const int least_hidden = *std::min_element(rows.num_hidden, rows.num_hidden + rows.count);
-            if (!trim(keys, least_hidden, *std::max_element(rows.num_visible, rows.num_visible + rows.count))) {
-                for (int i = 0; i < rows.count; ++i) rows.partials[i][kSum] = 0.0f;  // for who merges a shared query
-                continue;
-            }
-            attend(keys, rows, {shape.scale, shape.softcap}, scratch.attend);
-            if (task.partial != kDone) continue;
-            for (int i = 0; i < rows.count; ++i) merge(states[i], rows.partials[i], size);
-        }
-        if (task.partial != kDone) continue;
-        for (int i = 0; i < rows.count; ++i) finish(states[i], shape.head_dim, out + row_offsets[i]);
+    Rows rows[kMaxTiles];
+    int least_hidden = std::numeric_limits<int>::max(), most_visible = 0;
+    for (int row = 0; row < count; ++row) {
+        Rows& tile = rows[row / kRowTile];
+        const int i = row % kRowTile;
+        tile.count = i + 1;
+        tile.queries[i] = queries + offset_of(row);
+        tile.num_visible[i] = context_len(task.seq) - (last_token - token_of(row));
+        tile.num_hidden[i] = shape.num_hidden(tile.num_visible[i]);
+        tile.partials[i] = partial_of(row);
+        least_hidden = std::min(least_hidden, tile.num_hidden[i]);
+        most_visible = std::max(most_visible, tile.num_visible[i]);
+        clear(state_of(row), size);
     }
+    const Tiles tiles{rows, (count + kRowTile - 1) / kRowTile};
+    for (int partition = 0; partition < task.num_partitions; ++partition) {
+        const int first_page = (task.first_partition + partition) * kPartitionPages;
+        const size_t place = static_cast<size_t>(task.seq) * batch.max_pages + first_page;
+        Keys keys{&kv, layer, task.kv_head, std::min(kPartitionPages, num_pages(task.seq) - first_page),
+                  batch.page_tables + place, batch.page_starts + place, batch.page_stops + place,
+                  keys_before(task.seq)[first_page]};
+        if (!trim(keys, least_hidden, most_visible)) {
+            for (int row = 0; row < count; ++row) partial_of(row)[kSum] = 0.0f;  // for who merges a shared query
+            continue;
+        }
+        attend(keys, tiles, {shape.scale, shape.softcap}, scratch.attend);
+        if (is_shared) continue;
+        for (int row = 0; row < count; ++row) merge(state_of(row), partial_of(row), size);
+    }
+    if (is_shared) return;
+    for (int row = 0; row < count; ++row) finish(state_of(row), shape.head_dim, out + offset_of(row));
 }
 
 void Attention::merge_token(const SplitToken& token, float* state, int size, const AttentionShape& shape,

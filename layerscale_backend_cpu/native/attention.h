@@ -37,7 +37,9 @@ struct AttentionShape {
 // computed by one thread (prefill) or by several (decode), so that its result has the same bits in any batch.
 class Attention {
 public:
-    explicit Attention(ThreadPool& pool) : pool_(pool), scratch_(pool.num_threads()) {}
+    // in_bfloats: keys and values in half precision are multiplied as bfloat16, where the processor has that.
+    Attention(ThreadPool& pool, bool in_bfloats)
+        : pool_(pool), in_bfloats_(in_bfloats && has_bfloat_pairs()), scratch_(pool.num_threads()) {}
 
     // Takes a step's page tables in, once for all layers.
     void begin_step(const Batch& batch);
@@ -64,8 +66,8 @@ private:
     };
     struct Scratch {
         AttendScratch attend;
-        Floats partial;
-        Floats state;
+        Floats partials;
+        Floats states;
     };
 
     int num_pages(int seq) const { return num_pages_[seq]; }
@@ -73,11 +75,14 @@ private:
     const int32_t* keys_before(int seq) const { return keys_before_.data() + static_cast<size_t>(seq) * stride_; }
     int context_len(int seq) const { return keys_before(seq)[num_pages_[seq]]; }
     void plan(const Batch& batch, const AttentionShape& shape, int partial_size);
-    void compute(const Task& task, Scratch& scratch, const KvCache& kv, int layer, const Batch& batch,
-                 const AttentionShape& shape, const float* queries, float* out);
+    // Rows [first, first + count) of a task: of each of its tokens, those of the heads that share the KV head.
+    void compute(const Task& task, int first, int count, Scratch& scratch, const KvCache& kv, int layer,
+                 const Batch& batch, const AttentionShape& shape, const float* queries, float* out);
+    void attend(const Keys& keys, const Tiles& tiles, const Scoring& scoring, AttendScratch& scratch) const;
     void merge_token(const SplitToken& token, float* state, int size, const AttentionShape& shape, float* out) const;
 
     ThreadPool& pool_;
+    bool in_bfloats_;
     std::vector<Scratch> scratch_;
     std::vector<int> num_pages_;        // of each sequence
     std::vector<int32_t> keys_before_;  // [num_seqs, max_pages + 1], keys in the pages before each

@@ -29,7 +29,8 @@ float temperature(const AttentionShape& shape, int64_t position) {
 Executor::Executor(ModelShape shape, int num_threads, int activation_bits)
     : shape_(std::move(shape)),
       pool_(num_threads),
-      attention_(pool_),
+      attention_(pool_, activation_bits == 8),
+      likeliest_(pool_),
       rotations_(shape_.ropes.size()),
       codes_(activation_bits) {}
 
@@ -98,7 +99,7 @@ void Executor::commit(KvType kv_type, int num_pages) {
                                     attention.head_dim);
 }
 
-const float* Executor::step(const Batch& batch) {
+Executor::Logits Executor::step(const Batch& batch) {
     reserve(batch);
     embed(batch);
     run(batch, 0, static_cast<int>(layers_.size()));
@@ -108,12 +109,7 @@ const float* Executor::step(const Batch& batch) {
                     selected_.data() + static_cast<size_t>(i) * hidden);
     normalize(selected_.data(), output_norm_, batch.num_logits);
     multiply({{output_, logits_.data()}}, normed_.data(), batch.num_logits, Store::kReplace);
-    if (shape_.logit_softcap > 0.0f)
-        pool_.parallel_for(batch.num_logits, [&](int row, int) {
-            soft_cap(logits_.data() + static_cast<size_t>(row) * shape_.vocab_size, shape_.vocab_size,
-                     shape_.logit_softcap);
-        });
-    return logits_.data();
+    return {logits_.data(), likeliest_.find(logits_.data(), batch.num_logits, shape_.vocab_size, shape_.logit_softcap)};
 }
 
 const float* Executor::run_layers(const Batch& batch, const float* x, int first, int last) {

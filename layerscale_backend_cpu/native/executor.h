@@ -10,6 +10,7 @@
 #include "arena.h"
 #include "attention.h"
 #include "batch.h"
+#include "likeliest.h"
 #include "matrix.h"
 #include "multiply.h"
 #include "thread_pool.h"
@@ -60,8 +61,13 @@ public:
     void add_vector(const std::string& name, const float* values, int size);
     void commit(KvType kv_type, int num_pages);
 
-    // Returns [num_logits, vocab_size], valid until the next call.
-    const float* step(const Batch& batch);
+    struct Logits {
+        const float* values;                    // [num_logits, vocab_size]
+        const std::vector<int32_t>& likeliest;  // of each row, see LikeliestTokens
+    };
+
+    // What it returns is valid until the next call.
+    Logits step(const Batch& batch);
 
     // The residual stream [num_tokens, hidden_size] behind layers [first, last), from what is before them; valid until the
     // next call. x may be what an earlier call returned.
@@ -129,6 +135,7 @@ private:
     const float* output_norm_ = nullptr;
     std::unique_ptr<KvCache> kv_;
     Attention attention_;
+    LikeliestTokens likeliest_;
 
     // One step's intermediate values, each [num_tokens, width]; they grow to the largest step and stay.
     Floats residual_, normed_, query_, key_, value_, attended_, gate_, up_, selected_, logits_;

@@ -112,17 +112,20 @@ py::array_t<float> view(Executor& executor, const float* data, int rows, int col
     return py::array_t<float>({static_cast<py::ssize_t>(rows), static_cast<py::ssize_t>(cols)}, data, py::cast(&executor));
 }
 
-py::array_t<float> step(Executor& executor, const py::object& step_batch) {
+// The logits, and each row's likeliest token or None.
+py::tuple step(Executor& executor, const py::object& step_batch) {
     const StepArrays arrays(step_batch);
     const Batch batch = arrays.batch();
-    const float* logits;
-    {
-        py::gil_scoped_release release;
+    const auto compute = [&] {
+        const py::gil_scoped_release release;
         check_places(batch, executor.kv());
         check_ends(batch, executor.shape().vocab_size);
-        logits = executor.step(batch);
-    }
-    return view(executor, logits, batch.num_logits, executor.shape().vocab_size);
+        return executor.step(batch);
+    };
+    const Executor::Logits logits = compute();
+    py::list likeliest;
+    for (const int32_t token : logits.likeliest) likeliest.append(token < 0 ? py::object(py::none()) : py::int_(token));
+    return py::make_tuple(view(executor, logits.values, batch.num_logits, executor.shape().vocab_size), likeliest);
 }
 
 py::array_t<float> run_layers(Executor& executor, const py::object& step_batch, const Array<float>& x, int first, int last) {

@@ -104,6 +104,19 @@ inline Vi lookup(Vi table, Vi codes) {
     return codes;
 }
 
+// Whether the processor multiplies pairs of bfloat16 (the upper half of a float), which takes no longer than one float.
+inline bool has_bfloat_pairs() { return native::has_bfloat_pairs(); }
+#ifdef LAYERSCALE_BFLOAT_PAIRS  // what follows needs has_bfloat_pairs()
+// 32 numbers rounded to the nearest bfloat16, in order.
+inline Vi to_bfloats(Vf first, Vf second) { return {{native::to_bfloats(first.part[0], second.part[0])}}; }
+// The n-th lane gets the n-th 16-bit numbers of the vector's lower and upper half.
+inline Vi interleave_halves(Vi a) { return {{native::interleave_halves(a.part[0])}}; }
+// acc += a.low * b.low + a.high * b.high in each lane, the halves as bfloat16. Subnormal numbers count as 0.
+inline Vf dot_bfloat_pairs(Vf acc, Vi a, Vi b) {
+    return {{native::dot_bfloat_pairs(acc.part[0], a.part[0], b.part[0])}};
+}
+#endif
+
 #undef LAYERSCALE_EACH
 
 inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }

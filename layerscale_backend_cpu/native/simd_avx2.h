@@ -70,6 +70,7 @@ template <bool kUsesHighestBit> inline I dot_quads(I acc, I a, I b) {
     }
     return dot_pairs(acc, _mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1));
 }
+inline bool has_bfloat_pairs() { return false; }
 inline I lookup(I table, I codes) { return _mm256_shuffle_epi8(table, codes); }
 inline I load_table(const uint8_t* p) {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));

@@ -57,6 +57,24 @@ inline I dot_pairs(I acc, I a, I b) { return _mm512_dpwssd_epi32(acc, a, b); }
 inline I high_bytes(I a) { return _mm512_srai_epi16(a, 8); }
 inline I low_bytes(I a) { return high_bytes(_mm512_slli_epi16(a, 8)); }
 template <bool kUsesHighestBit> inline I dot_quads(I acc, I a, I b) { return _mm512_dpbusd_epi32(acc, a, b); }
+// Not all processors of this level know bfloat16: written as assembly, so that the compiler uses the instructions nowhere
+// else.
+#define LAYERSCALE_BFLOAT_PAIRS
+inline bool has_bfloat_pairs() { return __builtin_cpu_supports("avx512bf16"); }
+inline I to_bfloats(F first, F second) {
+    I halves;
+    asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(halves) : "v"(second), "v"(first));
+    return halves;
+}
+inline I interleave_halves(I a) {
+    const I order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,  //
+                                     23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return _mm512_permutexvar_epi16(order, a);
+}
+inline F dot_bfloat_pairs(F acc, I a, I b) {
+    asm("vdpbf16ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+    return acc;
+}
 inline I lookup(I table, I codes) { return _mm512_shuffle_epi8(table, codes); }
 inline I load_table(const uint8_t* p) {
     return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));

@@ -97,6 +97,7 @@ template <bool kUsesHighestBit> inline I dot_quads(I acc, I a, I b) {
     return dot_pairs(acc, (a >> 8) & 0x00ff00ff, high_bytes(b));
 }
 inline I load_table(const uint8_t* p) { return load_int(p); }
+inline bool has_bfloat_pairs() { return false; }
 inline I lookup(I table, I codes) {
     uint8_t bytes[16], found[16];
     std::memcpy(bytes, &table, 16);

@@ -165,10 +165,8 @@ class ArithmeticContract:
         logits = both.kernels.step_logits(take(both.kernels, values))
         if not isinstance(logits, np.ndarray):
             assert logits.likeliest == [7, int(values[1].argmax()), None, None, None, int(values[5].argmax())]
-            assert logits[4:].likeliest == logits.likeliest[4:]
         assert logits.shape == values.shape
         np.testing.assert_array_equal(logits[1], values[1])
-        np.testing.assert_array_equal(logits[4:6][1], values[5])
         np.testing.assert_array_equal(logits.copy(), values)
 
     def test_select(self, both: SideBySide) -> None:

@@ -9,7 +9,7 @@ import pytest
 from layerscale_core.conformance.kv_pool_reservations import ReservationsContract
 from layerscale_core.conformance.kv_pool_sharing import SharingContract
 from layerscale_core.conformance.kv_pool_under_test import CAPACITY, NUM_PAGES, PAGE_SIZE, slots_of
-from layerscale_core.specs import KVPool, PageTable, PoolStats
+from layerscale_core.specs import KVPool, PageTable, PoolStats, num_pages_for
 
 
 class KVPoolContract(SharingContract, ReservationsContract):
@@ -69,7 +69,7 @@ class KVPoolContract(SharingContract, ReservationsContract):
         slots = pool.append(table, num_tokens)
         assert len(slots) == table.num_tokens == num_tokens
         assert slots == slots_of(table)
-        num_taken = -(-num_tokens // PAGE_SIZE)
+        num_taken = num_pages_for(num_tokens, PAGE_SIZE)
         assert pool.stats() == PoolStats(NUM_PAGES, NUM_PAGES - num_taken, NUM_PAGES - num_taken)
         pool.check_integrity()
 

@@ -23,7 +23,7 @@ from layerscale_core.conformance.step_batches import PageBook, Span
 from layerscale_core.errors import UnsupportedModelError
 from layerscale_core.forward import HostLayers, KernelExecutor
 from layerscale_core.models import ModelSpec, MoeSpec
-from layerscale_core.specs import Backend, Device, Kernels, KVType, LayersHost
+from layerscale_core.specs import Backend, Device, Kernels, KVType, LayersHost, num_pages_for
 
 SHAPES: dict[str, dict[str, Any]] = {
     "multi-head": {"num_heads": 4, "num_kv_heads": 4},
@@ -167,7 +167,7 @@ class NumericsContract:
         """Softmax over hundreds of keys, across page and tile boundaries."""
         spec = tiny_spec(num_layers=1)
         page_size = backend.capabilities.page_sizes[0]
-        kv = kv_layout(spec, page_size, num_pages=-(-700 // page_size))
+        kv = kv_layout(spec, page_size, num_pages=num_pages_for(700, page_size))
         prompt = random_tokens(spec, 700)
         truth = logits_in_chunks(reference_executor(spec, kv), kv, [prompt])
         with open_executor(device, spec, kv) as executor:

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from layerscale_core.engine.page_table import PagedTable, num_pages_for
+from layerscale_core.engine.page_table import PagedTable
 from layerscale_core.engine.pages import Pages
 from layerscale_core.engine.reservations import PageReservation, Reservations
-from layerscale_core.specs.kv_pool import PageCopy, PageRange, PageTable, PoolStats, PrefixMiss, Reservation
+from layerscale_core.specs.kv_pool import (
+    PageCopy,
+    PageRange,
+    PageTable,
+    PoolStats,
+    PrefixMiss,
+    Reservation,
+    num_pages_for,
+)
 
 
 class PagedKVPool:

@@ -89,18 +89,18 @@ class Loop:
         self._speculation.step_took(scheduled, now - started)
         num_logits = num_prefill = num_decode = 0
         for item in scheduled:
-            rows = slice(num_logits, num_logits + item.num_logits)
+            rows = range(num_logits, num_logits + item.num_logits)
             num_logits += item.num_logits
             num_prefill += 0 if item.is_decoding else item.num_tokens
             num_decode += item.num_tokens if item.is_decoding else 0
-            self._commit_sequence(item, logits[rows], likeliest[rows], now)
+            self._commit_sequence(item, logits, likeliest, rows, now)
         finished = self._clock()
         self._counters.step_succeeded(finished, num_prefill)
         metrics = StepMetrics(finished - started, len(scheduled), num_prefill, num_decode)
         contained(self._observer.on_step, metrics, "the observer failed")
 
     def _commit_sequence(
-        self, item: ScheduledSequence, logits: StepLogits, likeliest: list[int | None], now: float
+        self, item: ScheduledSequence, logits: StepLogits, likeliest: list[int | None], rows: range, now: float
     ) -> None:
         """Advance one sequence and publish what came of it. Whatever goes wrong here concerns it alone."""
         sequence = item.sequence
@@ -108,7 +108,7 @@ class Loop:
             return
         num_generated, num_computed = sequence.answer.num_tokens, sequence.num_computed
         try:
-            events = sequence.advance(item.num_tokens, logits, likeliest, now, item.draft)
+            events = sequence.advance(item.num_tokens, logits, likeliest, rows, now=now, draft=item.draft)
             self._speculation.settle(item, sequence.num_computed - num_computed)
         except Exception:
             self._roster.end(sequence, Failed(logged_error("a step's result could not be processed")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from layerscale_core.engine.reservations import PageReservation
-from layerscale_core.specs.kv_pool import PageRange
+from layerscale_core.specs.kv_pool import PageRange, num_pages_for
 
 
 @dataclass(eq=False, slots=True)
@@ -102,11 +102,6 @@ class PagedTable:
         assert all(page.stop == self.page_size for page in (*sealed[:-1], *growing[:-1])), "a gap before the last page"
         assert all(page.start == 0 for page in (*sealed[1:], *growing[1:])), "a gap after the first page"
         assert sum(map(_num_held, self.pages)) == self.num_tokens, "tokens are miscounted"
-
-
-def num_pages_for(num_tokens: int, page_size: int) -> int:
-    """Pages that hold so many tokens from the first slot on."""
-    return -(-num_tokens // page_size)
 
 
 def _num_held(page: PageRange) -> int:

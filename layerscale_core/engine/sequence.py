@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-import numpy as np
-
 from layerscale_core.engine.answer import Answer
 from layerscale_core.engine.drafter import Drafter
 from layerscale_core.engine.observer import RequestMetrics
@@ -163,14 +161,17 @@ class LiveSequence:
         num_tokens: int,
         logits: StepLogits,
         likeliest: list[int | None],
+        rows: range,
+        *,
         now: float,
         draft: Sequence[int] = (),
     ) -> list[Event]:
         """Take the result of a step in which the next ``num_tokens`` tokens were computed.
 
         Args:
-            logits: of the last of them, [num_logits, vocab_size].
+            logits: of the whole step, [num_logits, vocab_size].
             likeliest: each row's argmax; None where it is not finite.
+            rows: those that are of these tokens, the last of them.
             now: clock reading.
             draft: the last of those tokens, of which none was known: they count as computed as far as they come true.
 
@@ -182,13 +183,12 @@ class LiveSequence:
         events: list[Event] = []
         try:
             if self._scores_prompt:
-                self._score_prompt(num_tokens, logits, likeliest)
+                self._score_prompt(logits, likeliest, rows)
             self.num_computed += num_tokens - len(draft)
             if self.scores_whole_prompt and self.num_computed == self.prompt_len:
                 events.append(PromptScored(tuple(self._prompt_logprobs)))
             if self.num_uncomputed == 0:
-                first_row = len(logits) - len(draft) - 1
-                self._generate(logits[first_row:], likeliest[first_row:], now, list(draft), events)
+                self._generate(logits, likeliest, rows[-1] - len(draft), now=now, draft=list(draft), events=events)
         except RequestError as error:
             events.append(Failed(error))
         return events
@@ -218,20 +218,21 @@ class LiveSequence:
     def _scores_prompt(self) -> bool:
         return self.scores_whole_prompt and not self.is_decoding
 
-    def _score_prompt(self, num_tokens: int, logits: StepLogits, likeliest: list[int | None]) -> None:
+    def _score_prompt(self, logits: StepLogits, likeliest: list[int | None], rows: range) -> None:
         num_top = self.request.sampling.prompt_logprobs
         assert num_top is not None
-        if None in likeliest:
+        if any(likeliest[row] is None for row in rows):
             raise NumericalError("the model produced logits that are not finite")
-        predicted = self.tokens[self.num_computed + 1 : self.num_computed + 1 + num_tokens]
-        rows = np.asarray(logits)
+        predicted = self.tokens[self.num_computed + 1 : self.num_computed + 1 + len(rows)]
         for row, token_id in zip(rows, predicted, strict=False):  # the last row predicts the first new token
-            self._prompt_logprobs.append(token_logprob(row, token_id, num_top))
+            self._prompt_logprobs.append(token_logprob(logits[row], token_id, num_top))
 
     def _generate(
         self,
         logits: StepLogits,
         likeliest: list[int | None],
+        first_row: int,
+        *,
         now: float,
         draft: list[int],
         events: list[Event],
@@ -240,7 +241,7 @@ class LiveSequence:
         num_known, row = len(self.tokens), 0
         while row <= len(draft) and self.tokens[num_known:] == draft[:row]:
             self.num_computed = num_known + row
-            events += self.answer.advance(partial(logits.__getitem__, row), likeliest[row])
+            events += self.answer.advance(partial(logits.__getitem__, first_row + row), likeliest[first_row + row])
             row = len(self.tokens) - num_known
             if row:
                 self.first_token_at = now if self.first_token_at is None else self.first_token_at

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,23 +29,9 @@ class TorchLogits:
         """[num_logits, vocab_size]."""
         return tuple(self.values.shape)
 
-    def __len__(self) -> int:
-        return len(self.values)
-
-    @overload
-    def __getitem__(self, rows: int) -> NDArray[np.float32]: ...
-
-    @overload
-    def __getitem__(self, rows: slice) -> TorchLogits: ...
-
-    def __getitem__(self, rows: int | slice) -> NDArray[np.float32] | TorchLogits:
-        if isinstance(rows, slice):
-            return TorchLogits(self.values[rows], self.host[rows], self.likeliest[rows])
-        row: NDArray[np.float32] = self.host[rows].copy_(self.values[rows]).numpy()
-        return row
-
-    def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        return (self[row] for row in range(len(self)))
+    def __getitem__(self, row: int) -> NDArray[np.float32]:
+        values: NDArray[np.float32] = self.host[row].copy_(self.values[row]).numpy()
+        return values
 
     def __array__(self, dtype: Any = None, /, *, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self.host.copy_(self.values).numpy(), dtype, copy=copy)

@@ -8,6 +8,7 @@ import numpy as np
 
 from layerscale_core.errors import BackendError, StepError
 from layerscale_core.specs.executor import Executor, KVLayout, StepBatch
+from layerscale_core.specs.kv_pool import num_pages_for
 
 PREFILL_LENS = (2, 64)
 """A step of few tokens, whose tiles are narrow, and one of many. The largest is a third: it fills the device without
@@ -57,4 +58,4 @@ def step_batch(kv: KVLayout, num_seqs: int, num_cached: int, num_new: int) -> St
 
 def pages_each(kv: KVLayout, num_tokens: int) -> int:
     """Pages of a sequence with so many tokens."""
-    return -(-num_tokens // kv.page_size)
+    return num_pages_for(num_tokens, kv.page_size)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerscale_core.memory_plan import pages_of_session
-from layerscale_core.specs.kv_pool import KVPool, PageTable
+from layerscale_core.specs.kv_pool import KVPool, PageTable, num_pages_for
 
 _NUM_COPIED = 1
 """The page that is written first may have to be copied."""
@@ -48,7 +48,7 @@ class SessionPages:
 
     def has_room(self, num_tokens: int) -> bool:
         """Whether so many more tokens find their pages, in the table or in a fork."""
-        return self._reservation.num_left >= -(-num_tokens // self._pool.page_size) + _NUM_COPIED
+        return self._reservation.num_left >= num_pages_for(num_tokens, self._pool.page_size) + _NUM_COPIED
 
     def begin_page(self) -> None:
         """Have the next token begin a page of its own."""

@@ -10,6 +10,7 @@ from layerscale_core.errors import SavedStateError
 from layerscale_core.sessions.flash import MAX_ANSWER_TOKENS, MAX_QUERIES, FlashQuery
 from layerscale_core.sessions.stream import StreamCounts
 from layerscale_core.sessions.window import Run
+from layerscale_core.specs.kv_pool import num_pages_for
 
 _LAST_TIME = 253_402_300_799
 """The end of the year 9999, in Unix seconds: file systems take no time that is much later."""
@@ -52,9 +53,9 @@ class SavedContext:
     def num_pages(self, page_size: int) -> int:
         """Pages that hold what is computed."""
         if self.data_start is None or self.data_offset is None:
-            return -(-self.num_computed // page_size)
+            return num_pages_for(self.num_computed, page_size)
         num_data_slots = self.data_offset + self.num_computed - self.data_start
-        return -(-self.data_start // page_size) + -(-num_data_slots // page_size)
+        return num_pages_for(self.data_start, page_size) + num_pages_for(num_data_slots, page_size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from layerscale_core.specs.kv_pool import (
     PoolStats,
     PrefixMiss,
     Reservation,
+    num_pages_for,
 )
 from layerscale_core.specs.licensing import FREE_LICENSE, FREE_TIER, PRO_TIER, License, LicenseVerifier, Tier
 from layerscale_core.specs.memory import Allocator, MemoryNeeds, MemoryStats, StepLimits
@@ -107,4 +108,5 @@ __all__ = [
     "WeightSource",
     "hookimpl",
     "hookspec",
+    "num_pages_for",
 ]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, overload
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,9 +130,10 @@ class StepBatch:
 
 
 class DeviceLogits(Protocol):
-    """A step's logits that stayed on the device. They read as the array [num_logits, vocab_size] that they stand for.
+    """A step's logits that the device has searched. They read as the array [num_logits, vocab_size] they stand for.
 
-    Rows come to the host when they are asked for, so that those of which the likeliest token is enough never do.
+    They may have stayed on the device: rows come to the host when they are asked for, so that those of which the
+    likeliest token is enough never do.
     """
 
     @property
@@ -146,18 +146,8 @@ class DeviceLogits(Protocol):
         """Each row's likeliest token, of equals the first; None where a row holds NaN or infinity. On the host."""
         ...
 
-    def __len__(self) -> int:
-        """Rows."""
-        ...
-
-    @overload
-    def __getitem__(self, rows: int) -> NDArray[np.float32]: ...
-
-    @overload
-    def __getitem__(self, rows: slice) -> DeviceLogits: ...
-
-    def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        """Row by row."""
+    def __getitem__(self, row: int, /) -> NDArray[np.float32]:
+        """One row, on the host."""
         ...
 
     def __array__(self, dtype: Any = None, /, *, copy: bool | None = None) -> NDArray[Any]:

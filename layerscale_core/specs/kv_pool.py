@@ -90,6 +90,11 @@ class Reservation(Protocol):
         ...
 
 
+def num_pages_for(num_tokens: int, page_size: int) -> int:
+    """Pages that hold so many tokens from the first slot on."""
+    return -(-num_tokens // page_size)
+
+
 class KVPool(Protocol):
     """Pages, reference-counted and copy-on-write. What is admitted cannot run out."""
 

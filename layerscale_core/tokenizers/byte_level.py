@@ -13,7 +13,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Split
 from tokenizers.pre_tokenizers import Sequence as InOrder
 
-from layerscale_core.tokenizers.encoding import encode
+from layerscale_core.tokenizers.encoding import encode, shortened
 from layerscale_core.tokenizers.piece_tokenizer import HIDDEN, PieceTokenizer
 from layerscale_core.tokenizers.pre_tokenizers import PreTokenizer
 from layerscale_core.tokenizers.vocabulary import TokenKind, Vocabulary
@@ -38,7 +38,7 @@ class ByteLevelTokenizer(PieceTokenizer):
         try:
             model = BPE(vocabulary.ids(), list(merges), ignore_merges=pre_tokenizer.ignore_merges)
         except Exception as error:  # the library raises nothing narrower
-            raise ValueError(" ".join(str(error).split())[:200]) from error
+            raise ValueError(shortened(error)) from error
         splits = [Split(Regex(pattern), "isolated") for pattern in pre_tokenizer.patterns]
         to_bytes = ByteLevel(add_prefix_space=False, use_regex=False)
 

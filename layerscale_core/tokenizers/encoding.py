@@ -12,6 +12,11 @@ def is_of_library(error: BaseException) -> bool:
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
+def shortened(error: BaseException) -> str:
+    """What the library says of a file, in one line of 200 characters at most."""
+    return " ".join(str(error).split())[:200]
+
+
 def encode(encoder: Encoder, text: str, *, add_special: bool) -> list[int]:
     """Token ids of a text, without holding the interpreter's lock.
 

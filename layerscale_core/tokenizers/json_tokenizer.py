@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as Encoder
 from layerscale_core.errors import InvalidRequestError, ModelFileError, UnsupportedModelError
 from layerscale_core.texts import Texts
 from layerscale_core.tokenizers.byte_level import bytes_of
-from layerscale_core.tokenizers.encoding import encode, is_of_library
+from layerscale_core.tokenizers.encoding import encode, is_of_library, shortened
 from layerscale_core.tokenizers.piece_tokenizer import PieceTokenizer, byte_value, spell_spaced
 from layerscale_core.tokenizers.vocabulary import TokenKind, Vocabulary, find_stop_ids, mark_control_tokens
 
@@ -76,7 +76,7 @@ def _make_encoder(content: str, path: str) -> Encoder:
     except BaseException as error:
         if not is_of_library(error):
             raise
-        raise ModelFileError(path, f"the tokenizers library refuses it: {str(error)[:200]}") from error
+        raise ModelFileError(path, f"the tokenizers library refuses it: {shortened(error)}") from error
     encoder.no_padding()
     encoder.no_truncation()
     return encoder

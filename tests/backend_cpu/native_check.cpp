@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "attention.h"
+#include "likeliest.h"
 #include "matrix.h"
 #include "multiply.h"
 
@@ -141,11 +142,11 @@ void check_floats(Storage storage, int element_bytes) {
 
 // One sequence of `context` keys whose last `num_new` tokens are queries, over pages with holes at their edges.
 void check_attention(KvType type, int head_dim, int num_heads, int num_kv_heads, int context, int num_new, int threads,
-                     int window = std::numeric_limits<int>::max(), float softcap = 0.0f,
+                     bool in_bfloats, int window = std::numeric_limits<int>::max(), float softcap = 0.0f,
                      int chunk = std::numeric_limits<int>::max()) {
     ThreadPool pool(threads);
     Arena arena;
-    Attention attention(pool);
+    Attention attention(pool, in_bfloats);
     std::vector<int32_t> pages, starts, stops;
     std::vector<int64_t> slots;
     for (int page = 0; static_cast<int>(slots.size()) < context; ++page) {
@@ -209,7 +210,8 @@ void check_attention(KvType type, int head_dim, int num_heads, int num_kv_heads,
                 for (int key = first; key < visible; ++key)
                     expected += weights[key] / sum * values[key][kv_head * head_dim + d];
                 expect_close(out[static_cast<size_t>(token) * query_size + head * head_dim + d], expected, 1,
-                             "attention", context, head_dim, num_new);
+                             in_bfloats ? "attention in bfloats" : "attention", context, head_dim, num_new,
+                             in_bfloats ? 8e-3 : 2e-3);  // a bfloat16 keeps one part in 512
             }
         }
 }
@@ -291,6 +293,45 @@ void check_elementwise() {
     if (!std::isnan(broken[3]) && ++failures <= 10) std::printf("a soft cap hides NaN\n");
 }
 
+// Rows of all widths, each alone and among others: a peak that comes twice, and one value that is not finite, at every edge.
+void check_likeliest() {
+    const float infinity = std::numeric_limits<float>::infinity();
+    ThreadPool pool(3);
+    LikeliestTokens likeliest(pool);
+    for (const int size : {1, 15, 16, 17, 64, 65, 130, 4096, 4097, 8200}) {
+        const int places[] = {0, size / 2, std::min(size - 1, 4095), std::min(size - 1, 4096), size - 1};
+        std::vector<int> expected;
+        auto logits = exactly<float>(0);
+        const auto add_row = [&](float low, float high) {
+            for (int i = 0; i < size; ++i) logits.push_back(uniform(low, high));
+            return logits.end() - size;
+        };
+        const auto first = add_row(-9, 9);
+        expected.push_back(static_cast<int>(std::max_element(first, logits.end()) - first));
+        for (const int one : places)
+            for (const int other : places) {
+                const auto row = add_row(-9, -1);
+                row[one] = 0.0f, row[other] = -0.0f;  // which are equal
+                expected.push_back(std::min(one, other));
+            }
+        for (const float broken : {std::nanf(""), -std::nanf(""), infinity, -infinity})
+            for (const int place : places) {
+                add_row(-9, 9)[place] = broken;
+                expected.push_back(-1);
+            }
+        const int num_rows = static_cast<int>(expected.size());
+        auto alone = std::vector<float>(logits.begin(), logits.begin() + size);
+        auto capped = logits, at_once = logits;
+        if (likeliest.find(alone.data(), 1, size, 0.0f)[0] != expected[0] ||
+            likeliest.find(logits.data(), num_rows, size, 0.0f) != expected)
+            if (++failures <= 10) std::printf("not the likeliest of %d tokens\n", size);
+        for (int row = 0; row < num_rows; ++row) soft_cap(at_once.data() + static_cast<size_t>(row) * size, size, 3.0f);
+        likeliest.find(capped.data(), num_rows, size, 3.0f);
+        if (std::memcmp(capped.data(), at_once.data(), at_once.size() * sizeof(float)) != 0)
+            if (++failures <= 10) std::printf("%d logits are capped otherwise in parts\n", size);
+    }
+}
+
 void check_halves() {
     for (uint32_t half = 0; half < 0x10000; ++half) {
         const float value = half_to_float(static_cast<uint16_t>(half));
@@ -300,11 +341,26 @@ void check_halves() {
     }
 }
 
+constexpr int kHeadDims[] = {1, 15, 16, 17, 64, 80, 192};
+
+void check_attentions(KvType type, bool in_bfloats) {
+    for (const int head_dim : kHeadDims)
+        for (const int context : {1, 15, 16, 17, 40})
+            check_attention(type, head_dim, 6, 2, context, std::min(context, 5), 2, in_bfloats);
+    for (const int num_new : {1, 2, 40}) {
+        check_attention(type, 64, 3, 3, 1200, num_new, 3, in_bfloats);  // several partitions
+        for (const int window : {1, 15, 16, 17, 500, 520, 1199, 1200})
+            check_attention(type, 32, 3, 3, 1200, num_new, 3, in_bfloats, window, 0.5f);
+        for (const int chunk : {17, 500}) check_attention(type, 32, 3, 3, 1200, num_new, 3, in_bfloats, 1100, 0.0f, chunk);
+    }
+}
+
 }  // namespace
 
 int main() {
     check_halves();
     check_elementwise();
+    check_likeliest();
     for (const bool has_minima : {false, true}) {
         check_codes(Storage::kCodes4, 4, 32, has_minima, false);
         check_codes(Storage::kCodes4, 4, 16, has_minima, false);
@@ -318,19 +374,12 @@ int main() {
     check_floats(Storage::kHalf, 2);
     check_floats(Storage::kBfloat, 2);
     for (const KvType type : {KvType::kFp16, KvType::kInt8, KvType::kInt4}) {
-        for (const int head_dim : {1, 15, 16, 17, 64, 80, 192}) {
+        for (const int head_dim : kHeadDims) {
             check_hadamard(head_dim);
             check_pages(type, head_dim);
-            for (const int context : {1, 15, 16, 17, 40})
-                check_attention(type, head_dim, 6, 2, context, std::min(context, 5), 2);
         }
-        for (const int num_new : {1, 2, 40}) {
-            check_attention(type, 64, 3, 3, 1200, num_new, 3);  // several partitions
-            for (const int window : {1, 15, 16, 17, 500, 520, 1199, 1200})
-                check_attention(type, 32, 3, 3, 1200, num_new, 3, window, 0.5f);
-            for (const int chunk : {17, 500})
-                check_attention(type, 32, 3, 3, 1200, num_new, 3, 1100, 0.0f, chunk);
-        }
+        check_attentions(type, false);
     }
+    if (has_bfloat_pairs()) check_attentions(KvType::kFp16, true);
     return failures == 0 ? 0 : 1;
 }

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from layerscale_backend_cpu.native_executor import ISA_VARIABLE, NativeExecutor, native_isa, supported_levels
+from layerscale_backend_cpu.native_logits import NativeLogits
 from layerscale_core.conformance.random_model import RandomWeights, tiny_spec
 from layerscale_core.conformance.step_batches import PageBook, Span
+from layerscale_core.engine.sampler import find_likeliest
 from layerscale_core.errors import BackendError, OutOfMemoryError, StepError
 from layerscale_core.models import Matrix
 from layerscale_core.quantized_model import WeightsOver
@@ -88,6 +90,25 @@ def test_result_has_the_same_bits_for_any_chunking_and_number_of_threads(
         np.testing.assert_array_equal(pieces, whole)
 
 
+@pytest.mark.parametrize("isa", supported_levels())
+def test_it_finds_the_tokens_that_a_search_of_its_logits_finds(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ISA_VARIABLE, isa)
+    spec = tiny_spec(vocab_size=5003)
+    executor = NativeExecutor(spec, RandomWeights(spec), LAYOUT, num_threads=2)
+
+    def step() -> NativeLogits:
+        book = PageBook(LAYOUT)
+        return executor.step(book.batch([Span(book.sequence(), TOKENS[:40], all_logits=True)]))
+
+    found = step()
+    assert found.likeliest == find_likeliest(found.copy())
+    assert len(set(found.likeliest)) > 1
+    np.testing.assert_array_equal(found[-1], np.asarray(found)[39])
+    assert found.shape == (40, 5003)
+    executor._executor.add_vector("output_norm", np.full(spec.hidden_size, np.inf, np.float32))
+    assert step().likeliest == [None] * 40
+
+
 @pytest.mark.parametrize("layout", ["4-bit, groups of 32, mins", "6-bit, groups of 16", "8-bit, groups of 32"])
 def test_every_instruction_set_rounds_activations_to_the_same_8_bits(
     layout: str, monkeypatch: pytest.MonkeyPatch
@@ -95,10 +116,11 @@ def test_every_instruction_set_rounds_activations_to_the_same_8_bits(
     results = []
     for isa in supported_levels():
         monkeypatch.setenv(ISA_VARIABLE, isa)
-        results.append(logits(make_executor(1, layout, activation_type=ActivationType.INT8), [40]))
+        # On codes, attention is the same everywhere; on halves it is in bfloat16 where the processor has that.
+        results.append(logits(make_executor(1, layout, KVType.INT8, ActivationType.INT8), [40]))
     for result in results[1:]:  # a code that fell to the other side of a half is some 1e-3 of the result
         np.testing.assert_allclose(result, results[0], rtol=0, atol=0.02 * np.abs(results[0]).max())
-    exact = logits(make_executor(1, layout), [40])
+    exact = logits(make_executor(1, layout, KVType.INT8), [40])
     assert 0 < np.abs(results[0] - exact).max() < 0.1 * np.abs(exact).max()
 
 

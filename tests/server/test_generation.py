@@ -99,7 +99,7 @@ def test_many_events_wake_the_loop_once(monkeypatch: pytest.MonkeyPatch) -> None
             batches: list[Batch] = []
             await collect(generation, batches)
             assert batches == [[(0, word("a")), (0, END)]]
-        assert wake_ups.count("_deliver") == 1
+        assert wake_ups.count("_empty") == 1
 
     asyncio.run(work())
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from layerscale_core.errors import NotFoundError, QueueFullError, ShuttingDownError
-from layerscale_core.sessions import DataUpdated, NewSession, Session
+from layerscale_core.sessions import NewSession, Session
 from layerscale_server.event_messages import Message
-from layerscale_server.subscriptions import End, Subscription, Subscriptions
+from layerscale_server.subscriptions import End, Subscription
 from tests.server.conftest import FakeServer, MakeServer
 from tests.support.live_sessions import BAR
 
@@ -108,27 +108,6 @@ def test_silence_gives_an_empty_batch() -> None:
         subscription.put(message(0))
         assert [each.data["data_version"] for each in await anext(batches)] == [0]
         assert await anext(batches) == []
-
-    run(work())
-
-
-def test_many_events_wake_the_loop_once() -> None:
-    class Loop:
-        num_calls = 0
-
-        def call_soon_threadsafe(self, *_: object) -> None:
-            self.num_calls += 1
-
-    async def work() -> None:
-        subscriptions, subscription, loop = Subscriptions(1), Subscription(100), Loop()
-        for version in range(50):
-            subscriptions._receive(loop, subscription, DataUpdated(version, 1, 1))  # type: ignore[arg-type]
-        assert loop.num_calls == 1
-        subscriptions._deliver()
-        subscriptions._receive(loop, subscription, DataUpdated(50, 1, 1))  # type: ignore[arg-type]
-        assert loop.num_calls == 2
-        subscriptions._deliver()
-        assert await types(subscription, 51) == ["data_updated"] * 51
 
     run(work())
 

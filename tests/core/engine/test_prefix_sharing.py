@@ -14,6 +14,7 @@ from layerscale_core.engine.copy_on_write import copy_shared_pages
 from layerscale_core.engine.kv_pool import PagedKVPool
 from layerscale_core.engine.plan import ScheduledSequence
 from layerscale_core.engine.request import Request
+from layerscale_core.engine.sampler import find_likeliest
 from layerscale_core.engine.sampling_params import SamplingParams
 from layerscale_core.engine.sequence import Admission, LiveSequence
 from layerscale_core.engine.step_builder import StepBuilder
@@ -322,8 +323,8 @@ def test_forks_go_on_by_themselves_from_shared_pages(prefix_len: int) -> None:
         copy_shared_pages(pool, executor, sequences)
         scheduled = [ScheduledSequence(each, each.num_uncomputed, 1, each.is_decoding) for each in sequences]
         logits = executor.step(builder.build(scheduled))
-        for item, row in zip(scheduled, logits, strict=True):
-            item.sequence.advance(item.num_tokens, row[None], [int(row.argmax())], 0.0)
+        for row, item in enumerate(scheduled):
+            item.sequence.advance(item.num_tokens, logits, find_likeliest(logits), range(row, row + 1), now=0.0)
         pool.check_integrity()
 
     step(parent)

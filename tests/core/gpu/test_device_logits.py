@@ -48,7 +48,7 @@ def submit_all(harness: EngineHarness, requests: dict[str, dict[str, object]]) -
         ({"penalised": {"repetition_penalty": 1.3}}, [1, 1, 1, 1, 1]),
         ({"with log-probabilities": {"logprobs": 2}, "greedy": {}}, [1, 1, 1, 1, 1]),
         ({"with the gap": {"logit_gap": True}}, [1, 0, 0, 0, 0]),
-        ({"scored": {"prompt_logprobs": 1}}, [4, 0, 0, 0, 0]),
+        ({"scored": {"prompt_logprobs": 1}}, [3, 0, 0, 0, 0]),
     ],
     ids=lambda value: " and ".join(value) if isinstance(value, dict) else "",
 )
@@ -70,10 +70,8 @@ def test_they_read_as_the_array_they_stand_for() -> None:
     values = np.arange(12, dtype=np.float32).reshape(4, 3)
     logits = TorchLogits(torch.from_numpy(values), torch.empty(4, 3), [2, 2, 2, 2])
     assert logits.shape == values.shape
-    assert logits[1:3].likeliest == [2, 2]
     np.testing.assert_array_equal(logits[-1], values[-1])
-    np.testing.assert_array_equal(logits[1:3][1], values[2])
-    np.testing.assert_array_equal(list(logits), values)
+    np.testing.assert_array_equal(np.asarray(logits), values)
     kept = logits.copy()
     logits.host.fill_(UNREAD)
     np.testing.assert_array_equal(kept, values)

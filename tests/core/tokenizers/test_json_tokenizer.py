@@ -229,3 +229,10 @@ def test_a_folder_without_a_tokenizer_says_what_is_missing(tmp_path: Path) -> No
     with pytest.raises(ModelFileError, match="not a JSON object"):
         file.make_tokenizer()
     file.close()
+
+
+def test_what_the_library_says_of_a_file_is_told_in_one_line() -> None:
+    original = byte_level()
+    model = {**json.loads(original.to_str())["model"], "merges": [["a\nb", "c"]]}
+    with pytest.raises(ModelFileError, match="refuses it: Token `a b` out of vocabulary"):
+        make(original, model=model)
