@@ -13,7 +13,9 @@ from click.core import ParameterSource
 
 from layerscale_core.errors import LayerScaleError
 from layerscale_core.version import __version__
+from layerscale_server.collector import paused_collector
 from layerscale_server.commands.lazy_group import LazyGroup
+from layerscale_server.idle_threads import idle_blas_threads_sleep
 from layerscale_server.options import MODEL_IS_MISSING, option_of
 from layerscale_server.settings import LICENSE_KEY_VARIABLE, SETTING_ROWS, Settings, parse_limits
 from layerscale_server.text import printable
@@ -54,9 +56,11 @@ def _serve(ctx: click.Context, /, assignments: Sequence[str], **values: Any) -> 
         limits = parse_limits(assignments)
     except ValueError as error:
         raise click.UsageError(f"--limit {error}", ctx) from None
-    from layerscale_server.serve import serve  # noqa: PLC0415 (the other commands need no server)
+    with paused_collector():
+        with idle_blas_threads_sleep():
+            from layerscale_server.serve import serve  # noqa: PLC0415 (the other commands need no server)
 
-    serve(Settings(limits=limits, **values))
+        serve(Settings(limits=limits, **values))
 
 
 def _refuse_flags_before(subcommand: str, ctx: click.Context) -> None:

@@ -18,6 +18,7 @@ from layerscale_core.licensing import license_for_key
 from layerscale_core.plugins import PluginRegistry
 from layerscale_core.specs import FREE_LICENSE
 from layerscale_server.assembly import Assembler, Assembly
+from layerscale_server.collector import keep_what_is_there
 from layerscale_server.key_protection import forbid_core_files, take_from_environment
 from layerscale_server.logging import configure_logging, get_logger
 from layerscale_server.metrics import Metrics
@@ -114,13 +115,15 @@ def address_of(listener: socket.socket) -> str:
 
 
 def _in_background(work: Callable[[], Assembly]) -> Future[Assembly]:
-    """Run work on a thread that does not keep the process alive."""
+    """Run work on a thread that does not keep the process alive; what has been built when it ends is there for good."""
     future: Future[Assembly] = Future()
     future.set_running_or_notify_cancel()
 
     def run() -> None:
         try:
-            future.set_result(work())
+            result = work()
+            keep_what_is_there()
+            future.set_result(result)
         except BaseException as error:
             future.set_exception(error)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from layerscale_core.specs.tokenizer import Tokenizer
+from layerscale_core.texts import PackedBytes
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
@@ -25,7 +27,7 @@ def make_token_table(tokenizer: Tokenizer) -> LLTokenizer:
 
     view: Any = _TokenizerView(tokenizer)  # read by its attributes
     table = LLTokenizer(view, eos_token=sorted(tokenizer.stop_ids) or None, slices=_SLICES)
-    view.tokens = []  # the table has read them, and keeps the view for its cuts
+    view.tokens = ()  # the table has read them, and keeps the view for its cuts
     return table
 
 
@@ -36,13 +38,10 @@ class _TokenizerView:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        spelled = [tokenizer.token_bytes(token_id) for token_id in range(tokenizer.vocab_size)]
-        texts = {token_id: tokenizer.token_text(token_id) for token_id, data in enumerate(spelled) if not data}
         self.eos_token_id = tokenizer.eos_id
         self.bos_token_id = tokenizer.bos_id
-        # A token that adds nothing to the output has its name, for grammars; a hole has none and is never said.
-        self.tokens = [data or texts[token_id].encode() for token_id, data in enumerate(spelled)]
-        self.special_token_ids = [token_id for token_id, text in texts.items() if text]
+        self.special_token_ids: list[int] = []
+        self.tokens: Sequence[bytes] = PackedBytes(map(self._name, range(tokenizer.vocab_size)))
         self._anchor_ids = tokenizer.encode(_ANCHOR, add_special=False)
 
     def __call__(self, text: str) -> list[int]:
@@ -55,6 +54,15 @@ class _TokenizerView:
         num_before = len(self._anchor_ids)
         rest = ids[num_before:]
         return rest if ids[:num_before] == self._anchor_ids and self._spells(rest, text) else []
+
+    def _name(self, token_id: int) -> bytes:
+        """A token's bytes; where it adds nothing to the output its text, for grammars, which a hole does not have."""
+        if spelled := self._tokenizer.token_bytes(token_id):
+            return spelled
+        text = self._tokenizer.token_text(token_id)
+        if text:
+            self.special_token_ids.append(token_id)
+        return text.encode()
 
     def _spells(self, token_ids: list[int], text: str) -> bool:
         return b"".join(map(self._tokenizer.token_bytes, token_ids)) == text.encode()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
+from typing import NoReturn, TypeGuard
 
 from layerscale_core.errors import ModelFileError
 
@@ -14,8 +14,8 @@ MAX_INTEGER = 2**31 - 1
 class Metadata:
     """Keys and values of a file.
 
-    A value is a bool, int, float or str, or a list of these; in JSON also None, which is as good as no value. Text that
-    is not UTF-8 holds lone surrogates (``surrogateescape``).
+    A value is a bool, int, float or str, or a sequence of one of these, maybe packed; in JSON also None, which is as
+    good as no value. Text that is not UTF-8 holds lone surrogates (``surrogateescape``).
     """
 
     def __init__(self, values: Mapping[str, object], offsets: Mapping[str, int], path: str) -> None:
@@ -63,10 +63,10 @@ class Metadata:
             self.fail(key, "the text is not valid UTF-8")
         return value
 
-    def array(self, key: str) -> list[object]:
+    def array(self, key: str) -> Sequence[object]:
         """A required array that is not empty."""
         value = self._value(key, None)
-        if not isinstance(value, list) or not value:
+        if not is_array(value) or not value:
             self.fail(key, f"expected an array with entries, found {_kind(value)}")
         return value
 
@@ -82,9 +82,14 @@ class Metadata:
         return value
 
 
+def is_array(value: object) -> TypeGuard[Sequence[object]]:
+    """Whether a value has entries; texts are values of their own."""
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
 def _kind(value: object) -> str:
     """What a value is, without showing it: it may be long."""
-    if isinstance(value, list):
+    if is_array(value):
         return f"an array of {len(value)}"
     kinds = {bool: "a boolean", int: "a whole number", float: "a number", str: "text"}
     return kinds.get(type(value), "an object")

@@ -36,7 +36,7 @@ class ByteLevelTokenizer(PieceTokenizer):
     def __init__(self, vocabulary: Vocabulary, merges: Sequence[tuple[str, str]], pre_tokenizer: PreTokenizer) -> None:
         super().__init__(vocabulary, bytes_of, has_space_prefix=False)
         try:
-            model = BPE(vocabulary.ids_of(), list(merges), ignore_merges=pre_tokenizer.ignore_merges)
+            model = BPE(vocabulary.ids(), list(merges), ignore_merges=pre_tokenizer.ignore_merges)
         except Exception as error:  # the library raises nothing narrower
             raise ValueError(shortened(error)) from error
         splits = [Split(Regex(pattern), "isolated") for pattern in pre_tokenizer.patterns]

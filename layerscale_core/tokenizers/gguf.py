@@ -6,19 +6,19 @@ llama.cpp's defaults hold. Each kind of tokenizer is imported when a file has it
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections import Counter
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 
 from layerscale_core.errors import ModelFileError, UnsupportedModelError
 from layerscale_core.specs.tokenizer import Tokenizer
+from layerscale_core.texts import Texts
 from layerscale_core.tokenizers.piece_tokenizer import byte_value
 from layerscale_core.tokenizers.pre_tokenizers import PRE_TOKENIZERS
+from layerscale_core.tokenizers.text_index import TextIndex
 from layerscale_core.tokenizers.vocabulary import ROLES, TokenKind, Vocabulary, find_stop_ids, mark_control_tokens
 
 Value = TypeVar("Value", str, int, float, bool)
@@ -28,7 +28,7 @@ def tokenizer_from_gguf(metadata: Mapping[str, object], path: str) -> Tokenizer:
     """Build the tokenizer that a file describes.
 
     Args:
-        metadata: GGUF key to Python value; arrays are lists or numpy arrays.
+        metadata: GGUF key to value; arrays are lists, ``array.array`` or ``Texts``.
         path: the file, for error messages.
 
     Raises:
@@ -71,8 +71,8 @@ def _sentencepiece(fields: _Fields) -> Tokenizer:
     from layerscale_core.tokenizers.sentencepiece import SentencePieceTokenizer  # noqa: PLC0415 (as above)
 
     vocabulary = _vocabulary(fields, default_roles={"bos": 1, "eos": 2}, add_bos=True)
-    scores = fields.require_array("scores", float, length=len(vocabulary.tokens))
-    if not all(map(math.isfinite, scores)):
+    scores = np.asarray(fields.require_array("scores", float, length=len(vocabulary.tokens)))
+    if not np.isfinite(scores).all():
         raise fields.error("scores", "a score is not finite")
     try:
         return SentencePieceTokenizer(
@@ -83,17 +83,19 @@ def _sentencepiece(fields: _Fields) -> Tokenizer:
 
 
 def _vocabulary(fields: _Fields, default_roles: Mapping[str, int], *, add_bos: bool) -> Vocabulary:
-    tokens = fields.require_array("tokens", str)
-    _check_tokens(fields, tokens)
+    listed = fields.require_array("tokens", str)
+    tokens = listed if isinstance(listed, Texts) else Texts.of(listed)
+    index = TextIndex(tokens)
+    _check_tokens(fields, tokens, index)
     kinds = _kinds(fields, tokens)
     roles = {role: token_id for role, token_id in default_roles.items() if token_id < len(tokens)}
     roles |= _roles(fields, len(tokens))
     vocabulary = Vocabulary(
-        tokens=tuple(tokens),
-        kinds=mark_control_tokens(tokens, kinds, roles),
+        tokens=tokens,
+        kinds=mark_control_tokens(kinds, index.get, roles),
         bos_id=roles.get("bos"),
         eos_id=roles.get("eos"),
-        stop_ids=find_stop_ids(tokens, roles),
+        stop_ids=find_stop_ids(index.get, roles),
         add_bos=fields.flag("add_bos_token", default=add_bos),
         add_eos=fields.flag("add_eos_token", default=False),
     )
@@ -104,32 +106,26 @@ def _vocabulary(fields: _Fields, default_roles: Mapping[str, int], *, add_bos: b
     return vocabulary
 
 
-def _check_tokens(fields: _Fields, tokens: list[str]) -> None:
+def _check_tokens(fields: _Fields, tokens: Texts, index: TextIndex) -> None:
     if not tokens:
         raise fields.error("tokens", "the vocabulary is empty")
-    texts = [text for text in tokens if text]
-    if len(set(texts)) < len(texts):
-        twice = next(text for text, count in Counter(texts).items() if count > 1)
-        first = tokens.index(twice)
-        raise fields.error("tokens", f"tokens {first} and {tokens.index(twice, first + 1)} have the same text")
-    try:
-        "".join(tokens).encode()
-    except UnicodeEncodeError as error:
-        raise fields.error("tokens", "a token is not valid Unicode") from error
+    if (same := index.find_repeated()) is not None:
+        raise fields.error("tokens", f"tokens {same[0]} and {same[1]} have the same text")
+    if not tokens.are_unicode():
+        raise fields.error("tokens", "a token is not valid Unicode")
 
 
-def _kinds(fields: _Fields, tokens: list[str]) -> list[TokenKind]:
+def _kinds(fields: _Fields, tokens: Texts) -> bytes:
     numbers = fields.array("token_type", int, length=len(tokens))
     if numbers is None:
-        return [TokenKind.NORMAL] * len(tokens)
-    kind_by_number = {int(kind): kind for kind in TokenKind}
+        return bytes([TokenKind.NORMAL]) * len(tokens)
+    unknown = set(numbers) - set(TokenKind)
+    if unknown:
+        raise fields.error("token_type", f"unknown type {min(unknown)}")
+    kinds = bytes(iter(numbers))
     try:
-        kinds = list(map(kind_by_number.__getitem__, numbers))
-    except KeyError as error:
-        raise fields.error("token_type", f"unknown type {error}") from error
-    try:
-        for text in itertools.compress(tokens, (kind is TokenKind.BYTE for kind in kinds)):
-            byte_value(text)
+        for token_id in np.flatnonzero(np.frombuffer(kinds, np.uint8) == TokenKind.BYTE).tolist():
+            byte_value(tokens[token_id])
     except ValueError as error:
         raise fields.error("tokens", str(error)) from error
     return kinds
@@ -175,19 +171,27 @@ class _Fields:
         value = self.get(key, bool)
         return default if value is None else value
 
-    def array(self, key: str, kind: type[Value], length: int | None = None) -> list[Value] | None:
+    def array(self, key: str, kind: type[Value], length: int | None = None) -> Sequence[Value] | None:
         value = self.metadata.get(f"tokenizer.ggml.{key}")
         if value is None:
             return None
-        items = value.tolist() if isinstance(value, np.ndarray) else value
-        if not isinstance(items, list) or set(map(type, items)) - {kind}:
+        items = _as_array_of(kind, value)
+        if items is None:
             raise self.error(key, f"expected an array of {kind.__name__}")
         if length is not None and len(items) != length:
             raise self.error(key, f"{len(items)} entries for {length} tokens")
         return items
 
-    def require_array(self, key: str, kind: type[Value], length: int | None = None) -> list[Value]:
+    def require_array(self, key: str, kind: type[Value], length: int | None = None) -> Sequence[Value]:
         items = self.array(key, kind, length)
         if items is None:
             raise self.error(key, "key is missing")
         return items
+
+
+def _as_array_of(kind: type[Value], value: object) -> Sequence[Value] | None:
+    """An array whose items are all of a type; None: it is something else."""
+    if not isinstance(value, list | array | Texts):
+        return None
+    some = value if isinstance(value, list) else value[:1]  # those of a packed array are all of one
+    return cast("Sequence[Value]", value) if {type(item) for item in some} <= {kind} else None

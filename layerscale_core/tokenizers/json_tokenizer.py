@@ -10,6 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer as Encoder
 
 from layerscale_core.errors import InvalidRequestError, ModelFileError, UnsupportedModelError
+from layerscale_core.texts import Texts
 from layerscale_core.tokenizers.byte_level import bytes_of
 from layerscale_core.tokenizers.encoding import encode, is_of_library, shortened
 from layerscale_core.tokenizers.piece_tokenizer import PieceTokenizer, byte_value, spell_spaced
@@ -171,7 +172,7 @@ def _vocabulary(
     tokens = [""] * size
     for text, token_id in ids.items():
         tokens[token_id] = text
-    kinds = [TokenKind.NORMAL if text else TokenKind.UNUSED for text in tokens]
+    kinds = bytearray(TokenKind.NORMAL if text else TokenKind.UNUSED for text in tokens)
     if model.get("byte_fallback"):
         for token_id, text in enumerate(tokens):
             if _is_byte(text):
@@ -183,10 +184,10 @@ def _vocabulary(
         if token["content"] in ids:  # the library gives a text that is in the vocabulary no other id
             kinds[ids[token["content"]]] = TokenKind.CONTROL if token.get("special") else TokenKind.USER_DEFINED
     bos_id, eos_id = (_id_of(token, ids, size) for token in (special.bos, special.eos))
-    stop_ids = find_stop_ids(tokens, {} if eos_id is None else {"eos": eos_id})
+    stop_ids = find_stop_ids(ids.get, {} if eos_id is None else {"eos": eos_id})
     return Vocabulary(
-        tokens=tuple(tokens),
-        kinds=mark_control_tokens(tokens, kinds, {}),
+        tokens=Texts.of(tokens),
+        kinds=mark_control_tokens(bytes(kinds), ids.get, {}),
         bos_id=bos_id,
         eos_id=eos_id,
         stop_ids=stop_ids | {token_id for token_id in special.stop_ids if 0 <= token_id < size},

@@ -28,7 +28,7 @@ class PieceTokenizer:
     """
 
     def __init__(self, vocabulary: Vocabulary, spell: Callable[[str], bytes], *, has_space_prefix: bool) -> None:
-        self._vocabulary = vocabulary.packed()
+        self._vocabulary = vocabulary
         self._spell = spell
         self._has_space_prefix = has_space_prefix
         self._spelled = lru_cache(_MAX_SPELLED)(self._spell_token)

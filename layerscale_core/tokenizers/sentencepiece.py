@@ -6,15 +6,16 @@ Unicode normalisation, runs of spaces are kept, and special tokens are cut out o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import numpy as np
+from numpy.typing import NDArray
 
 from layerscale_core.tokenizers.piece_tokenizer import HIDDEN, PieceTokenizer, spell_spaced
 from layerscale_core.tokenizers.sentencepiece_model import write_sentencepiece_model
 from layerscale_core.tokenizers.special_texts import SpecialTexts
 from layerscale_core.tokenizers.vocabulary import TokenKind, Vocabulary
 
-MAX_PIECE_CHARS = 256
-"""Longest token; trainers stop at 16 by default, and special tokens are looked for in every length they come in."""
+MAX_PIECE_BYTES = 1024
+"""Longest token; trainers stop at 16 characters by default."""
 
 
 class SentencePieceTokenizer(PieceTokenizer):
@@ -32,11 +33,11 @@ class SentencePieceTokenizer(PieceTokenizer):
         ValueError: characters without a piece could not be expressed, or a piece is too long.
     """
 
-    def __init__(self, vocabulary: Vocabulary, scores: Sequence[float], *, add_space_prefix: bool) -> None:
+    def __init__(self, vocabulary: Vocabulary, scores: NDArray[np.floating], *, add_space_prefix: bool) -> None:
         from sentencepiece import SentencePieceProcessor  # noqa: PLC0415 (for those alone who have such a vocabulary)
 
-        if max(map(len, vocabulary.tokens)) > MAX_PIECE_CHARS:
-            raise ValueError(f"a piece is longer than {MAX_PIECE_CHARS} characters")
+        if vocabulary.tokens.encoded.lengths.max() > MAX_PIECE_BYTES:
+            raise ValueError(f"a piece is longer than {MAX_PIECE_BYTES} bytes")
         super().__init__(vocabulary, spell_spaced, has_space_prefix=add_space_prefix)
         user_defined = vocabulary.ids_of(TokenKind.USER_DEFINED)
         self._user_defined = SpecialTexts(user_defined)

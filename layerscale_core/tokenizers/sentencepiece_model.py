@@ -6,10 +6,10 @@ https://protobuf.dev/programming-guides/encoding for their bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from layerscale_core.tokenizers.piece_tokenizer import byte_value
 from layerscale_core.tokenizers.vocabulary import TokenKind, Vocabulary
@@ -21,14 +21,12 @@ _BPE = 2
 _NORMALIZER_NAME, _ADD_DUMMY_PREFIX, _REMOVE_EXTRA_WHITESPACES = 1, 3, 4
 
 _VARINT, _LENGTH_DELIMITED, _32_BITS = 0, 2, 5
-_FLOAT_BYTES = 4
-
 _NORMAL = TokenKind.NORMAL
 _JOINED = (_NORMAL, TokenKind.USER_DEFINED, TokenKind.UNUSED)
 """Kinds that text is joined into."""
 
 
-def write_sentencepiece_model(vocabulary: Vocabulary, scores: Sequence[float], *, add_space_prefix: bool) -> bytes:
+def write_sentencepiece_model(vocabulary: Vocabulary, scores: NDArray[np.floating], *, add_space_prefix: bool) -> bytes:
     """Write a model that joins pieces, best score first, and has the vocabulary's ids.
 
     Plain text becomes no control token and no hole. User-defined tokens are pieces like any other: where their text
@@ -37,23 +35,20 @@ def write_sentencepiece_model(vocabulary: Vocabulary, scores: Sequence[float], *
     Raises:
         ValueError: characters without a piece could not be expressed.
     """
-    names, kinds = [text.encode() for text in vocabulary.tokens], _library_kinds(vocabulary)
-    for token_id in [token_id for token_id, kind in enumerate(kinds) if kind is not _NORMAL]:
-        if kinds[token_id] is TokenKind.BYTE:
-            names[token_id] = b"<0x%02X>" % byte_value(vocabulary.tokens[token_id])
-        else:  # a name with a space, which no text has once it is normalised
-            names[token_id] = b" %d" % token_id
+    kinds = _library_kinds(vocabulary)
+    has_bytes = TokenKind.BYTE in kinds
+    names, lengths = _names(vocabulary, kinds)
+    pieces = _pieces(names, lengths, kinds, scores.astype("<f4"))
     if TokenKind.UNKNOWN not in kinds:  # the library wants one; with a token for each byte it is never used
-        names.append(b" ")
-        kinds.append(TokenKind.UNKNOWN)
-        scores = [*scores, 0.0]
-    trainer = _number(_MODEL_TYPE, _BPE) + _number(_BYTE_FALLBACK, TokenKind.BYTE in kinds)
+        unknown = np.array([TokenKind.UNKNOWN], np.uint8)
+        pieces += _pieces(b" ", np.ones(1, np.uint32), unknown, np.zeros(1, "<f4"))
+    trainer = _number(_MODEL_TYPE, _BPE) + _number(_BYTE_FALLBACK, has_bytes)
     spaces = _number(_ADD_DUMMY_PREFIX, add_space_prefix) + _number(_REMOVE_EXTRA_WHITESPACES, False)
     normalizer = _text(_NORMALIZER_NAME, b"identity") + spaces
-    return _pieces(names, kinds, scores) + _text(_TRAINER, trainer) + _text(_NORMALIZER, normalizer)
+    return pieces + _text(_TRAINER, trainer) + _text(_NORMALIZER, normalizer)
 
 
-def _library_kinds(vocabulary: Vocabulary) -> list[TokenKind]:
+def _library_kinds(vocabulary: Vocabulary) -> NDArray[np.uint8]:
     """What the library is to take each token for: one token is unknown, and there are all bytes or none.
 
     Raises:
@@ -63,32 +58,59 @@ def _library_kinds(vocabulary: Vocabulary) -> list[TokenKind]:
     unknown_id = next(iter(vocabulary.ids_of(TokenKind.UNKNOWN).values()), None)
     if unknown_id is None and not has_bytes:
         raise ValueError("there is neither an unknown token nor a token for each byte")
-    taken_for = {int(kind): _NORMAL if kind in _JOINED else TokenKind.CONTROL for kind in TokenKind}
+    taken_for = np.full(len(TokenKind), TokenKind.CONTROL, np.uint8)
+    taken_for[list(_JOINED)] = _NORMAL
     if has_bytes:
         taken_for[TokenKind.BYTE] = TokenKind.BYTE
-    rows = zip(vocabulary.tokens, vocabulary.kinds, strict=True)
-    kinds = [taken_for[kind] if text else TokenKind.CONTROL for text, kind in rows]
+    kinds = taken_for[np.frombuffer(vocabulary.kinds, np.uint8)]
+    kinds[vocabulary.tokens.encoded.lengths == 0] = TokenKind.CONTROL
     if unknown_id is not None:
         kinds[unknown_id] = TokenKind.UNKNOWN
     return kinds
 
 
-def _pieces(names: Sequence[bytes], kinds: Sequence[TokenKind], scores: Sequence[float]) -> bytes:
-    """The pieces of a model, which are nearly all of it."""
-    behind = {kind: _number(_TYPE, kind) + _tag(_SCORE, _32_BITS) for kind in TokenKind}
-    floats = memoryview(np.asarray(scores, "<f4").tobytes())
-    pieces = bytearray()
-    for name, kind, start in zip(names, kinds, range(0, len(floats), _FLOAT_BYTES), strict=True):
-        pieces += _before(len(name)) + name + behind[kind] + floats[start : start + _FLOAT_BYTES]
-    return bytes(pieces)
+def _names(vocabulary: Vocabulary, kinds: NDArray[np.uint8]) -> tuple[bytes, NDArray[np.uint32]]:
+    """What the library calls the tokens, one name behind the other, and the bytes of each."""
+    tokens = vocabulary.tokens.encoded
+    lengths = tokens.lengths
+    renamed = np.flatnonzero(kinds != _NORMAL).tolist()
+    names = []
+    for before, token_id in pairwise([-1, *renamed, len(tokens)]):
+        names.append(tokens.joined(before + 1, token_id))
+        if token_id < len(tokens):
+            if kinds[token_id] == TokenKind.BYTE:
+                names.append(b"<0x%02X>" % byte_value(vocabulary.tokens[token_id]))
+            else:  # a name with a space, which no text has once it is normalised
+                names.append(b" %d" % token_id)
+            lengths[token_id] = len(names[-1])
+    return b"".join(names), lengths
 
 
-@cache
-def _before(num_bytes: int) -> bytes:
-    """What comes before a name of so many bytes."""
-    start = _tag(_PIECE, _LENGTH_DELIMITED) + _varint(num_bytes)
-    size = len(start) + num_bytes + len(_number(_TYPE, 0) + _tag(_SCORE, _32_BITS)) + _FLOAT_BYTES
-    return _tag(_PIECES, _LENGTH_DELIMITED) + _varint(size) + start
+def _pieces(names: bytes, lengths: NDArray[np.uint32], kinds: NDArray[np.uint8], scores: NDArray[np.float32]) -> bytes:
+    """The pieces of a model, which are nearly all of it, written together: a message of a name, a kind and a score."""
+    before = np.empty((len(lengths), 6), np.uint8)
+    behind = np.empty((len(lengths), 7), np.uint8)
+    before[:, 0], before[:, 1:3] = _byte(_PIECES, _LENGTH_DELIMITED), _two_byte_varints(lengths + 3 + 7)
+    before[:, 3], before[:, 4:6] = _byte(_PIECE, _LENGTH_DELIMITED), _two_byte_varints(lengths)
+    behind[:, 0], behind[:, 1] = _byte(_TYPE, _VARINT), kinds
+    behind[:, 2], behind[:, 3:] = _byte(_SCORE, _32_BITS), scores.view(np.uint8).reshape(-1, 4)
+    # Each name stands between two rows of the above.
+    parts = np.stack([np.full_like(lengths, 6), lengths, np.full_like(lengths, 7)], axis=-1)
+    is_name = np.repeat(np.tile([False, True, False], len(lengths)), parts.reshape(-1))
+    pieces = np.empty(len(is_name), np.uint8)
+    pieces[is_name] = np.frombuffer(names, np.uint8)
+    pieces[~is_name] = np.concatenate([before, behind], axis=-1).reshape(-1)
+    return pieces.tobytes()
+
+
+def _byte(field: int, wire_type: int) -> int:
+    (tag,) = _tag(field, wire_type)
+    return tag
+
+
+def _two_byte_varints(values: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """Numbers below 2^14, the small ones as long as the large: [number of values, 2]."""
+    return np.stack([values & 127 | 128, values >> 7], axis=-1).astype(np.uint8)
 
 
 def _text(field: int, content: bytes) -> bytes:

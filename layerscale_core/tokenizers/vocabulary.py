@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from layerscale_core.tokenizers.texts import Texts
+import numpy as np
+
+from layerscale_core.texts import Texts
+
+IdOf = Callable[[str], int | None]
+"""The id of a token's text; None: there is no such token."""
 
 
 class TokenKind(enum.IntEnum):
@@ -27,27 +32,27 @@ class Vocabulary:
 
     Attributes:
         tokens: text by id, as the file spells it; an empty text is a hole in the vocabulary.
-        kinds: the ``TokenKind`` of each token.
+        kinds: the ``TokenKind`` of each token, a byte each.
         add_bos, add_eos: whether ``encode`` adds them; the id is then not None.
     """
 
-    tokens: Sequence[str]
-    kinds: Sequence[int]
+    tokens: Texts
+    kinds: bytes
     bos_id: int | None
     eos_id: int | None
     stop_ids: frozenset[int]
     add_bos: bool
     add_eos: bool
 
-    def packed(self) -> Vocabulary:
-        """The same in a fraction of the memory, to be kept."""
-        return replace(self, tokens=Texts(self.tokens), kinds=bytes(self.kinds))
+    def ids(self) -> dict[str, int]:
+        """Token text to id, holes left out."""
+        return {text: token_id for token_id, text in enumerate(self.tokens) if text}
 
     def ids_of(self, *kinds: TokenKind) -> dict[str, int]:
-        """Token text to id, holes left out; of the tokens of some kinds, or of all where none is named."""
-        wanted = frozenset(kinds or TokenKind)
-        rows = enumerate(zip(self.tokens, self.kinds, strict=True))
-        return {text: token_id for token_id, (text, kind) in rows if text and kind in wanted}
+        """Token text to id, holes left out, of the tokens of some kinds."""
+        is_of_kind = np.isin(np.frombuffer(self.kinds, np.uint8), kinds)
+        rows = ((self.tokens[token_id], token_id) for token_id in np.flatnonzero(is_of_kind).tolist())
+        return {text: token_id for text, token_id in rows if text}
 
     def with_ends(self, ids: list[int]) -> list[int]:
         """A text's ids with those that the model wants before and behind them."""
@@ -90,30 +95,27 @@ ROLES = ("bos", "eos", "eot", "eom", *_FIM_TEXTS)
 """Every role read from the metadata."""
 
 
-def mark_control_tokens(
-    tokens: Sequence[str], kinds: Sequence[TokenKind], roles: Mapping[str, int]
-) -> tuple[TokenKind, ...]:
+def mark_control_tokens(kinds: bytes, id_of: IdOf, roles: Mapping[str, int]) -> bytes:
     """The kinds, with every token that has a control token's text made one: files mistype many of them."""
-    texts = _known_texts(_FIM_TEXTS, roles)
-    marked = list(kinds)
-    for token_id in [token_id for token_id, text in enumerate(tokens) if text in texts]:
+    marked = bytearray(kinds)
+    for token_id in _known_tokens(id_of, _FIM_TEXTS, roles).values():
         marked[token_id] = TokenKind.CONTROL
-    return tuple(marked)
+    return bytes(marked)
 
 
-def find_stop_ids(tokens: Sequence[str], roles: Mapping[str, int]) -> frozenset[int]:
+def find_stop_ids(id_of: IdOf, roles: Mapping[str, int]) -> frozenset[int]:
     """Every id that ends generation: those of the stop roles, and those known by text."""
-    texts = _known_texts(_FIM_STOP_TEXTS, roles)
-    by_text = {text: token_id for token_id, text in enumerate(tokens) if text in texts}
+    by_text = _known_tokens(id_of, _FIM_STOP_TEXTS, roles)
     ids = {roles[role] for role in STOP_ROLES if role in roles} | set(by_text.values())
     if "<|end|>" in by_text and _has_messages_within_a_turn(by_text):
         ids.discard(by_text["<|end|>"])
     return frozenset(ids)
 
 
-def _known_texts(fim_texts: Mapping[str, frozenset[str]], roles: Mapping[str, int]) -> frozenset[str]:
-    """The texts of tokens that end a turn, and of the fill-in-the-middle tokens that the metadata does not name."""
-    return _STOP_TEXTS.union(*(texts for role, texts in fim_texts.items() if role not in roles))
+def _known_tokens(id_of: IdOf, fim_texts: Mapping[str, frozenset[str]], roles: Mapping[str, int]) -> Mapping[str, int]:
+    """The tokens that end a turn, and those of fill-in-the-middle that the metadata does not name: text to id."""
+    texts = _STOP_TEXTS.union(*(texts for role, texts in fim_texts.items() if role not in roles))
+    return {text: token_id for text in texts if (token_id := id_of(text)) is not None}
 
 
 def _has_messages_within_a_turn(by_text: Mapping[str, int]) -> bool:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import mmap
 import struct
-from typing import NoReturn
+import sys
+from array import array
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 from layerscale_core.errors import ModelFileError
+from layerscale_core.texts import PackedBytes, Texts
 
 MAX_HEADER_BYTES = 64 * 2**20
 """Headers of published models stay under 20 MB, nearly all of it vocabulary."""
@@ -79,27 +83,32 @@ class Cursor:
         """Text; see ``strings`` for bytes that are not UTF-8."""
         return self.raw(self.u64(field), field).decode("utf-8", "surrogateescape")
 
-    def scalars(self, code: str, count: int, field: str) -> list[int | float]:
-        """Numbers of one ``struct`` type code."""
-        item_bytes = struct.calcsize(f"<{code}")
-        return list(struct.unpack_from(f"<{count}{code}", self._data, self.take(count * item_bytes, field)))
+    def scalars(self, code: str, count: int, field: str) -> array[Any]:
+        """Numbers of one ``array`` type code."""
+        values = array(code)
+        values.frombytes(self.raw(count * values.itemsize, field))
+        if sys.byteorder == "big":
+            values.byteswap()
+        return values
 
-    def strings(self, count: int, field: str) -> list[str]:
-        """Texts, one after the other; the loop that a vocabulary of 250,000 tokens passes through.
+    def strings(self, count: int, field: str) -> Texts:
+        """Texts, one after the other.
 
-        A token may hold bytes that are not UTF-8. They become lone surrogates (``surrogateescape``), so that the bytes
-        can be had back and two different tokens stay different.
+        A token may hold bytes that are not UTF-8. They become lone surrogates, so that the bytes can be had back and
+        two different tokens stay different.
         """
+        return Texts(PackedBytes(self._strings(count, field)))
+
+    def _strings(self, count: int, field: str) -> Iterator[bytes]:
+        """The loop that a vocabulary of 250,000 tokens passes through."""
         data, end, unpack = self._data, self._end, _U64.unpack_from
         offset = self.offset
-        texts: list[str] = []
-        for _ in range(count):
+        for index in range(count):
             start = offset + 8
             stop = start + unpack(data, offset)[0] if start <= end else start
             if stop > end:
                 self.offset = offset
-                self.string(f"{field}[{len(texts)}]")  # fails, and says how
-            texts.append(data[start:stop].decode("utf-8", "surrogateescape"))
+                self.string(f"{field}[{index}]")  # fails, and says how
+            yield data[start:stop]
             offset = stop
         self.offset = offset
-        return texts

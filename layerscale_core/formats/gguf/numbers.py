@@ -6,7 +6,7 @@ from layerscale_core.errors import UnsupportedModelError
 from layerscale_core.formats.gguf.rope import RopeScaling, read_local_rope, read_rope, read_rope_scaling
 from layerscale_core.formats.gguf.tensors import GgufTensors
 from layerscale_core.formats.limits import MAX_EXPERTS, MAX_HEAD_DIM, MAX_LAYERS, MAX_WIDTH, check_num_experts
-from layerscale_core.formats.metadata import Metadata
+from layerscale_core.formats.metadata import Metadata, is_array
 from layerscale_core.models import TemperatureSpec
 from layerscale_core.models.describe import Experts, Numbers
 from layerscale_core.models.families import BY_GGUF, Family
@@ -105,7 +105,7 @@ def _windowed_layers(metadata: Metadata, arch: str | None, num_layers: int) -> f
     if key not in metadata:
         return None
     pattern = metadata.values[key]
-    if not isinstance(pattern, list):
+    if not is_array(pattern):
         interval = metadata.integer(key)
         return frozenset(index for index in range(num_layers) if (index + 1) % interval)
     if len(pattern) != num_layers or not all(isinstance(is_windowed, bool) for is_windowed in pattern):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import gguf
@@ -13,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerscale_core.formats.gguf.reader import GgufHeader, read_header
+from layerscale_core.formats.metadata import is_array
+from layerscale_core.texts import Texts
 from tests.support.raw_gguf import ARRAY, F32, STRING, U32, array, entry, gguf_bytes, tensor, text, u32
 from tests.support.tiny_gguf import write_tiny_llama
 
@@ -54,6 +57,11 @@ def parse(data: bytes) -> GgufHeader:
     return read_header(data, "test.gguf")
 
 
+def plain(values: Mapping[str, object]) -> dict[str, object]:
+    """Values with lists for the packed arrays."""
+    return {key: list(value) if is_array(value) else value for key, value in values.items()}
+
+
 @given(entries())
 @settings(max_examples=60, deadline=None)
 def test_reads_every_value_type_as_it_was_written(
@@ -69,18 +77,22 @@ def test_reads_every_value_type_as_it_was_written(
     writer.close()
     header = parse(path.read_bytes())
     expected = {key: value for key, (value, _, _) in metadata.items()} | {"general.architecture": "none"}
-    assert header.metadata.values == expected
+    assert plain(header.metadata.values) == expected
     for key, value in expected.items():
         found = header.metadata.values[key]
-        assert type(found) is type(value)
-        assert not isinstance(value, list) or [type(item) for item in found] == [type(item) for item in value]
+        assert is_array(found) == isinstance(value, list)
+        assert (
+            type(found) is type(value)
+            if not is_array(found)
+            else [type(item) for item in found] == [type(item) for item in value]
+        )
 
 
 def test_agrees_with_the_other_reader_on_a_whole_model(tiny_model_path: Path) -> None:
     other = gguf.GGUFReader(tiny_model_path)
     header = parse(tiny_model_path.read_bytes())
     theirs = {name: field.contents() for name, field in other.fields.items() if not name.startswith("GGUF.")}
-    assert header.metadata.values == theirs
+    assert plain(header.metadata.values) == theirs
     assert header.version == 3
     assert [*header.tensors] == [tensor.name for tensor in other.tensors]
     for theirs_tensor in other.tensors:
@@ -122,7 +134,7 @@ def test_empty_arrays_and_texts_are_values() -> None:
             entry("c", STRING, text("")),
         ]
     )
-    assert parse(data).metadata.values == {"a": [], "b": [], "c": ""}
+    assert plain(parse(data).metadata.values) == {"a": [], "b": [], "c": ""}
 
 
 @given(st.lists(st.binary(max_size=12), max_size=8))
@@ -130,7 +142,7 @@ def test_empty_arrays_and_texts_are_values() -> None:
 def test_texts_that_are_not_utf8_keep_their_bytes(tokens: list[bytes]) -> None:
     items = b"".join(text(token) for token in tokens)
     values = parse(gguf_bytes([entry("tokens", ARRAY, array(STRING, len(tokens), items))])).metadata.values["tokens"]
-    assert isinstance(values, list)
+    assert isinstance(values, Texts)
     assert [value.encode("utf-8", "surrogateescape") for value in values] == tokens
 
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
-import numpy as np
+from array import array
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from layerscale_core.errors import ModelFileError, UnsupportedModelError
 from layerscale_core.specs import Tokenizer
+from layerscale_core.texts import Texts
 from layerscale_core.tokenizers import tokenizer_from_gguf
 from layerscale_core.tokenizers.byte_level import bytes_of
 from layerscale_core.tokenizers.vocabulary import TokenKind
@@ -258,11 +260,9 @@ def test_holes_in_the_vocabulary_are_never_encoded_and_add_nothing() -> None:
     assert tokenizer.encode("abd", parse_special=True) == [4, 3]
 
 
-def test_arrays_may_be_numpy(sentencepiece: Metadata) -> None:
-    arrays = {
-        "token_type": np.array(sentencepiece["tokenizer.ggml.token_type"], dtype=np.int32),
-        "scores": np.array(sentencepiece["tokenizer.ggml.scores"], dtype=np.float32),
-    }
+def test_arrays_may_be_packed(sentencepiece: Metadata) -> None:
+    tokens, kinds, scores = (sentencepiece[f"tokenizer.ggml.{key}"] for key in ("tokens", "token_type", "scores"))
+    arrays = {"tokens": Texts.of(tokens), "token_type": array("i", kinds), "scores": array("f", scores)}
     assert build(sentencepiece, **arrays).encode("Hello") == build(sentencepiece).encode("Hello")
 
 
@@ -292,9 +292,12 @@ def test_missing_pre_tokenizer_is_the_default_one(byte_level: Metadata) -> None:
         ({"tokens": "abc"}, "tokens"),
         ({"tokens": ["a", 1]}, "tokens"),
         ({"tokens": ["a", "b", "a"], "token_type": None}, "tokens"),
-        ({"tokens": ["a", "\ud800"], "token_type": None}, "tokens"),
+        ({"tokens": ["a", "\udc80"], "token_type": None}, "tokens"),
         ({"token_type": [1]}, "token_type"),
         ({"token_type": "normal"}, "token_type"),
+        ({"token_type": array("f", [1.0])}, "token_type"),
+        ({"tokens": array("i", [1])}, "tokens"),
+        ({"tokens": Texts.of([])}, "tokens"),
         ({"bos_token_id": -1}, "bos_token_id"),
         ({"bos_token_id": 10**9}, "bos_token_id"),
         ({"bos_token_id": True}, "bos_token_id"),
@@ -351,8 +354,8 @@ def test_inconsistent_sentencepiece_metadata_is_refused_by_field(changes: dict[s
 
 
 def test_piece_too_long_to_be_cut_in_every_way_is_refused() -> None:
-    with pytest.raises(ModelFileError, match="longer than 256 characters"):
-        small_sentencepiece(("a" * 257, TokenKind.NORMAL, -1.0))
+    with pytest.raises(ModelFileError, match="longer than 1024 bytes"):
+        small_sentencepiece(("a" * 1025, TokenKind.NORMAL, -1.0))
 
 
 def test_long_runs_are_encoded_whole(metadata: Metadata) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from layerscale_core.texts import Texts
 from layerscale_core.tokenizers.sentencepiece import SentencePieceTokenizer
 from layerscale_core.tokenizers.vocabulary import TokenKind, Vocabulary
 
@@ -17,8 +19,10 @@ LETTERS = [(letter, TokenKind.NORMAL) for letter in "ab▁é"]
 
 def make(*tokens: tuple[str, TokenKind], scores: Mapping[str, float]) -> SentencePieceTokenizer:
     texts = [text for text, _ in tokens]
-    vocabulary = Vocabulary(tuple(texts), [kind for _, kind in tokens], None, None, frozenset(), False, False)
-    return SentencePieceTokenizer(vocabulary, [scores.get(text, 0.0) for text in texts], add_space_prefix=False)
+    kinds = bytes(kind for _, kind in tokens)
+    vocabulary = Vocabulary(Texts.of(texts), kinds, None, None, frozenset(), False, False)
+    given_scores = np.array([scores.get(text, 0.0) for text in texts])
+    return SentencePieceTokenizer(vocabulary, given_scores, add_space_prefix=False)
 
 
 def join_slowly(text: str, scores: Mapping[str, float]) -> list[str]:
@@ -66,3 +70,11 @@ def test_scores_are_compared_as_the_file_has_them() -> None:
     scores = {"ab": -16_777_216.0, "ba": -16_777_215.0}
     tokenizer = make(*BYTES, *LETTERS, *((piece, TokenKind.NORMAL) for piece in scores), scores=scores)
     assert [tokenizer.token_text(token_id) for token_id in tokenizer.encode("aba")] == ["a", "ba"]
+
+
+@pytest.mark.parametrize("length", [1, 117, 127, 128, 1024])
+def test_pieces_of_every_length_are_found(length: int) -> None:
+    scores = {"a" * number: -float(number) for number in range(2, length + 1)}
+    pieces = [(piece, TokenKind.NORMAL) for piece in scores]
+    tokenizer = make(*BYTES, *LETTERS, *pieces, scores=scores)
+    assert tokenizer.token_text(tokenizer.encode("a" * length)[0]) == max(["a", *scores], key=len)
