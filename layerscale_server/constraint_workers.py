@@ -25,20 +25,8 @@ class ConstraintWorkers:
         self._timeout_s = timeout_s
         self._pool = ThreadPoolExecutor(_NUM_WORKERS, thread_name_prefix="layerscale-constraints")
 
-    def begin_preparing(self) -> None:
-        """Index the vocabulary on one of the threads; what is compiled meanwhile waits for it.
-
-        The index holds the interpreter's lock, up to a second for the largest vocabularies. So it is made as soon as
-        there is a server that can wait for it, rather than when a request needs it and others are being answered.
-        """
-        self._pool.submit(self._prepare)
-
-    def _prepare(self) -> None:
-        self._compiler.prepare()
-        return_freed_memory()
-
     async def compile(self, grammar: Grammar) -> Constraint:
-        """Compile a grammar, or find it compiled.
+        """Compile a grammar, or find it compiled. The first one waits for the vocabulary to be indexed, once.
 
         Raises:
             GrammarError: it is wrong, not supported, or takes too much.
@@ -49,7 +37,8 @@ class ConstraintWorkers:
         loop, has_begun = asyncio.get_running_loop(), asyncio.Event()
 
         def work() -> Constraint:
-            self._compiler.prepare()
+            if self._compiler.prepare():
+                return_freed_memory()
             loop.call_soon_threadsafe(has_begun.set)
             return self._compiler.compile(grammar)
 

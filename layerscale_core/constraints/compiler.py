@@ -47,9 +47,15 @@ class ConstraintCompiler:
         self._keeping = threading.Lock()
         self._kept: OrderedDict[Grammar, Constraint] = OrderedDict()
 
-    def prepare(self) -> None:
-        """Index the vocabulary, once; the first compilation does it otherwise, and holds the interpreter's lock."""
+    def prepare(self) -> bool:
+        """Index the vocabulary, unless that is done; returns whether it was done now.
+
+        The first compilation does it otherwise. It holds the interpreter's lock, up to a second for the largest
+        vocabularies.
+        """
+        is_new = self._table is None
         self._prepared_table()
+        return is_new
 
     def find(self, grammar: Grammar) -> Constraint | None:
         """The constraint, if the grammar was compiled and is kept; at once."""

@@ -98,7 +98,6 @@ class HttpProcess:
         self._state.model = self._assembly.model
         seconds = round(time.monotonic() - self._started, 2)
         logger.info(f"ready on {self._address}", model=self._assembly.model.model_id, seconds=seconds)
-        self._assembly.model.constraints.begin_preparing()
 
     def _on_signal(self, name: str) -> None:
         self._num_signals += 1
