@@ -57,6 +57,10 @@ def _workspace_bytes(spec: ModelSpec, limits: StepLimits) -> int:
 
 
 def _code_bytes(num_tokens: int, cols: int) -> int:
-    """Activations as 16-bit codes with a scale and three sums a group; see ``native/activations.h``."""
-    tiles = -(-num_tokens // _TOKEN_TILE)
-    return tiles * _TOKEN_TILE * (cols // _GROUP) * (2 * _GROUP + 4 * _FLOAT_BYTES)
+    """Activations with a scale and three sums a group; see ``native/activations.h``.
+
+    As 8-bit codes, which take more than those of 16: each group has room for residuals with a scale, and for a bit.
+    """
+    tiles, groups = -(-num_tokens // _TOKEN_TILE), cols // _GROUP
+    codes, residuals = _GROUP, _GROUP + _FLOAT_BYTES
+    return tiles * groups * (_TOKEN_TILE * (codes + residuals + 4 * _FLOAT_BYTES) + 1)

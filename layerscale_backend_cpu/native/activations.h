@@ -3,10 +3,13 @@
 // 16 bits make the rounding of activations vanish beside that of the weights. They cost no memory traffic worth naming, and
 // int16 x int16 -> int32 dot products take weight codes up to 8 bits without any risk of overflow: 255 * 32767 * 32 < 2^31.
 // 8 bits are what most CPU engines use, and the larger part of their deviation from the model; dot products take half the time.
+// Most of that deviation comes from few groups, whose values are much larger than those of the row's others: these outliers
+// have a second code of 8 bits, for what the first leaves of a value.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "buffer.h"
 
@@ -14,6 +17,15 @@ namespace layerscale {
 
 constexpr int kGroup = 32;     // columns that share an activation scale
 constexpr int kTokenTile = 8;  // tokens whose groups lie side by side, so that one pointer serves a tile
+
+// A group is an outlier if its largest magnitude is so many times the root mean square of those of all groups in the row.
+constexpr float kOutlier = 2.5f;
+
+// What the 8-bit codes of a token's outlier leave of its values.
+struct Residual {
+    float scale;
+    int8_t codes[kGroup];  // as quads
+};
 
 inline int num_tiles(int num_tokens) { return (num_tokens + kTokenTile - 1) / kTokenTile; }
 
@@ -25,7 +37,7 @@ public:
     // Makes room for num_tokens rows of cols (a multiple of 32) elements.
     void resize(int num_tokens, int cols);
 
-    // Quantises one token's row of floats. Thread-safe for different tokens.
+    // Quantises one token's row of floats. Thread-safe for tokens of different tiles.
     void quantize(int token, const float* row);
 
     int bits() const { return bits_; }
@@ -40,7 +52,15 @@ public:
     const float* scales(int tile, int group) const {
         return scales_.data() + (static_cast<size_t>(tile) * num_groups_ + group) * kTokenTile;
     }
-    // [3][kTokenTile] sums of the group's values: its first half, its second half, all of it.
+    // Of 8-bit codes: the tokens in which a group is an outlier, a bit each; of `count`, up to 64, from a multiple of 8 on.
+    uint64_t outliers(int group, int begin, int count) const {
+        uint64_t tokens;
+        std::memcpy(&tokens, tiles_with_outliers(group) + begin / kTokenTile, sizeof(tokens));
+        return tokens & ~uint64_t{0} >> (64 - count);
+    }
+    // [num_groups] residuals of a token, written only where the group is an outlier.
+    const Residual* residuals(int token) const { return residuals_.data() + static_cast<size_t>(token) * num_groups_; }
+    // [3][kTokenTile] sums of the group's values as rounded: its first half, its second half, all of it.
     const float* sums(int tile, int group) const {
         return sums_.data() + (static_cast<size_t>(tile) * num_groups_ + group) * 3 * kTokenTile;
     }
@@ -48,10 +68,17 @@ public:
 private:
     template <typename Code>
     void quantize_row(int token, const float* row);
+    float store_maxima(int token, const float* row);
+    void mark_outlier(int group, int token, bool is_outlier);
+    // [num_tiles] bytes, a bit for each token.
+    const uint8_t* tiles_with_outliers(int group) const { return outliers_.data() + static_cast<size_t>(group) * num_tiles_; }
 
     int bits_;
+    int num_tiles_ = 0;
     int num_groups_ = 0;
     Buffer<uint8_t> codes_;
+    Buffer<Residual> residuals_;
+    Buffer<uint8_t> outliers_;
     Floats scales_, sums_;
 };
 

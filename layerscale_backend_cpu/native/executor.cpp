@@ -349,8 +349,7 @@ void Executor::multiply(std::initializer_list<Product> products, const float* fl
                 continue;
             }
             const int last = std::min(product.matrix->num_panels(), (rest + 1) * panels);
-            for (int panel = rest * panels; panel < last; ++panel)
-                multiply_panel(*product.matrix, panel, codes_, floats, begin, end, product.out, mode);
+            multiply_panels(*product.matrix, rest * panels, last, codes_, floats, begin, end, product.out, mode);
             return;
         }
     });

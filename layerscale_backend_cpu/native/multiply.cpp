@@ -1,54 +1,13 @@
 #include "multiply.h"
 
-#include <algorithm>
-#include <cstring>
-
-#include "panel.h"
+#include "residuals.h"
+#include "steps.h"
 
 namespace layerscale {
 
 namespace {
 
 constexpr size_t kBytesAhead = 8192;  // of weights, fetched while several tokens are multiplied by those before
-
-// What a kernel is compiled for. A step of a dot product takes 32 bits of a token's codes: four columns of 8 bits, or two of 16.
-template <Storage kStorageOf, bool kHasCodebook, int kGroupSizeOf, typename CodeOf>
-struct Kind {
-    using Code = CodeOf;
-    static constexpr Storage kStorage = kStorageOf;
-    static constexpr bool kCodebook = kHasCodebook;
-    static constexpr int kGroupSize = kGroupSizeOf;
-    static constexpr bool kIsBytes = sizeof(Code) == 1;
-    static constexpr int kStepColumns = sizeof(int32_t) / sizeof(Code);
-    // The same bits of all codes in a step's lane.
-    static constexpr int32_t each(int32_t bits) { return bits * (kIsBytes ? 0x01010101 : 0x00010001); }
-};
-
-// The codes of a step for all 16 rows: a quad, or the even or odd bytes of one. `kStep` is a template parameter so that every
-// shift is an immediate.
-template <typename K, int kStep>
-LAYERSCALE_INLINE Vi unpack_step(const GroupView& view, Vi table) {
-    constexpr int kQuad = K::kIsBytes ? kStep : kStep / 4 * 2 + kStep % 2;
-    constexpr int kByteBit = K::kIsBytes ? 0 : kStep % 4 / 2 * 8;
-    constexpr Place kLow = low_place(K::kStorage, kQuad), kHigh = high_place(kQuad);
-    const Vi words = load_int(view.low + kLow.word * kWordBytes);
-    if constexpr (K::kStorage == Storage::kCodes8 && K::kIsBytes) return words;
-    const Vi codes = and_int(shift_right<kLow.bit + kByteBit>(words), set1_int(K::each((1 << low_bits(K::kStorage)) - 1)));
-    if constexpr (K::kCodebook && K::kIsBytes) return lookup(table, codes);
-    if constexpr (K::kCodebook) return and_int(lookup(table, codes), set1_int(K::each(0xff)));
-    if constexpr (K::kStorage == Storage::kCodes6) {
-        const Vi upper = shift_right<kHigh.bit + kByteBit>(load_int(view.high + kHigh.word * kWordBytes));
-        return or_int(codes, shift_left<4>(and_int(upper, set1_int(K::each(3)))));
-    }
-    return codes;
-}
-
-template <typename K>
-LAYERSCALE_INLINE Vi dot_step(Vi sum, Vi weights, Vi x) {
-    constexpr bool kUsesHighestBit = K::kStorage == Storage::kCodes8 || K::kCodebook;
-    if constexpr (K::kIsBytes) return dot_quads<kUsesHighestBit>(sum, weights, x);
-    else return dot_pairs(sum, weights, x);
-}
 
 // A product's partial sums: integer additions commute exactly, so a lone token may use several chains to hide latency
 // and still get the bits that a token in a full tile gets.
@@ -61,10 +20,8 @@ LAYERSCALE_INLINE void dot_steps(const GroupView& view, Vi table, const typename
     if constexpr (kStep < kEnd) {
         const Vi weights = unpack_step<K, kStep>(view, table);
         for (int token = 0; token < kTokens; ++token) {
-            int32_t step;
-            std::memcpy(&step, codes + token * kGroup + K::kStepColumns * kStep, sizeof(step));
             Vi& sum = sums[token][kStep % kChains<kTokens>];
-            sum = dot_step<K>(sum, weights, set1_int(step));
+            sum = dot_step<K>(sum, weights, set1_int(load_step<K>(codes + token * kGroup, kStep)));
         }
         dot_steps<K, kTokens, kStep + 1, kEnd>(view, table, codes, sums);
     }
@@ -138,37 +95,13 @@ void dot_floats(const Matrix& matrix, const uint8_t* panel, const float* x, Vf (
     });
 }
 
-template <typename Code, int kTokens>
-void dot_quantized(const Matrix& matrix, const uint8_t* panel, const Activations& x, int token, Vf (&totals)[kTokens]) {
-    const bool wide = matrix.group_size == kGroup;
-    const auto dot = [&](auto kind) { dot_codes<decltype(kind)>(matrix, panel, x, token, totals); };
-    switch (matrix.storage) {
-        case Storage::kCodes4:
-            if (matrix.has_codebook) return dot(Kind<Storage::kCodes4, true, 32, Code>());
-            return wide ? dot(Kind<Storage::kCodes4, false, 32, Code>()) : dot(Kind<Storage::kCodes4, false, 16, Code>());
-        case Storage::kCodes6:
-            return wide ? dot(Kind<Storage::kCodes6, false, 32, Code>()) : dot(Kind<Storage::kCodes6, false, 16, Code>());
-        default:
-            return wide ? dot(Kind<Storage::kCodes8, false, 32, Code>()) : dot(Kind<Storage::kCodes8, false, 16, Code>());
-    }
-}
-
 template <int kTokens>
 void dot_any(const Matrix& matrix, const uint8_t* panel, const Activations& x, const float* floats, int token,
              Vf (&totals)[kTokens]) {
+    const auto dot = [&](auto kind) { dot_codes<decltype(kind)>(matrix, panel, x, token, totals); };
     if (!matrix.is_quantized()) dot_floats(matrix, panel, floats + static_cast<size_t>(token) * matrix.cols, totals);
-    else if (x.bits() == 8) dot_quantized<int8_t>(matrix, panel, x, token, totals);
-    else dot_quantized<int16_t>(matrix, panel, x, token, totals);
-}
-
-void store_lanes(float* out, Vf values, int count, Store mode) {
-    if (count == kLanes) {
-        store(out, mode == Store::kAdd ? add(load(out), values) : values);
-        return;
-    }
-    float lanes[kLanes];
-    store(lanes, values);
-    for (int lane = 0; lane < count; ++lane) out[lane] = mode == Store::kAdd ? out[lane] + lanes[lane] : lanes[lane];
+    else if (x.bits() == 8) with_kind<int8_t>(matrix, dot);
+    else with_kind<int16_t>(matrix, dot);
 }
 
 template <int kTokens>
@@ -176,13 +109,9 @@ void multiply_tokens(const Matrix& matrix, int index, const Activations& codes, 
                      float* out, Store mode) {
     Vf totals[kTokens];
     dot_any<kTokens>(matrix, matrix.panel(index), codes, floats, token, totals);
-    const int count = std::min(kLanes, matrix.rows - index * kLanes);
-    unroll<kTokens>([&](auto i) {
-        store_lanes(out + static_cast<size_t>(token + i) * matrix.rows + index * kLanes, totals[i], count, mode);
-    });
+    float* row = out + static_cast<size_t>(token) * matrix.rows;
+    unroll<kTokens>([&](auto i) { store_rows(matrix, index, totals[i], row + static_cast<size_t>(i) * matrix.rows, mode); });
 }
-
-}  // namespace
 
 void multiply_panel(const Matrix& matrix, int panel, const Activations& codes, const float* floats, int begin, int end,
                     float* out, Store mode) {
@@ -199,6 +128,14 @@ void multiply_panel(const Matrix& matrix, int panel, const Activations& codes, c
         token += 2;
     }
     if (token < end) multiply_tokens<1>(matrix, panel, codes, floats, token, out, mode);
+}
+
+}  // namespace
+
+void multiply_panels(const Matrix& matrix, int first, int last, const Activations& codes, const float* floats, int begin, int end,
+                     float* out, Store mode) {
+    for (int panel = first; panel < last; ++panel) multiply_panel(matrix, panel, codes, floats, begin, end, out, mode);
+    if (matrix.is_quantized() && codes.bits() == 8) add_residuals(matrix, first, last, codes, begin, end, out);
 }
 
 }  // namespace layerscale

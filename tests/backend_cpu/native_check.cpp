@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <random>
 #include <vector>
@@ -32,17 +33,71 @@ void expect_close(double actual, double expected, double scale, const char* what
 template <typename T>
 std::vector<T> exactly(size_t size) { return std::vector<T>(size); }
 
-// What the codes of a row of activations stand for.
+float largest_magnitude(const float* x) {
+    float largest = 0;
+    for (int c = 0; c < kGroup; ++c) largest = std::fmax(largest, std::fabs(x[c]));
+    return largest;
+}
+
+bool is_outlier(const float* x, int cols, int group) {
+    double squares = 0;
+    for (int start = 0; start < cols; start += kGroup) squares += std::pow(largest_magnitude(x + start), 2);
+    return largest_magnitude(x + group * kGroup) > kOutlier * std::sqrt(squares * kGroup / cols);
+}
+
+// What the codes of a row of activations stand for, residuals included.
 std::vector<float> round_activations(const float* x, int cols, int bits) {
     const float limit = static_cast<float>((1 << (bits - 1)) - 1);
     auto rounded = exactly<float>(cols);
-    for (int start = 0; start < cols; start += kGroup) {
-        float largest = 0;
-        for (int c = start; c < start + kGroup; ++c) largest = std::fmax(largest, std::fabs(x[c]));
-        for (int c = start; c < start + kGroup; ++c)
-            rounded[c] = std::nearbyint(x[c] * (limit / largest)) * (largest / limit);
+    for (int group = 0; group < cols / kGroup; ++group) {
+        const float largest = largest_magnitude(x + group * kGroup), scale = largest / limit;
+        if (largest == 0) continue;
+        const bool has_residuals = bits == 8 && is_outlier(x, cols, group);
+        for (int c = group * kGroup; c < (group + 1) * kGroup; ++c) {
+            rounded[c] = std::nearbyint(x[c] * (limit / largest)) * scale;
+            if (has_residuals) rounded[c] += std::nearbyint((x[c] - rounded[c]) / (scale / 254)) * (scale / 254);
+        }
     }
     return rounded;
+}
+
+// Whether rounding a row to codes is allowed for, or the exact product is asked for.
+enum class Against { kRounded, kExact };
+
+// Compares products of `tokens` rows x, each of which is taken alone as well: its bits must not change.
+void check_rows(const Matrix& matrix, int bits, const std::vector<float>& x, Against against, double tolerance, const char* what) {
+    const int cols = matrix.cols, rows = matrix.rows, tokens = static_cast<int>(x.size()) / cols;
+    const auto multiply = [&](int first, int count) {
+        Activations codes(bits);
+        if (bits > 0) {
+            codes.resize(count, cols);
+            for (int token = 0; token < count; ++token) codes.quantize(token, &x[static_cast<size_t>(first + token) * cols]);
+        }
+        auto out = exactly<float>(static_cast<size_t>(count) * rows);
+        multiply_panels(matrix, 0, matrix.num_panels(), codes, &x[static_cast<size_t>(first) * cols], 0, count, out.data(),
+                        Store::kReplace);
+        return out;
+    };
+    const auto out = multiply(0, tokens);
+    auto row = exactly<float>(cols);
+    for (int token = 0; token < tokens; ++token) {
+        const float* values = &x[static_cast<size_t>(token) * cols];
+        const auto taken = bits > 0 && against == Against::kRounded ? round_activations(values, cols, bits)
+                                                                     : std::vector<float>(values, values + cols);
+        const auto alone = multiply(token, 1);
+        if (std::memcmp(alone.data(), &out[static_cast<size_t>(token) * rows], rows * sizeof(float)) != 0 && ++failures <= 10)
+            std::printf("%s %dx%d: token %d of %d differs alone\n", what, rows, cols, token, tokens);
+        for (int r = 0; r < rows; ++r) {
+            unpack_row(matrix, r, row.data());
+            double expected = 0, scale = 0;
+            for (int c = 0; c < cols; ++c) {
+                const double term = static_cast<double>(row[c]) * taken[c];
+                expected += term;
+                scale += std::fabs(term);
+            }
+            expect_close(out[static_cast<size_t>(token) * rows + r], expected, scale, what, rows, cols, tokens, tolerance);
+        }
+    }
 }
 
 // bits: of activations; 0 for a matrix of floats.
@@ -50,37 +105,58 @@ void check_product(const Matrix& matrix, int bits, const char* what) {
     for (const int tokens : {1, 2, 3, 7, 8, 17}) {
         auto x = exactly<float>(static_cast<size_t>(tokens) * matrix.cols);
         for (float& value : x) value = uniform(-2, 2);
-        Activations codes(bits);
-        if (bits > 0) {
-            codes.resize(tokens, matrix.cols);
-            for (int token = 0; token < tokens; ++token) codes.quantize(token, &x[static_cast<size_t>(token) * matrix.cols]);
-        }
-        auto out = exactly<float>(static_cast<size_t>(tokens) * matrix.rows);
-        for (int panel = 0; panel < matrix.num_panels(); ++panel)
-            multiply_panel(matrix, panel, codes, x.data(), 0, tokens, out.data(), Store::kReplace);
-        auto row = exactly<float>(matrix.cols);
-        for (int token = 0; token < tokens; ++token) {
-            const float* values = &x[static_cast<size_t>(token) * matrix.cols];
-            const auto taken = bits > 0 ? round_activations(values, matrix.cols, bits)
-                                        : std::vector<float>(values, values + matrix.cols);
-            for (int r = 0; r < matrix.rows; ++r) {
-                unpack_row(matrix, r, row.data());
-                double expected = 0, scale = 0;
-                for (int c = 0; c < matrix.cols; ++c) {
-                    const double term = static_cast<double>(row[c]) * taken[c];
-                    expected += term;
-                    scale += std::fabs(term);
-                }
-                expect_close(out[static_cast<size_t>(token) * matrix.rows + r], expected, scale, what, matrix.rows,
-                             matrix.cols, tokens, 1e-4);
-            }
-        }
+        check_rows(matrix, bits, x, Against::kRounded, 1e-4, what);
     }
 }
 
+void expect(bool holds, const char* what) {
+    if (!holds && ++failures <= 10) std::printf("%s\n", what);
+}
+
+// Rows with outliers, without, of zeros and broken ones side by side, more of them than one word has bits.
+void check_outliers(const Matrix& matrix) {
+    const int tokens = 70, zeros = 4, broken = 9, cols = matrix.cols;
+    auto x = exactly<float>(static_cast<size_t>(tokens) * cols);
+    for (float& value : x) value = uniform(-1, 1);
+    std::fill_n(&x[zeros * cols], cols, 0.0f);
+    const auto outlier = [&](int token) -> float& { return x[static_cast<size_t>(token) * cols + token * 7 % cols]; };
+    for (int token = 0; token < tokens; token += 3) outlier(token) = 80;
+    check_rows(matrix, 8, x, Against::kRounded, 1e-4, "outliers");
+    check_rows(matrix, 8, x, Against::kExact, 2e-3, "outliers against the exact product");
+
+    Activations codes(8);
+    const auto multiply = [&](int count) {
+        codes.resize(count, cols);
+        for (int token = 0; token < count; ++token) codes.quantize(token, &x[static_cast<size_t>(token) * cols]);
+        auto out = exactly<float>(static_cast<size_t>(count) * matrix.rows);
+        for (int panel = 0; panel < matrix.num_panels(); ++panel)
+            multiply_panels(matrix, panel, panel + 1, codes, x.data(), 0, count, out.data(), Store::kReplace);
+        return out;
+    };
+    const auto healthy = multiply(tokens);
+    for (int token = 0; token < tokens; ++token) {
+        for (int group = 0; group < codes.num_groups(); ++group) {
+            const bool is_marked = codes.outliers(group, token / 8 * 8, 8) >> token % 8 & 1;
+            expect(is_marked == (token % 3 == 0 && group == token * 7 % cols / kGroup), "other outliers than were put there");
+        }
+    }
+    for (const float value : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
+        outlier(broken) = value;
+        const auto out = multiply(tokens);
+        for (size_t i = 0; i < out.size(); ++i)
+            expect(i / matrix.rows == broken ? std::isnan(out[i]) : out[i] == healthy[i], "a broken row is not the one that shows");
+    }
+    for (int token = 0; token < tokens; token += 3) outlier(token) = 1;  // what was an outlier in this place is none now
+    const auto after = multiply(3);
+    for (int i = 0; i < matrix.rows; ++i) expect(after[matrix.rows + i] == healthy[matrix.rows + i], "an earlier step shows");
+    check_rows(matrix, 8, x, Against::kRounded, 1e-4, "former outliers");
+}
+
+constexpr int kWithOutliers = 288;  // columns: one group among fewer is never so much larger than their root mean square
+
 void check_codes(Storage storage, int bits, int group_size, bool has_minima, bool has_codebook) {
     for (const int rows : {1, 16, 33})
-        for (const int cols : {32, 96}) {
+        for (const int cols : {32, 96, kWithOutliers}) {
             Matrix matrix{storage, rows, cols};
             matrix.group_size = group_size;
             matrix.has_minima = has_minima;
@@ -111,6 +187,10 @@ void check_codes(Storage storage, int bits, int group_size, bool has_minima, boo
                         expect_close(row[c], expected, std::fabs(scales[group]) * (value + matrix.zero_point) + 1, "unpack", rows, cols, 1);
                     }
                 }
+            }
+            if (cols == kWithOutliers) {
+                if (rows > kLanes) check_outliers(matrix);
+                continue;
             }
             check_product(matrix, 16, "codes by 16 bits");
             check_product(matrix, 8, "codes by 8 bits");

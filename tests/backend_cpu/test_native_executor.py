@@ -124,6 +124,28 @@ def test_every_instruction_set_rounds_activations_to_the_same_8_bits(
     assert 0 < np.abs(results[0] - exact).max() < 0.1 * np.abs(exact).max()
 
 
+def make_spiky_executor(activation_type: ActivationType) -> NativeExecutor:
+    """Of a model whose norms give one channel in 512 a weight of 40, as the norms of real models do."""
+    spec = tiny_spec(hidden_size=512, num_heads=8, num_kv_heads=2, num_layers=2)
+    weights = RandomWeights(spec, "4-bit, groups of 32, mins")
+    executor = NativeExecutor(spec, weights, LAYOUT, 2, activation_type)
+    for name in ("layers.0.attention_norm", "layers.0.mlp_norm", "layers.1.mlp_norm", "output_norm"):
+        norm = weights.vector(name)
+        norm[100] = 40
+        executor._executor.add_vector(name, norm)
+    return executor
+
+
+@pytest.mark.parametrize("isa", supported_levels())
+def test_outliers_cost_8_bits_no_accuracy_and_other_tokens_no_bits(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ISA_VARIABLE, isa)
+    rounded = logits(make_spiky_executor(ActivationType.INT8), [90])
+    exact = logits(make_spiky_executor(ActivationType.INT16), [90])
+    assert 0 < np.abs(rounded - exact).mean() < 0.02 * np.abs(exact).mean()  # 0.013, and 0.036 with 8 bits for all
+    pieces = logits(make_spiky_executor(ActivationType.INT8), [1, 2, 70, 9, 8])
+    np.testing.assert_array_equal(pieces, rounded)
+
+
 @pytest.mark.parametrize("kv_type", KVType)
 def test_what_a_page_held_for_an_earlier_owner_cannot_reach_a_result(kv_type: KVType) -> None:
     executor = make_executor(kv_type=kv_type)

@@ -11,8 +11,8 @@ from benchmarks.serving_precision import measure
 pytestmark = [pytest.mark.model, pytest.mark.xdist_group("oracle"), pytest.mark.timeout(600)]
 
 TEXT_LEN = 350
-MIN_AGREEMENT = {"int8 KV": 0.98, "int4 KV": 0.90, "int8 activations": 0.96}
-MAX_MEAN_KL = {"int8 KV": 0.001, "int4 KV": 0.06, "int8 activations": 0.006}
+MIN_AGREEMENT = {"int8 KV": 0.98, "int4 KV": 0.90, "int8 activations": 0.975}
+MAX_MEAN_KL = {"int8 KV": 0.001, "int4 KV": 0.06, "int8 activations": 0.002}
 
 
 def test_predictions_stay_close_to_those_of_the_larger_types(real_model_path: Path) -> None:
