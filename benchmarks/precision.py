@@ -48,7 +48,7 @@ class Setup:
     """One way to compute a model: what the KV cache and activations are, and what becomes of the file's weights."""
 
     kv_type: KVType = KVType.FP16
-    activation_type: ActivationType | None = None
+    activation_type: ActivationType = ActivationType.INT16
     weights: Callable[[GgufModelFile], WeightSource] = attrgetter("weights")
 
 

@@ -16,9 +16,11 @@ class DeviceUnderTest:
 
     Attributes:
         plugin_module: the plugin's module; its first backend is tested, unless ``backend`` is overridden.
+        options: what the backend is loaded with.
     """
 
     plugin_module: ClassVar[str]
+    options: ClassVar[BackendOptions] = BackendOptions(num_threads=2)
 
     @pytest.fixture
     def backend(self) -> Backend:
@@ -29,7 +31,7 @@ class DeviceUnderTest:
     @pytest.fixture
     def device(self, backend: Backend) -> Iterator[Device]:
         """The loaded device; every test must leave its memory as it was."""
-        device = backend.load(BackendOptions(num_threads=2))
+        device = backend.load(self.options)
         used_before = device.allocator.stats().used_bytes
         yield device
         assert device.allocator.stats().used_bytes == used_before, "memory was not given back"

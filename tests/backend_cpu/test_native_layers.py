@@ -27,6 +27,7 @@ from layerscale_core.errors import StepError
 from layerscale_core.forward import HostLayers, KernelExecutor
 from layerscale_core.models import ModelSpec
 from layerscale_core.specs import (
+    ActivationType,
     BackendOptions,
     Capabilities,
     HostedLayers,
@@ -48,7 +49,7 @@ CONTRACT = BackendContract()
 
 
 def load() -> CpuDevice:
-    return CpuBackend().load(BackendOptions(num_threads=2))
+    return CpuBackend().load(BackendOptions(num_threads=2, activation_type=ActivationType.INT16))
 
 
 def offload(
@@ -113,7 +114,7 @@ class KeepsAByte(CpuDevice):
     ],
 )
 def test_the_contract_finds_a_wrong_host(device: type[CpuDevice], promise: Callable[..., None]) -> None:
-    options = BackendOptions(num_threads=1)
+    options = BackendOptions(num_threads=1, activation_type=ActivationType.INT16)
     promise(CpuBackend(), CpuDevice(native_isa(), options))
     with pytest.raises(AssertionError):
         promise(CpuBackend(), device(native_isa(), options))

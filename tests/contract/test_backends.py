@@ -9,12 +9,14 @@ import pytest
 from layerscale_backend_cpu.native_executor import ISA_VARIABLE, native_isa
 from layerscale_core.conformance import BackendContract, KernelsContract
 from layerscale_core.errors import BackendError
+from layerscale_core.specs import ActivationType, BackendOptions
 
 
 class CpuContract(BackendContract):
     """The contract with the level forced."""
 
     plugin_module = "layerscale_backend_cpu.plugin"
+    options = BackendOptions(num_threads=2, activation_type=ActivationType.INT16)
     max_relative_error = 5e-3  # activations are rounded to integers before they meet integer weights
 
     isa: ClassVar[str]
@@ -52,3 +54,10 @@ class TestAvx2(CpuContract):
 
 class TestAvx512(CpuContract):
     isa = "avx512"
+
+
+class TestByDefault(BackendContract):
+    """With the best level, and activations of 8 bits."""
+
+    plugin_module = "layerscale_backend_cpu.plugin"
+    max_relative_error = 0.028

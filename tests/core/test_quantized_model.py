@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layerscale_backend_cpu.backend import CpuBackend
 from layerscale_backend_cpu.native_executor import native_isa
 from layerscale_core.conformance.executors import kv_layout, logits_in_chunks, random_tokens
 from layerscale_core.conformance.random_model import RandomWeights, tiny_spec
@@ -19,7 +18,8 @@ from layerscale_core.models import DenseMatrix, QuantizedMatrix
 from layerscale_core.models.quantize import Quantization
 from layerscale_core.plugins import PluginRegistry
 from layerscale_core.quantized_model import QuantizedWeights, WeightsOver
-from layerscale_core.specs import BackendOptions, ModelFile, StepLimits
+from layerscale_core.specs import ModelFile, StepLimits
+from tests.support.exact_cpu import exact_cpu
 from tests.support.tiny_folder import write_tiny_folder
 from tests.support.tiny_gguf import write_tiny_llama
 
@@ -127,7 +127,7 @@ def test_a_gguf_file_is_quantised_where_it_holds_floats_and_refused_where_it_doe
 
 @pytest.mark.skipif(native_isa() is None, reason="numpy holds every weight in float32")
 def test_the_plan_counts_the_bytes_that_result(file: ModelFile) -> None:
-    device = CpuBackend().load(BackendOptions(num_threads=1))
+    device = exact_cpu(num_threads=1)
     needs = device.memory_needs(file.spec, file.weights, StepLimits(16, 16, 64))
     kv = kv_layout(file.spec, page_size=16)
     executor = make_executor(device, file.spec, file.weights, kv)
@@ -141,7 +141,7 @@ def test_the_executor_computes_what_the_dequantised_weights_say(file: ModelFile,
     prompt = random_tokens(file.spec, 40)
     logits = []
     for weights in (file.weights, Dequantized(file.weights)):
-        executor = make_executor(CpuBackend().load(BackendOptions(num_threads=1)), file.spec, weights, kv)
+        executor = make_executor(exact_cpu(num_threads=1), file.spec, weights, kv)
         logits.append(logits_in_chunks(executor, kv, [prompt]).copy())
         executor.close()
     np.testing.assert_allclose(logits[0], logits[1], atol=2e-2)

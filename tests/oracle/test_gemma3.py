@@ -19,6 +19,7 @@ from layerscale_core.specs import BackendOptions, Executor, KVLayout, KVType, To
 from tests.core.tokenizers.nasty_strings import NASTY_STRINGS
 from tests.oracle.plain_gemma3 import PlainGemma3
 from tests.oracle.predictions import CORPUS, NUM_TOP, Predictions, deviation
+from tests.support.exact_cpu import exact_cpu
 
 pytestmark = [pytest.mark.model, pytest.mark.xdist_group("gemma3"), pytest.mark.timeout(600)]
 
@@ -111,7 +112,7 @@ def test_a_quantised_cache_stays_close(
     kv_type: KVType, most: float, model_file: GgufModelFile, text: list[int], truth: Predictions
 ) -> None:
     layout = kv_layout(model_file.spec, page_size=16, num_pages=60, kv_type=kv_type)
-    executor = make_executor(CpuBackend().load(BackendOptions()), model_file.spec, model_file.weights, layout)
+    executor = make_executor(exact_cpu(), model_file.spec, model_file.weights, layout)
     ours = deviation(predictions_of(executor, layout, text), truth)
     executor.close()
     print(f"deviation of {kv_type} from the truth: {ours}")

@@ -11,7 +11,6 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from layerscale_backend_cpu.backend import CpuBackend
 from layerscale_core.conformance.executors import kv_layout
 from layerscale_core.formats import GgufFormat, SafetensorsFormat, open_model
 from layerscale_core.formats.gguf.parts import open_parts
@@ -19,10 +18,11 @@ from layerscale_core.formats.safetensors.weights import stored_tensors
 from layerscale_core.forward import make_executor
 from layerscale_core.models import ModelSpec
 from layerscale_core.models.families import BY_HUGGINGFACE
-from layerscale_core.specs import BackendOptions, ModelFile
+from layerscale_core.specs import ModelFile
 from tests.core.tokenizers.nasty_strings import NASTY_STRINGS
 from tests.oracle.conftest import all_logits
 from tests.oracle.predictions import CORPUS, deviation, predict
+from tests.support.exact_cpu import exact_cpu
 from tests.support.tiny_folder import byte_level_of, write_json
 
 pytestmark = [pytest.mark.model, pytest.mark.xdist_group("oracle")]
@@ -105,7 +105,7 @@ def test_predictions_are_the_same(gguf_file: ModelFile, folder_file: ModelFile, 
     predictions = []
     for description, file in ((spec, gguf_file), (folder_file.spec, folder_file)):
         kv = kv_layout(description, page_size=16)
-        executor = make_executor(CpuBackend().load(BackendOptions()), description, file.weights, kv)
+        executor = make_executor(exact_cpu(), description, file.weights, kv)
         predictions.append(predict(lambda ids, e=executor, kv=kv: all_logits(e, kv, ids), texts))
         executor.close()
     between = deviation(predictions[1], predictions[0])

@@ -18,6 +18,8 @@ from tests.oracle.predictions import Predictions, deviation
 from tests.support.tiny_gguf import write_tiny_llama
 
 MIN_POSITIONS = 2000
+MAX_EXACT_DEVIATION = 0.001
+MIN_EXACT_AGREEMENT = 0.998
 MIN_AGREEMENT_WITH_PEER = 0.965
 MAX_LOGPROB_DIFFERENCE_FROM_PEER = 0.06
 
@@ -53,6 +55,14 @@ class TestRealModel:
         assert len(truth) >= MIN_POSITIONS
         assert ours.mean_logprob_error <= theirs.mean_logprob_error
         assert ours.top1_agreement >= theirs.top1_agreement
+
+    def test_loses_next_to_nothing_with_activations_of_16_bits(
+        self, truth: Predictions, exact_predictions: Predictions
+    ) -> None:
+        exact = deviation(exact_predictions, truth)
+        print(f"deviation from the truth with activations of 16 bits: {exact}")
+        assert exact.mean_logprob_error <= MAX_EXACT_DEVIATION
+        assert exact.top1_agreement >= MIN_EXACT_AGREEMENT
 
     def test_agrees_with_llama_cpp(self, our_predictions: Predictions, peer_predictions: Predictions) -> None:
         between = deviation(our_predictions, peer_predictions)

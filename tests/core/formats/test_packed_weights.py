@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from layerscale_backend_cpu.backend import CpuBackend
 from layerscale_backend_cpu.native_executor import native_isa
 from layerscale_core.conformance.executors import kv_layout, logits_in_chunks, random_tokens, reference_kernels
 from layerscale_core.formats import SafetensorsFormat
@@ -19,7 +18,8 @@ from layerscale_core.forward import KernelExecutor, make_executor
 from layerscale_core.models import DenseMatrix, QuantizedMatrix
 from layerscale_core.models.quantize import Quantization
 from layerscale_core.quantized_model import quantized
-from layerscale_core.specs import BackendOptions, KVLayout, ModelFile, StepLimits
+from layerscale_core.specs import KVLayout, ModelFile, StepLimits
+from tests.support.exact_cpu import exact_cpu
 from tests.support.packed_folder import (
     Pack,
     Twins,
@@ -151,7 +151,7 @@ def test_codes_compute_what_they_say(name: str, tmp_path: Path) -> None:
     assert isinstance(layout, QuantizedMatrix)
     assert layout.codes.flags.writeable, "fresh, and not the file's own memory"
     assert (layout.bits, layout.mins is not None, layout.group_size) == (bits, has_mins, 32)
-    device = CpuBackend().load(BackendOptions(num_threads=1))
+    device = exact_cpu(num_threads=1)
     native = make_executor(device, file.spec, file.weights, kv_of(file))
     logits = logits_in_chunks(native, kv_of(file), [random_tokens(file.spec, 30)])
     np.testing.assert_allclose(logits, reference_logits(file), rtol=0, atol=NATIVE_TOLERANCE)
@@ -168,7 +168,7 @@ def kv_of(file: ModelFile) -> KVLayout:
 def test_the_plan_counts_the_bytes_of_the_codes(name: str, tmp_path: Path) -> None:
     config, pack, *_ = SCHEMES[name]
     file = open_folder(write_twins(tmp_path, pack, config, is_packed=lambda weight: weight != NO_HEAD).packed)
-    device = CpuBackend().load(BackendOptions(num_threads=1))
+    device = exact_cpu(num_threads=1)
     sizes = device.memory_needs(file.spec, file.weights, StepLimits(16, 16, 64)).weights
     executor = make_executor(device, file.spec, file.weights, kv_of(file))
     matrices = sum(size for weight, size in sizes.items() if len(file.weights.shape(weight)) == 2)
