@@ -22,8 +22,9 @@ ATTACH_S = 0.5
 
 _PARTS = {
     "quantising activations": r"Activations::",
-    "attention": r"[Aa]ttend|[Aa]ttention::|weigh_|fold_|round_query|KvCache|KvFormat|store_kv|Hadamard",
-    "matrix products": r"multiply|dot_|panel|project|gated_mlp|unpack_row|Matrix",
+    "attention": r"[Aa]ttend|[Aa]ttention::|weigh_|add_values|put_scores|exponentiate|pair_|fold_|round_query"
+    r"|KvCache|KvFormat|store_kv|Hadamard",
+    "matrix products": r"multiply|add_kind|dot_|panel|project|gated_mlp|unpack_row|Matrix",
     "threads waiting": r"ThreadPool::(?!call)",
     "norms and other elementwise": r"layerscale::",
 }

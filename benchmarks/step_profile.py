@@ -1,10 +1,11 @@
 """What a step's time goes to, and how near it comes to its floor: decode and prefill of one sequence, under ``perf``.
 
-    python benchmarks/step_profile.py --model MODEL.gguf [--json FILE]
+    python benchmarks/step_profile.py --model MODEL.gguf [--activation-type int16] [--json FILE]
 
 Prints the tables of docs/performance.md. On Linux, for the native CPU kernels; the model is loaded in this process as a
 server would load it. The floor of decoding is what a step must read, at the bandwidth of reading; that of prefill is
-the operations of the layers' matrices, at the rate of integer dot products. Both are measured in the same run.
+the operations of the layers' matrices, at the rate of integer dot products with activations of that type. Both rates
+are measured in the same run.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from layerscale_core.host import inspect_host
 from layerscale_core.models import ModelSpec, MoeSpec
 from layerscale_core.models.spec import layer_shapes
 from layerscale_core.plugins import PluginRegistry
-from layerscale_core.specs import FREE_TIER
+from layerscale_core.specs import FREE_TIER, ActivationType
 from layerscale_core.version import __version__
 from layerscale_server.assembly import Assembler, Assembly
 from layerscale_server.bench.memory_bandwidth import measure_read_bandwidth
@@ -59,13 +60,13 @@ class Machine:
     dot_rate: float
 
     @classmethod
-    def measure(cls, num_threads: int) -> Machine:
+    def measure(cls, num_threads: int, activation_type: ActivationType) -> Machine:
         """Take some seconds to find out.
 
         Raises:
             SystemExit: the native kernels are missing.
         """
-        dot_rate = measure_dot_rate(num_threads)
+        dot_rate = measure_dot_rate(num_threads, activation_type)
         if dot_rate is None:
             raise SystemExit("step_profile: the native kernels are not compiled, or switched off")
         return cls(measure_read_bandwidth(num_threads), dot_rate)
@@ -187,14 +188,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="a GGUF file")
     parser.add_argument(
+        "--activation-type", type=ActivationType, default=ActivationType.INT8, help="int8 (the default) or int16"
+    )
+    parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write everything, each symbol's samples too, to FILE"
     )
     arguments = parser.parse_args()
     configure_logging("text", "warning")
-    settings = Settings(model=str(arguments.model), context=CONTEXT_LEN, sessions=0, prompt_lookup="off")
+    activation_type: ActivationType = arguments.activation_type
+    settings = Settings(
+        model=str(arguments.model),
+        context=CONTEXT_LEN,
+        sessions=0,
+        prompt_lookup="off",
+        activation_type=activation_type.value,
+    )
     assembly = Assembler(settings, PluginRegistry.discover(), FREE_TIER, Metrics()).assemble()
     num_threads = inspect_host().num_usable_cpus
-    machine = Machine.measure(num_threads)
+    machine = Machine.measure(num_threads, activation_type)
     try:
         with tempfile.TemporaryDirectory() as folder:
             profiler = Profiler(assembly, Path(folder))
@@ -204,7 +215,7 @@ def main() -> None:
         raise SystemExit(f"step_profile: {error}") from None
     finally:
         assembly.close()
-    machine = machine.better(Machine.measure(num_threads))
+    machine = machine.better(Machine.measure(num_threads, activation_type))
     setting = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "model": arguments.model.name,

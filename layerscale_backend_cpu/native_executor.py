@@ -70,14 +70,14 @@ def native_isa() -> str | None:
     return native[0] if native is not None else None
 
 
-def measure_dot_rate(num_threads: int) -> float | None:
+def measure_dot_rate(num_threads: int, activation_type: ActivationType) -> float | None:
     """Multiplications and additions a second of the integer dot products that quantised matrices are multiplied with.
 
     On registers alone, all threads together, the best of a few runs: what no matrix product can exceed. None as for
     ``native_isa``.
     """
     native = _load_native()
-    return None if native is None else native[1].measure_dot_rate(num_threads)
+    return None if native is None else native[1].measure_dot_rate(num_threads, activation_type.num_bits)
 
 
 @contextmanager

@@ -16,11 +16,15 @@ constexpr int kRounds = 1 << 20;
 constexpr int kRuns = 8;
 
 // Sums that depend on every product, so that none can be left out.
+template <bool kIsBytes>
 int32_t multiply(int32_t seed) {
     Vi weights = set1_int(seed), sums[kChains];
     unroll<kChains>([&](auto chain) { sums[chain] = set1_int(seed + chain); });
     for (int round = 0; round < kRounds; ++round)
-        unroll<kChains>([&](auto chain) { sums[chain] = dot_pairs(sums[chain], weights, sums[(chain + 1) % kChains]); });
+        unroll<kChains>([&](auto chain) {
+            const Vi next = sums[(chain + 1) % kChains];
+            sums[chain] = kIsBytes ? dot_quads<false>(sums[chain], weights, next) : dot_pairs(sums[chain], weights, next);
+        });
     int32_t lanes[kLanes], total = 0;
     unroll<kChains>([&](auto chain) {
         store_int(lanes, sums[chain]);
@@ -31,19 +35,22 @@ int32_t multiply(int32_t seed) {
 
 }  // namespace
 
-double measure_dot_rate(int num_threads) {
+double measure_dot_rate(int num_threads, int activation_bits) {
+    const bool is_bytes = activation_bits == 8;
     using Clock = std::chrono::steady_clock;
     ThreadPool pool(num_threads);
     std::vector<int32_t> results(num_threads);
     double least = 0.0;
     for (int run = 0; run < kRuns; ++run) {
         const Clock::time_point started = Clock::now();
-        pool.parallel_for(num_threads, [&](int index, int) { results[index] = multiply(results[index] + run); });
+        pool.parallel_for(num_threads, [&](int index, int) {
+            results[index] = is_bytes ? multiply<true>(results[index] + run) : multiply<false>(results[index] + run);
+        });
         const double seconds = std::chrono::duration<double>(Clock::now() - started).count();
         least = run == 0 ? seconds : std::min(least, seconds);
     }
-    constexpr double kOperations = 2.0 * 2 * kLanes;  // of one dot_pairs: two products a lane, each multiplied and added
-    return kOperations * kChains * kRounds * num_threads / least;
+    const double operations = 2.0 * (is_bytes ? 4 : 2) * kLanes;  // so many products a lane, each multiplied and added
+    return operations * kChains * kRounds * num_threads / least;
 }
 
 }  // namespace layerscale

@@ -96,15 +96,16 @@ def test_without_native_kernels_core_builds_the_executor(without_native: None) -
 
 
 @needs_native
-def test_the_rate_of_dot_products_is_a_processors() -> None:
-    rate = measure_dot_rate(num_threads=1)
+@pytest.mark.parametrize("activation_type", ActivationType)
+def test_the_rate_of_dot_products_is_a_processors(activation_type: ActivationType) -> None:
+    rate = measure_dot_rate(1, activation_type)
     assert rate is not None
     assert 1e8 < rate < 1e14
 
 
 def test_without_native_kernels_there_is_no_rate_of_dot_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ISA_VARIABLE, "numpy")
-    assert measure_dot_rate(num_threads=1) is None
+    assert measure_dot_rate(1, ActivationType.INT8) is None
 
 
 @needs_native
