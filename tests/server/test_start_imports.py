@@ -34,9 +34,7 @@ def loaded_by(lines: Iterable[str]) -> set[str]:
     return {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
 
 
-def test_a_server_is_ready_without_what_it_does_not_use_and_then_prepares_for_constraints(
-    tiny_model_path: Path,
-) -> None:
+def test_a_server_is_ready_without_what_it_does_not_use(tiny_model_path: Path) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "layerscale_server", "--model", str(tiny_model_path)]
     with subprocess.Popen(
         [*command, "--backend", "cpu", "--host", "127.0.0.1", "--port", "0"], stderr=subprocess.PIPE, text=True
@@ -46,7 +44,6 @@ def test_a_server_is_ready_without_what_it_does_not_use_and_then_prepares_for_co
             lines = list(itertools.takewhile(lambda line: "ready on " not in line, process.stderr))
             assert process.poll() is None, lines[-1]
             loaded = loaded_by(lines)
-            assert any(loaded_by([line]) == {"llguidance"} for line in process.stderr)
         finally:
             process.kill()
     assert {"layerscale_server.http.process", "layerscale_backend_cpu.native_executor", "fastapi"} <= loaded
