@@ -42,12 +42,12 @@ void Activations::resize(int num_tokens, int cols) {
     grow(sums_, groups * 3 * kTokenTile);
     if (bits_ != 8) return;
     grow(residuals_, static_cast<size_t>(num_tokens) * num_groups_);
-    grow(outliers_, static_cast<size_t>(num_groups_) * num_tiles_ + 7);  // the last are read by eight
+    grow(outliers_, groups);
 }
 
-void Activations::quantize(int token, const float* row) {
-    if (bits_ == 8) quantize_row<int8_t>(token, row);
-    else quantize_row<int16_t>(token, row);
+void Activations::quantize(int token, const float* row, float outlier) {
+    if (bits_ == 8) quantize_row<int8_t>(token, row, outlier);
+    else quantize_row<int16_t>(token, row, outlier);
 }
 
 // Puts each group's largest magnitude where its scale will be; returns their root mean square.
@@ -64,17 +64,17 @@ float Activations::store_maxima(int token, const float* row) {
 
 // Writes only what changes, since other threads write to the same cache line.
 void Activations::mark_outlier(int group, int token, bool is_outlier) {
-    uint8_t& tile = const_cast<uint8_t&>(tiles_with_outliers(group)[token / kTokenTile]);
+    uint8_t& tile = outliers_[static_cast<size_t>(token / kTokenTile) * num_groups_ + group];
     const uint8_t bit = static_cast<uint8_t>(1u << token % kTokenTile);
     if (((tile & bit) != 0) != is_outlier) tile ^= bit;
 }
 
 template <typename Code>
-void Activations::quantize_row(int token, const float* row) {
+void Activations::quantize_row(int token, const float* row, float outlier) {
     constexpr float kLimit = std::numeric_limits<Code>::max();
     constexpr bool kHasResiduals = sizeof(Code) == 1;
     const int tile = token / kTokenTile, lane = token % kTokenTile;
-    const float outlier = store_maxima(token, row) * kOutlier;
+    const float bound = store_maxima(token, row) * outlier;
     for (int group = 0; group < num_groups_; ++group) {
         const Vf low = load(row + group * kGroup), high = load(row + group * kGroup + kLanes);
         float& scale = const_cast<float*>(scales(tile, group))[lane];
@@ -85,7 +85,7 @@ void Activations::quantize_row(int token, const float* row) {
         const float inverse = largest > 0.0f ? kLimit / largest : 0.0f;
         Residual* residual = nullptr;
         if constexpr (kHasResiduals) {
-            const bool is_outlier = largest > outlier;
+            const bool is_outlier = largest > bound;
             mark_outlier(group, token, is_outlier);
             if (is_outlier) {
                 residual = const_cast<Residual*>(residuals(token)) + group;

@@ -9,7 +9,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #include "buffer.h"
 
@@ -18,8 +17,10 @@ namespace layerscale {
 constexpr int kGroup = 32;     // columns that share an activation scale
 constexpr int kTokenTile = 8;  // tokens whose groups lie side by side, so that one pointer serves a tile
 
-// A group is an outlier if its largest magnitude is so many times the root mean square of those of all groups in the row.
-constexpr float kOutlier = 2.5f;
+// A group is an outlier if its largest magnitude is so many times the root mean square of those of all groups in the row. What an MLP
+// has gated bears coarser rounding than what norms and attention give.
+constexpr float kOutlier = 1.3f;
+constexpr float kGatedOutlier = 2.5f;
 
 // What the 8-bit codes of a token's outlier leave of its values.
 struct Residual {
@@ -37,8 +38,8 @@ public:
     // Makes room for num_tokens rows of cols (a multiple of 32) elements.
     void resize(int num_tokens, int cols);
 
-    // Quantises one token's row of floats. Thread-safe for tokens of different tiles.
-    void quantize(int token, const float* row);
+    // Quantises one token's row of floats. Thread-safe for tokens of different tiles. outlier: what makes a group one.
+    void quantize(int token, const float* row, float outlier = kOutlier);
 
     int bits() const { return bits_; }
     int num_groups() const { return num_groups_; }
@@ -52,12 +53,8 @@ public:
     const float* scales(int tile, int group) const {
         return scales_.data() + (static_cast<size_t>(tile) * num_groups_ + group) * kTokenTile;
     }
-    // Of 8-bit codes: the tokens in which a group is an outlier, a bit each; of `count`, up to 64, from a multiple of 8 on.
-    uint64_t outliers(int group, int begin, int count) const {
-        uint64_t tokens;
-        std::memcpy(&tokens, tiles_with_outliers(group) + begin / kTokenTile, sizeof(tokens));
-        return tokens & ~uint64_t{0} >> (64 - count);
-    }
+    // Of 8-bit codes: the tokens of a tile in which a group is an outlier, a bit each.
+    unsigned outliers(int tile, int group) const { return outliers_[static_cast<size_t>(tile) * num_groups_ + group]; }
     // [num_groups] residuals of a token, written only where the group is an outlier.
     const Residual* residuals(int token) const { return residuals_.data() + static_cast<size_t>(token) * num_groups_; }
     // [3][kTokenTile] sums of the group's values as rounded: its first half, its second half, all of it.
@@ -67,11 +64,9 @@ public:
 
 private:
     template <typename Code>
-    void quantize_row(int token, const float* row);
+    void quantize_row(int token, const float* row, float outlier);
     float store_maxima(int token, const float* row);
     void mark_outlier(int group, int token, bool is_outlier);
-    // [num_tiles] bytes, a bit for each token.
-    const uint8_t* tiles_with_outliers(int group) const { return outliers_.data() + static_cast<size_t>(group) * num_tiles_; }
 
     int bits_;
     int num_tiles_ = 0;

@@ -292,7 +292,7 @@ void Executor::gated_mlp(const Mlp& mlp, bool is_gelu, const float* x, int num_t
         float* row = gate_.data() + static_cast<size_t>(token) * intermediate;
         gated(row, up_.data() + static_cast<size_t>(token) * intermediate, intermediate);
         return row;
-    });
+    }, kGatedOutlier);
     multiply({{mlp.down, out}}, gate_.data(), num_tokens, mode);
 }
 

@@ -121,7 +121,7 @@ private:
     void rotate(const Rope& rope, int rope_index, int token, float* heads, int num_heads, int head_dim) const;
     void normalize(const float* x, const float* weight, int num_tokens);
     template <typename MakeRow>
-    void quantize_each(int num_tokens, int cols, const MakeRow& make_row);
+    void quantize_each(int num_tokens, int cols, const MakeRow& make_row, float outlier = kOutlier);
     void multiply(std::initializer_list<Product> products, const float* floats, int num_tokens, Store mode);
 
     ModelShape shape_;
@@ -148,14 +148,14 @@ private:
 
 // Fills codes_ with the rows [cols] that make_row(token) returns, each quantised while it is still in the cache.
 template <typename MakeRow>
-void Executor::quantize_each(int num_tokens, int cols, const MakeRow& make_row) {
+void Executor::quantize_each(int num_tokens, int cols, const MakeRow& make_row, float outlier) {
     const bool has_groups = cols % kGroup == 0;  // other widths occur only with float matrices, which do not read codes_
     if (has_groups) codes_.resize(num_tokens, cols);
     pool_.parallel_for(num_tiles(num_tokens), [&](int tile, int) {
         const int end = std::min(num_tokens, (tile + 1) * kTokenTile);
         for (int token = tile * kTokenTile; token < end; ++token) {
             const float* row = make_row(token);
-            if (has_groups) codes_.quantize(token, row);
+            if (has_groups) codes_.quantize(token, row, outlier);
         }
     });
 }

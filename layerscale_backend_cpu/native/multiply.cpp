@@ -1,7 +1,6 @@
 #include "multiply.h"
 
 #include "residuals.h"
-#include "steps.h"
 
 namespace layerscale {
 
@@ -53,6 +52,8 @@ void dot_codes(const Matrix& matrix, const uint8_t* group, const Activations& x,
     const int tile = token / kTokenTile, first = token % kTokenTile;
     Vf totals[kTokens];  // of this function alone, so that registers hold them
     unroll<kTokens>([&](auto i) { totals[i] = zero(); });
+    alignas(kCacheLine) float residual_sums[kTokens * kLanes];  // in memory, since the totals have the registers
+    unsigned with_residuals = 0;  // tokens, a bit each
     const size_t stride = matrix.group_bytes();
     const Vi table = K::kCodebook ? load_table(matrix.codebook.data()) : set1_int(0);
     for (int g = 0; g < x.num_groups(); ++g, group += stride) {
@@ -68,8 +69,15 @@ void dot_codes(const Matrix& matrix, const uint8_t* group, const Activations& x,
             add_scale_group<K, kTokens, 0>(matrix, view, table, codes, scales, sums, totals);
             add_scale_group<K, kTokens, 1>(matrix, view, table, codes, scales, sums + kTokenTile, totals);
         }
+        if constexpr (K::kIsBytes) {
+            const unsigned outliers = x.outliers(tile, g) >> first & ((1 << kTokens) - 1);
+            if (outliers != 0) add_residuals<K>(view, table, outliers, x.residuals(token) + g, x.num_groups(), with_residuals, residual_sums);
+        }
     }
-    unroll<kTokens>([&](auto i) { out[i] = totals[i]; });
+    unroll<kTokens>([&](auto i) {
+        const bool has_residuals = with_residuals >> i & 1;
+        out[i] = has_residuals ? add(totals[i], load(residual_sums + i * kLanes)) : totals[i];
+    });
 }
 
 template <int kTokens>
@@ -135,7 +143,6 @@ void multiply_panel(const Matrix& matrix, int panel, const Activations& codes, c
 void multiply_panels(const Matrix& matrix, int first, int last, const Activations& codes, const float* floats, int begin, int end,
                      float* out, Store mode) {
     for (int panel = first; panel < last; ++panel) multiply_panel(matrix, panel, codes, floats, begin, end, out, mode);
-    if (matrix.is_quantized() && codes.bits() == 8) add_residuals(matrix, first, last, codes, begin, end, out);
 }
 
 }  // namespace layerscale

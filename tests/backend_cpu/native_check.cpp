@@ -136,7 +136,7 @@ void check_outliers(const Matrix& matrix) {
     const auto healthy = multiply(tokens);
     for (int token = 0; token < tokens; ++token) {
         for (int group = 0; group < codes.num_groups(); ++group) {
-            const bool is_marked = codes.outliers(group, token / 8 * 8, 8) >> token % 8 & 1;
+            const bool is_marked = codes.outliers(token / 8, group) >> token % 8 & 1;
             expect(is_marked == (token % 3 == 0 && group == token * 7 % cols / kGroup), "other outliers than were put there");
         }
     }
