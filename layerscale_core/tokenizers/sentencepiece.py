@@ -14,8 +14,8 @@ from layerscale_core.tokenizers.sentencepiece_model import write_sentencepiece_m
 from layerscale_core.tokenizers.special_texts import SpecialTexts
 from layerscale_core.tokenizers.vocabulary import TokenKind, Vocabulary
 
-MAX_PIECE_BYTES = 1024
-"""Longest token; trainers stop at 16 characters by default."""
+MAX_PIECE_CHARS = 256
+"""Longest token; trainers stop at 16 by default."""
 
 
 class SentencePieceTokenizer(PieceTokenizer):
@@ -36,8 +36,10 @@ class SentencePieceTokenizer(PieceTokenizer):
     def __init__(self, vocabulary: Vocabulary, scores: NDArray[np.floating], *, add_space_prefix: bool) -> None:
         from sentencepiece import SentencePieceProcessor  # noqa: PLC0415 (for those alone who have such a vocabulary)
 
-        if vocabulary.tokens.encoded.lengths.max() > MAX_PIECE_BYTES:
-            raise ValueError(f"a piece is longer than {MAX_PIECE_BYTES} bytes")
+        tokens = vocabulary.tokens
+        long = np.flatnonzero(tokens.encoded.lengths > MAX_PIECE_CHARS)  # in bytes, of which a character has one at least
+        if any(len(tokens[index]) > MAX_PIECE_CHARS for index in long.tolist()):
+            raise ValueError(f"a piece is longer than {MAX_PIECE_CHARS} characters")
         super().__init__(vocabulary, spell_spaced, has_space_prefix=add_space_prefix)
         user_defined = vocabulary.ids_of(TokenKind.USER_DEFINED)
         self._user_defined = SpecialTexts(user_defined)

@@ -354,8 +354,9 @@ def test_inconsistent_sentencepiece_metadata_is_refused_by_field(changes: dict[s
 
 
 def test_piece_too_long_to_be_cut_in_every_way_is_refused() -> None:
-    with pytest.raises(ModelFileError, match="longer than 1024 bytes"):
-        small_sentencepiece(("a" * 1025, TokenKind.NORMAL, -1.0))
+    with pytest.raises(ModelFileError, match="longer than 256 characters"):
+        small_sentencepiece(("a" * 257, TokenKind.NORMAL, -1.0))
+    small_sentencepiece(("語" * 256, TokenKind.NORMAL, -1.0))
 
 
 def test_long_runs_are_encoded_whole(metadata: Metadata) -> None:
