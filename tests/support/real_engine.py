@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,12 @@ def text_and_end(events: list[Event]) -> tuple[str, Finished]:
 
 @contextlib.contextmanager
 def real_engine(
-    path: Path, max_running: int = 16, context_len: int = 512, *, looks_up_prompts: bool = True
+    path: Path,
+    max_running: int = 16,
+    context_len: int = 512,
+    *,
+    looks_up_prompts: bool = True,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[RealEngine]:
     """An engine on the backend that a server would choose."""
     registry = PluginRegistry.discover()
@@ -66,7 +72,7 @@ def real_engine(
     executor = make_executor(device, file.spec, file.weights, layout)
     tokenizer = file.make_tokenizer()
     limits, pool = EngineLimits(context_len, max_running), PagedKVPool(num_pages, PAGE_SIZE)
-    engine = Engine(executor, tokenizer, pool, FairPolicy(), limits, looks_up_prompts=looks_up_prompts)
+    engine = Engine(executor, tokenizer, pool, FairPolicy(), limits, looks_up_prompts=looks_up_prompts, clock=clock)
     try:
         yield RealEngine(engine, tokenizer)
     finally:

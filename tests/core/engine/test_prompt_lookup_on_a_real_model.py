@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -32,11 +33,13 @@ def answers(real: RealEngine, temperature: float) -> list[list[int]]:
 def test_drafts_change_no_answer_and_save_steps(real_model_path: Path) -> None:
     told, num_steps = [], []
     for looks_up_prompts in (False, True):
-        with real_engine(real_model_path, max_running=1, looks_up_prompts=looks_up_prompts) as real:
+        # Whether drafts pay is decided by what they take: every step as long as the others, however busy the machine is.
+        clock = map(float, itertools.count()).__next__
+        with real_engine(real_model_path, max_running=1, looks_up_prompts=looks_up_prompts, clock=clock) as real:
             told.append([answers(real, 0.0), answers(real, 0.8)])
             copied = real.engine.stats()
             real.run([COPY], [None], max_tokens=30, ignore_eos=True)
             num_steps.append(real.engine.stats().num_steps - copied.num_steps)
     assert told[0] == told[1]
     assert num_steps[0] == 30
-    assert num_steps[1] < num_steps[0]  # how many fewer depends on what a draft costs at the moment
+    assert num_steps[1] <= 20
