@@ -33,7 +33,7 @@ from layerscale_server.bench.server_process import LayerScaleProcess
 SERVER_OPTIONS: dict[str, tuple[str, type, str]] = {
     "--threads": ("num_threads", int, "host threads"),
     "--backend": ("backend", str, "backend"),
-    "--activation-type": ("activation_type", str, "type of activations, int16 or int8"),
+    "--activation-type": ("activation_type", str, "type of activations, int8 or int16"),
 }
 FORMULAS = (
     "prefill = prompt tokens / time to the first token; decode = (output tokens - 1) / (last - first token)",

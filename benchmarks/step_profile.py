@@ -1,6 +1,6 @@
 """What a step's time goes to, and how near it comes to its floor: decode and prefill of one sequence, under ``perf``.
 
-    python benchmarks/step_profile.py --model MODEL.gguf [--activation-type int8] [--json FILE]
+    python benchmarks/step_profile.py --model MODEL.gguf [--activation-type int16] [--json FILE]
 
 Prints the tables of docs/performance.md. On Linux, for the native CPU kernels; the model is loaded in this process as a
 server would load it. The floor of decoding is what a step must read, at the bandwidth of reading; that of prefill is
@@ -188,7 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="a GGUF file")
     parser.add_argument(
-        "--activation-type", type=ActivationType, default=ActivationType.INT16, help="int16 (the default) or int8"
+        "--activation-type", type=ActivationType, default=ActivationType.INT8, help="int8 (the default) or int16"
     )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write everything, each symbol's samples too, to FILE"

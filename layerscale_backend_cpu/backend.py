@@ -82,7 +82,7 @@ class CpuDevice(HostDevice):
         self._isa = isa
         self._options = options
         self._num_threads = options.num_threads or host.num_usable_cpus
-        self._activation_type = options.activation_type or ActivationType.INT16
+        self._activation_type = options.activation_type or ActivationType.INT8
         native = f"{isa} kernels, {self._num_threads} threads, {self._activation_type} activations"
         kernels = native if isa else "numpy"
         super().__init__(host, name="cpu", description=f"{host.cpu_name} ({host.architecture}), {kernels}")

@@ -103,7 +103,9 @@ class _Budgets:
     @cached_property
     def _offloading(self) -> Offloading:
         host = self._registry.choose_host_backend()
-        site = Site(host.backend, host.load(BackendOptions(self._settings.threads)), self._host_bytes)
+        # Offloaded layers belong to a device that multiplies in floats; rounded as little as can be, they say the same.
+        finest = max(host.backend.capabilities.activation_types, key=lambda each: each.num_bits, default=None)
+        site = Site(host.backend, host.load(BackendOptions(self._settings.threads, finest)), self._host_bytes)
         return Offloading(self._file, self._site, site, self._registry.make_offload_planner(), self._context_len)
 
 

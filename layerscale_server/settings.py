@@ -62,8 +62,8 @@ class Settings:
         None,
         kind=str,
         metavar="TYPE",
-        choices=("int16", "int8"),
-        help="what the CPU's kernels round activations to: int8 prefills faster, int16 (the default) loses nothing",
+        choices=("int8", "int16"),
+        help="what the CPU's kernels round activations to: int8 (the default) is faster, int16 loses nothing",
     )
     prefix_cache: str = switch(
         "on",

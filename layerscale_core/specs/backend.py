@@ -42,8 +42,8 @@ class DeviceInfo:
 class ActivationType(StrEnum):
     """What activations are rounded to, a scale for each group, where quantised weights are multiplied in integers."""
 
-    INT16 = "int16"
     INT8 = "int8"
+    INT16 = "int16"
 
     @property
     def num_bits(self) -> int:

@@ -56,10 +56,9 @@ class TestAvx512(CpuContract):
     isa = "avx512"
 
 
-class TestEightBits(BackendContract):
+class TestByDefault(BackendContract):
     """With the best level, activations of 8 bits, and attention in bfloat16 where the processor has that."""
 
     plugin_module = "layerscale_backend_cpu.plugin"
-    options = BackendOptions(num_threads=2, activation_type=ActivationType.INT8)
     max_relative_error = 0.025
     min_expert_margin = 0.03

@@ -15,9 +15,10 @@ from layerscale_backend_cpu.backend import CpuBackend
 from layerscale_core.conformance import PageBook, Span
 from layerscale_core.formats.gguf import GgufModelFile
 from layerscale_core.forward import make_executor
-from layerscale_core.specs import ActivationType, BackendOptions, Executor, KVLayout
+from layerscale_core.specs import BackendOptions, Executor, KVLayout
 from tests.oracle.plain_llama import PlainLlama
 from tests.oracle.predictions import CORPUS, NUM_COMPARED, NUM_TOP, Predictions, predict
+from tests.support.exact_cpu import exact_cpu
 
 CHUNK_LEN = 128
 """Prompt tokens per step; with logits for each, so it bounds memory."""
@@ -83,10 +84,9 @@ def executor(model_file: GgufModelFile, layout: KVLayout) -> Iterator[Executor]:
 
 
 @pytest.fixture(scope="session")
-def int8_predictions(model_file: GgufModelFile, layout: KVLayout, texts: list[list[int]]) -> Predictions:
-    """The CPU backend's with activations of 8 bits."""
-    device = CpuBackend().load(BackendOptions(activation_type=ActivationType.INT8))
-    executor = make_executor(device, model_file.spec, model_file.weights, layout)
+def exact_predictions(model_file: GgufModelFile, layout: KVLayout, texts: list[list[int]]) -> Predictions:
+    """The CPU backend's with activations of 16 bits."""
+    executor = make_executor(exact_cpu(), model_file.spec, model_file.weights, layout)
     predictions = predict(lambda token_ids: all_logits(executor, layout, token_ids), texts)
     executor.close()
     return predictions
