@@ -53,7 +53,7 @@ void dot_codes(const Matrix& matrix, const uint8_t* group, const Activations& x,
     Vf totals[kTokens];  // of this function alone, so that registers hold them
     unroll<kTokens>([&](auto i) { totals[i] = zero(); });
     alignas(kCacheLine) float residual_sums[kTokens * kLanes];  // in memory, since the totals have the registers
-    unsigned with_residuals = 0;  // tokens, a bit each
+    unsigned has_residuals = 0;  // the tokens that have any, a bit each
     const size_t stride = matrix.group_bytes();
     const Vi table = K::kCodebook ? load_table(matrix.codebook.data()) : set1_int(0);
     for (int g = 0; g < x.num_groups(); ++g, group += stride) {
@@ -71,12 +71,12 @@ void dot_codes(const Matrix& matrix, const uint8_t* group, const Activations& x,
         }
         if constexpr (K::kIsBytes) {
             const unsigned outliers = x.outliers(tile, g) >> first & ((1 << kTokens) - 1);
-            if (outliers != 0) add_residuals<K>(view, table, outliers, x.residuals(token) + g, x.num_groups(), with_residuals, residual_sums);
+            if (outliers != 0)
+                add_residuals<K>(view, table, outliers, x.residuals(token) + g, x.num_groups(), has_residuals, residual_sums);
         }
     }
-    unroll<kTokens>([&](auto i) {
-        const bool has_residuals = with_residuals >> i & 1;
-        out[i] = has_residuals ? add(totals[i], load(residual_sums + i * kLanes)) : totals[i];
+    unroll<kTokens>([&](auto i) {  // without a choice the compiler would keep less in registers above
+        out[i] = has_residuals >> i & 1 ? add(totals[i], load(residual_sums + i * kLanes)) : totals[i];
     });
 }
 

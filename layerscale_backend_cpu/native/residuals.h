@@ -37,9 +37,11 @@ LAYERSCALE_INLINE Vf add_products(const Unpacked<K>& group, const Residual& resi
     return sum;
 }
 
-// Adds a group's products with the residuals of some tokens, a bit each: x [token * stride], sums [token, 16].
+// Adds a group's products with the residuals of some tokens, a bit each, to the sums [token, 16] of which `begun` tells which have
+// begun. A token's residual is at x[token * stride].
 template <typename K>
-LAYERSCALE_INLINE void add_residuals(const GroupView& view, Vi table, unsigned tokens, const Residual* x, size_t stride, unsigned& begun, float* sums) {
+LAYERSCALE_INLINE void add_residuals(const GroupView& view, Vi table, unsigned tokens, const Residual* x, size_t stride,
+                                     unsigned& begun, float* sums) {
     const auto group = unpack<K>(view, table);
     for (; tokens != 0; tokens &= tokens - 1) {
         const int token = __builtin_ctz(tokens);
