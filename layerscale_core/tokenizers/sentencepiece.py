@@ -37,7 +37,7 @@ class SentencePieceTokenizer(PieceTokenizer):
         from sentencepiece import SentencePieceProcessor  # noqa: PLC0415 (for those alone who have such a vocabulary)
 
         tokens = vocabulary.tokens
-        long = np.flatnonzero(tokens.encoded.lengths > MAX_PIECE_CHARS)  # in bytes, of which a character has one at least
+        long = np.flatnonzero(tokens.encoded.lengths > MAX_PIECE_CHARS)  # bytes; a character has one at least
         if any(len(tokens[index]) > MAX_PIECE_CHARS for index in long.tolist()):
             raise ValueError(f"a piece is longer than {MAX_PIECE_CHARS} characters")
         super().__init__(vocabulary, spell_spaced, has_space_prefix=add_space_prefix)

@@ -33,7 +33,7 @@ def answers(real: RealEngine, temperature: float) -> list[list[int]]:
 def test_drafts_change_no_answer_and_save_steps(real_model_path: Path) -> None:
     told, num_steps = [], []
     for looks_up_prompts in (False, True):
-        # Whether drafts pay is decided by what they take: every step as long as the others, however busy the machine is.
+        # Drafts are made while they pay, by the clock: here every step takes as long, on a busy machine too.
         clock = map(float, itertools.count()).__next__
         with real_engine(real_model_path, max_running=1, looks_up_prompts=looks_up_prompts, clock=clock) as real:
             told.append([answers(real, 0.0), answers(real, 0.8)])
