@@ -11,6 +11,7 @@ from layerscale_backend_cpu.native_executor import (
     NativeExecutor,
     NativeModel,
     native_isa,
+    supported_levels,
 )
 from layerscale_backend_cpu.native_layers import NativeLayers
 from layerscale_backend_cpu.native_memory import native_memory_needs
@@ -40,6 +41,10 @@ PROBE_SCORE = 10
 _NOT_COMPILED = (
     "the native CPU kernels are not compiled: answers come many times slower, and each weight takes 4 bytes; "
     "install a C++ compiler and reinstall layerscale-engine"
+)
+_NOT_LOADED = (
+    "the native CPU kernels for {best}, which this processor has, are missing or cannot be loaded: those for {isa} are "
+    "slower; reinstall layerscale-engine"
 )
 _SWITCHED_OFF = (
     f"{ISA_VARIABLE}=numpy switches the native CPU kernels off: answers come many times slower, and each weight takes "
@@ -91,7 +96,9 @@ class CpuDevice(HostDevice):
     def notices(self) -> tuple[str, ...]:
         """What is slow here, and the remedy."""
         if self._isa is not None:
-            return ()
+            best = supported_levels()[0]
+            is_slower = self._isa != best and ISA_VARIABLE not in os.environ
+            return (_NOT_LOADED.format(best=best, isa=self._isa),) if is_slower else ()
         lines = [_SWITCHED_OFF if os.environ.get(ISA_VARIABLE) == "numpy" else _NOT_COMPILED]
         if self._options.num_threads is not None:
             lines.append(_THREADS_IGNORED)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from layerscale_backend_cpu import backend as backend_module
 from layerscale_backend_cpu.backend import CpuBackend
-from layerscale_backend_cpu.native_executor import ISA_VARIABLE, NativeExecutor, measure_dot_rate, native_isa
+from layerscale_backend_cpu.native_executor import (
+    ISA_VARIABLE,
+    NativeExecutor,
+    measure_dot_rate,
+    native_isa,
+    supported_levels,
+)
 from layerscale_core.conformance import LAYOUTS, OPERATIONS, RandomWeights, tiny_spec
 from layerscale_core.errors import BackendError, OutOfMemoryError
 from layerscale_core.forward import KernelExecutor, make_executor
@@ -62,6 +70,18 @@ def test_the_number_of_threads_is_the_users_or_that_of_usable_cores() -> None:
 @needs_native
 def test_native_kernels_need_no_notice() -> None:
     assert CpuBackend().load(BackendOptions(num_threads=2)).notices == ()
+
+
+@pytest.mark.skipif(len(supported_levels()) < 2, reason="this processor has one level")
+def test_kernels_that_do_not_load_are_a_notice_that_names_what_serves_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    best, second = supported_levels()[:2]
+    monkeypatch.delenv(ISA_VARIABLE, raising=False)
+    monkeypatch.setitem(sys.modules, f"layerscale_backend_cpu._native_{best}", None)
+    device = CpuBackend().load(BackendOptions())
+    [notice] = device.notices
+    assert f"kernels for {best}" in notice
+    assert f"those for {second} are slower" in notice
+    assert f"{second} kernels" in device.infos[0].description
 
 
 def test_missing_kernels_are_a_notice_with_the_remedy(without_native: None) -> None:
