@@ -88,9 +88,9 @@ class Roster:
         try:
             if sequence.admission is not None:
                 self._give_back(sequence, sequence.admission, event)
-        finally:
+        finally:  # counted first: whoever has the answer finds it in the metrics
+            contained(self._observer.on_request_finished, sequence.metrics(event), "the observer failed")
             self._send(sequence, event)
-        contained(self._observer.on_request_finished, sequence.metrics(event), "the observer failed")
 
     def end_all(self, event: TerminalEvent) -> None:
         """End every live sequence, those that wait too."""
