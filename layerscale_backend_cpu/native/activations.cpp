@@ -3,7 +3,7 @@
 #include <cmath>
 #include <limits>
 
-#include "simd.h"
+#include "elementwise.h"
 
 namespace layerscale {
 
@@ -74,13 +74,11 @@ void Activations::quantize_row(int token, const float* row, float outlier) {
     constexpr float kLimit = std::numeric_limits<Code>::max();
     constexpr bool kHasResiduals = sizeof(Code) == 1;
     const int tile = token / kTokenTile, lane = token % kTokenTile;
-    const float bound = store_maxima(token, row) * outlier;
+    const float bound = store_maxima(token, row) * outlier, broken = nan_if_broken(row, num_groups_ * kGroup);
     for (int group = 0; group < num_groups_; ++group) {
         const Vf low = load(row + group * kGroup), high = load(row + group * kGroup + kLanes);
         float& scale = const_cast<float*>(scales(tile, group))[lane];
         const float largest = scale;
-        // 0 * x is NaN for the values that max() may overlook; it makes a broken activation show in the logits.
-        const float broken = reduce_add(add(mul(low, zero()), mul(high, zero())));
         scale = largest / kLimit + broken;
         const float inverse = largest > 0.0f ? kLimit / largest : 0.0f;
         Residual* residual = nullptr;

@@ -48,6 +48,33 @@ inline void gated_gelu(float* gate, const float* up, int size) {
     }
 }
 
+// 0, or NaN where any of x is not finite: what a minimum or maximum may overlook must show in the logits.
+inline float nan_if_broken(const float* x, int size) {
+    Vf products = zero();
+    int i = 0;
+    for (; i + kLanes <= size; i += kLanes) products = fma(load(x + i), zero(), products);
+    float sum = reduce_add(products);
+    for (; i < size; ++i) sum += 0.0f * x[i];
+    return sum;
+}
+
+template <bool kIsInterleaved>
+inline void rotate_pairs(float* __restrict x, const float* __restrict cosines, const float* __restrict sines, int num_pairs) {
+    for (int i = 0; i < num_pairs; ++i) {
+        float& first = x[kIsInterleaved ? 2 * i : i];
+        float& second = x[kIsInterleaved ? 2 * i + 1 : i + num_pairs];
+        const float turned = first * cosines[i] - second * sines[i];
+        second = first * sines[i] + second * cosines[i];
+        first = turned;
+    }
+}
+
+// Turns each pair by its angle (arXiv:2104.09864): pairs are (2i, 2i + 1) where interleaved, otherwise (i, i + num_pairs).
+inline void rotate_pairs(float* x, const float* cosines, const float* sines, int num_pairs, bool is_interleaved) {
+    if (is_interleaved) rotate_pairs<true>(x, cosines, sines, num_pairs);
+    else rotate_pairs<false>(x, cosines, sines, num_pairs);
+}
+
 // x = cap * tanh(x / cap) (arXiv:2408.00118).
 inline Vf soft_cap(Vf x, float cap) { return mul(tanh(mul(x, set1(1.0f / cap))), set1(cap)); }
 

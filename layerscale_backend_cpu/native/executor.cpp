@@ -196,27 +196,21 @@ void Executor::compute_rotations(const Batch& batch) {
     for (size_t r = 0; r < shape_.ropes.size(); ++r) {
         const Rope& rope = shape_.ropes[r];
         float* out = rotations_[r].data();
-        for (int token = 0; token < batch.num_tokens; ++token)
-            for (const double inv_freq : rope.inv_freq) {
-                const double angle = batch.positions[token] * inv_freq;
-                *out++ = static_cast<float>(std::cos(angle)) * rope.magnitude;
-                *out++ = static_cast<float>(std::sin(angle)) * rope.magnitude;
+        const size_t num_pairs = rope.inv_freq.size();
+        for (int token = 0; token < batch.num_tokens; ++token, out += 2 * num_pairs)
+            for (size_t pair = 0; pair < num_pairs; ++pair) {
+                const double angle = batch.positions[token] * rope.inv_freq[pair];
+                out[pair] = static_cast<float>(std::cos(angle)) * rope.magnitude;
+                out[num_pairs + pair] = static_cast<float>(std::sin(angle)) * rope.magnitude;
             }
     }
 }
 
 void Executor::rotate(const Rope& rope, int rope_index, int token, float* heads, int num_heads, int head_dim) const {
-    const int half = static_cast<int>(rope.inv_freq.size());
-    const float* rotation = rotations_[rope_index].data() + 2 * static_cast<size_t>(token) * half;
-    const int step = rope.interleaved ? 2 : 1, distance = rope.interleaved ? 1 : half;
-    for (int head = 0; head < num_heads; ++head, heads += head_dim)
-        for (int i = 0; i < half; ++i) {
-            float& first = heads[i * step];
-            float& second = heads[i * step + distance];
-            const float cosine = rotation[2 * i], sine = rotation[2 * i + 1], x = first, y = second;
-            first = x * cosine - y * sine;
-            second = x * sine + y * cosine;
-        }
+    const int num_pairs = static_cast<int>(rope.inv_freq.size());
+    const float* cosines = rotations_[rope_index].data() + 2 * static_cast<size_t>(token) * num_pairs;
+    for (int head = 0; head < num_heads; ++head)
+        rotate_pairs(heads + head * head_dim, cosines, cosines + num_pairs, num_pairs, rope.interleaved);
 }
 
 void Executor::attention_block(int index, const Batch& batch) {

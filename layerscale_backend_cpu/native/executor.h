@@ -142,7 +142,7 @@ private:
     Floats projected_;                       // what is normalised before it is added, or added up of experts
     Floats router_, expert_in_, expert_out_;
     std::vector<std::vector<Chosen>> chosen_;            // for each expert the tokens that it computes
-    std::vector<Floats> rotations_;  // for each Rope: [num_tokens, rotary_dim / 2] cosine and sine pairs
+    std::vector<Floats> rotations_;  // for each Rope: [num_tokens, 2, rotary_dim / 2] cosines and sines
     Activations codes_;
 };
 

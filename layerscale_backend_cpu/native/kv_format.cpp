@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "elementwise.h"
+
 namespace layerscale {
 
 namespace {
@@ -35,13 +37,6 @@ int get_nibble(const uint8_t* bytes, int nibble) { return bytes[nibble / 2] >> (
 
 size_t key_word(int slot, int word) { return sizeof(uint32_t) * (static_cast<size_t>(word) * kPageSize + slot); }
 
-// NaN where any of x is not finite, else 0: what minimum and maximum may overlook must show in the logits.
-float broken(const float* x, int size) {
-    float sum = 0.0f;
-    for (int i = 0; i < size; ++i) sum += 0.0f * x[i];
-    return sum;
-}
-
 }  // namespace
 
 KvFormat::KvFormat(KvType type, int head_dim)
@@ -71,7 +66,7 @@ void KvFormat::round_to_codes(const float* x, int group_size, uint8_t* part, int
         const uint16_t minimum_half = float_to_half(symmetric ? 0.0f : low);
         const float minimum = half_to_float(minimum_half);
         const float spread = symmetric ? std::max(-low, high) : high - minimum;
-        const uint16_t scale_half = float_to_half(spread / highest + broken(first, group_size));
+        const uint16_t scale_half = float_to_half(spread / highest + nan_if_broken(first, group_size));
         parameters[group * kPageSize] = scale_half;
         if (!symmetric) parameters[(num_groups + group) * kPageSize] = minimum_half;
         const float scale = half_to_float(scale_half), inverse = scale > 0.0f ? 1.0f / scale : 0.0f;

@@ -116,8 +116,10 @@ template <int kTokens>
 void multiply_tokens(const Matrix& matrix, int index, const Activations& codes, const float* floats, int token,
                      float* out, Store mode) {
     Vf totals[kTokens];
-    dot_any<kTokens>(matrix, matrix.panel(index), codes, floats, token, totals);
     float* row = out + static_cast<size_t>(token) * matrix.rows;
+    if constexpr (kTokens > 1)
+        for (int i = 0; i < kTokens; ++i) prefetch_to_write(row + static_cast<size_t>(i) * matrix.rows + index * kLanes);
+    dot_any<kTokens>(matrix, matrix.panel(index), codes, floats, token, totals);
     unroll<kTokens>([&](auto i) { store_rows(matrix, index, totals[i], row + static_cast<size_t>(i) * matrix.rows, mode); });
 }
 

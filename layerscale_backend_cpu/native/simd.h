@@ -120,6 +120,7 @@ inline Vf dot_bfloat_pairs(Vf acc, Vi a, Vi b) {
 #undef LAYERSCALE_EACH
 
 inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+inline void prefetch_to_write(const void* p) { __builtin_prefetch(p, 1, 3); }
 
 // body(0) ... body(kCount - 1), each with its index as a constant: compilers keep an array in registers only if no loop runs
 // over it.
