@@ -6,20 +6,36 @@
 #include <algorithm>
 #include <cstring>
 
+#include "elementwise.h"
+
 namespace layerscale {
 
 namespace {
-constexpr size_t kPopulateBytes = size_t{2} << 20;  // a huge page
+
+constexpr size_t kPopulateBytes = size_t{64} << 20;
+
+// Has the system give memory without changing what it holds. Returns false where it cannot be asked to: memory then comes as it
+// is first written.
+bool populate_bytes([[maybe_unused]] const uint8_t* begin, [[maybe_unused]] size_t num_bytes) {
+#if defined(MADV_POPULATE_WRITE)
+    const size_t page_size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const uintptr_t start = reinterpret_cast<uintptr_t>(begin), aligned = start / page_size * page_size;
+    return madvise(reinterpret_cast<void*>(aligned), num_bytes + (start - aligned), MADV_POPULATE_WRITE) == 0;
+#else
+    return false;
+#endif
+}
+
 }  // namespace
 
 KvCache::KvCache(Arena& arena, KvType type, int num_layers, int num_pages, int num_kv_heads, int head_dim)
     : format_(type, head_dim), hadamard_(head_dim), num_layers_(num_layers), num_pages_(num_pages),
-      num_kv_heads_(num_kv_heads), layer_bytes_(layer_page_bytes() * num_pages),
-      data_(arena.allocate(layer_bytes_ * num_layers)) {
+      num_kv_heads_(num_kv_heads), pages_at_once_(std::max(1, static_cast<int>(kPopulateBytes / page_bytes()))),
+      data_(arena.allocate(page_bytes() * num_pages)) {
     if (!populate(0)) return;
     populating_ = std::thread([this] {
-        for (size_t begin = kPopulateBytes; begin < layer_bytes_ && !stopping_; begin += kPopulateBytes)
-            if (!populate(begin)) return;
+        for (int page = pages_at_once_; page < num_pages_ && !stopping_; page += pages_at_once_)
+            if (!populate(page)) return;
     });
 }
 
@@ -28,42 +44,44 @@ KvCache::~KvCache() {
     if (populating_.joinable()) populating_.join();
 }
 
-// Has the system give kPopulateBytes of every layer, from `begin` on, without changing what they hold. Returns false
-// where it cannot be asked to: memory then comes as it is first written.
-bool KvCache::populate([[maybe_unused]] size_t begin) {
-#if defined(MADV_POPULATE_WRITE)
-    const size_t page_size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    for (int layer = 0; layer < num_layers_; ++layer) {
-        const uintptr_t start = reinterpret_cast<uintptr_t>(data_) + layer * layer_bytes_ + begin;
-        const uintptr_t aligned = start / page_size * page_size;
-        const size_t num_bytes = std::min(kPopulateBytes, layer_bytes_ - begin) + (start - aligned);
-        if (madvise(reinterpret_cast<void*>(aligned), num_bytes, MADV_POPULATE_WRITE) != 0) return false;
-    }
-    return true;
-#else
-    return false;
-#endif
+// Calls body(layer, kv_head) for each.
+template <typename Body>
+void KvCache::for_each_head(const Body& body) const {
+    for (int layer = 0; layer < num_layers_; ++layer)
+        for (int head = 0; head < num_kv_heads_; ++head) body(layer, head);
+}
+
+// Asks for pages_at_once_ from a page on, of all heads.
+bool KvCache::populate(int first_page) {
+    const size_t count = std::min(pages_at_once_, num_pages_ - first_page);
+    bool is_given = true;
+    for_each_head([&](int layer, int head) {
+        is_given = is_given && populate_bytes(keys(layer, first_page, head), count * format_.key_bytes()) &&
+                   populate_bytes(values(layer, first_page, head), count * format_.value_bytes());
+    });
+    return is_given;
 }
 
 void KvCache::store(int layer, int64_t slot, const float* key, const float* value) {
     const int page = static_cast<int>(slot / kPageSize), place = static_cast<int>(slot % kPageSize);
     for (int head = 0; head < num_kv_heads_; ++head) {
-        uint8_t* keys = data_ + offset(layer, page, head);
-        format_.store_key(keys, place, key + head * format_.head_dim());
-        format_.store_value(keys + format_.key_bytes(), place, value + head * format_.head_dim());
+        format_.store_key(mutable_keys(layer, page, head), place, key + head * format_.head_dim());
+        format_.store_value(mutable_values(layer, page, head), place, value + head * format_.head_dim());
     }
 }
 
 void KvCache::copy_page(int source, int target) {
-    for (int layer = 0; layer < num_layers_; ++layer)
-        std::memcpy(data_ + offset(layer, target, 0), data_ + offset(layer, source, 0), layer_page_bytes());
+    for_each_head([&](int layer, int head) {
+        std::memcpy(mutable_keys(layer, target, head), keys(layer, source, head), format_.key_bytes());
+        std::memcpy(mutable_values(layer, target, head), values(layer, source, head), format_.value_bytes());
+    });
 }
 
 void KvCache::rotate_page(int layer, int page, const Rotation& rotation) {
     for (int head = 0; head < num_kv_heads_; ++head) {
-        uint8_t* keys = data_ + offset(layer, page, head);
-        if (format_.type() == KvType::kFp16) rotate_halves(reinterpret_cast<uint16_t*>(keys), rotation);
-        else rotate_codes(keys, rotation);
+        uint8_t* turned = mutable_keys(layer, page, head);
+        if (format_.type() == KvType::kFp16) rotate_halves(reinterpret_cast<uint16_t*>(turned), rotation);
+        else rotate_codes(turned, rotation);
     }
 }
 
@@ -83,25 +101,26 @@ void KvCache::rotate_codes(uint8_t* keys, const Rotation& rotation) const {
     for (int slot = 0; slot < kPageSize; ++slot) {
         format_.load_key(keys, slot, key.data());
         hadamard_.undo(key.data(), 1);
-        for (int i = 0; i < rotation.num_pairs(); ++i) {
-            float &x = key[rotation.first(i)], &y = key[rotation.second(i)];
-            const float turned = x * rotation.cosines[i] - y * rotation.sines[i];
-            y = x * rotation.sines[i] + y * rotation.cosines[i];
-            x = turned;
-        }
+        rotate_pairs(key.data(), rotation.cosines.data(), rotation.sines.data(), rotation.num_pairs(), rotation.interleaved);
         hadamard_.apply(key.data(), 1);
         format_.store_key(keys, slot, key.data());
     }
 }
 
 void KvCache::read_page(int page, uint8_t* out) const {
-    for (int layer = 0; layer < num_layers_; ++layer)
-        std::memcpy(out + layer * layer_page_bytes(), data_ + offset(layer, page, 0), layer_page_bytes());
+    for_each_head([&](int layer, int head) {
+        std::memcpy(out, keys(layer, page, head), format_.key_bytes());
+        std::memcpy(out + format_.key_bytes(), values(layer, page, head), format_.value_bytes());
+        out += page_head_bytes();
+    });
 }
 
 void KvCache::write_page(int page, const uint8_t* content) {
-    for (int layer = 0; layer < num_layers_; ++layer)
-        std::memcpy(data_ + offset(layer, page, 0), content + layer * layer_page_bytes(), layer_page_bytes());
+    for_each_head([&](int layer, int head) {
+        std::memcpy(mutable_keys(layer, page, head), content, format_.key_bytes());
+        std::memcpy(mutable_values(layer, page, head), content + format_.key_bytes(), format_.value_bytes());
+        content += page_head_bytes();
+    });
 }
 
 }  // namespace layerscale
