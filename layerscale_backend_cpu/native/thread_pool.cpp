@@ -13,6 +13,9 @@ namespace {
 // Long enough to bridge the gaps between a step's loops, short enough that an idle server costs nothing.
 constexpr std::chrono::microseconds kSpinTime{100};
 
+// Looks for a loop between two at the clock, which takes as long as a few of them.
+constexpr int kSpinsPerLook = 64;
+
 // Looks at an unfinished worker before the caller gives its core away: the worker may need it.
 constexpr int kSpinsBeforeYield = 2000;
 
@@ -84,9 +87,9 @@ bool ThreadPool::try_enter(uint64_t state) {
 uint64_t ThreadPool::wait_for_loop(uint64_t seen_epoch) {
     const auto deadline = std::chrono::steady_clock::now() + kSpinTime;
     uint64_t state;
-    while ((state = state_.load(std::memory_order_acquire)) / kEpoch == seen_epoch) {
-        for (int i = 0; i < 64; ++i) pause_cpu();
-        if (std::chrono::steady_clock::now() < deadline) continue;
+    for (int spins = 1; (state = state_.load(std::memory_order_acquire)) / kEpoch == seen_epoch; ++spins) {
+        pause_cpu();
+        if (spins % kSpinsPerLook != 0 || std::chrono::steady_clock::now() < deadline) continue;
         std::unique_lock<std::mutex> lock(mutex_);
         sleepers_.fetch_add(1);
         wake_.wait(lock, [&] { return state_.load() / kEpoch != seen_epoch; });
